@@ -1,0 +1,117 @@
+"""The command line: arguments in, exit status out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from echod import __version__
+from echod.config import OPTIONS, SystemRefused, UsageError, load, setting
+
+Environment = Mapping[str, str]
+
+EPILOG = """\
+commands: "echod serve PORTS PREFIX" is the same; "echod health" asks a running echod on this
+host whether it is ready. Every option can be given by its environment variable (in brackets)
+instead; an option given on the command line wins.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises UsageError instead of leaving the program."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line, like every other wrong call."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def serve_parser() -> Parser:
+    """The parser of the daemon's own command line, from the table of options."""
+    parser = Parser(
+        prog="echod",
+        usage="echod PORTS PREFIX [options]\n       echod health [--metrics-port PORT]",
+        description="Answers each line of a TCP client with PREFIX, a space and the line.",
+        epilog=EPILOG,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for option in OPTIONS:
+        default = f"; default: {option.default}" if option.default else ""
+        text = f"{option.help}{default} [{option.environment}]".replace("%", "%%")
+        if option.positional:
+            parser.add_argument(option.name, nargs="?", metavar=option.metavar, help=text)
+        else:
+            parser.add_argument(option.flag, metavar=option.metavar, help=text)
+    parser.add_argument("--version", action="version", version=f"echod {__version__}")
+    return parser
+
+
+def serve(arguments: Sequence[str], environ: Environment) -> int:
+    """``echod PORTS PREFIX``: runs the daemon."""
+    parser = serve_parser()
+    flags = vars(parser.parse_args(arguments))
+    if not arguments and not (environ.get("ECHOD_PORTS") or environ.get("ECHOD_PREFIX")):
+        parser.print_usage(sys.stderr)
+        return 2
+    config = load(flags, environ)
+    from echod import daemon  # not before the call is known to be right: imports take time
+
+    return daemon.serve(config)
+
+
+def health(arguments: Sequence[str], environ: Environment) -> int:
+    """``echod health``: asks a running daemon whether it is ready."""
+    parser = Parser(
+        prog="echod health",
+        description="Asks /readyz on this host; exits with 0 if it answers ready, 1 otherwise.",
+        allow_abbrev=False,
+    )
+    for option in OPTIONS:
+        if option.name in ("metrics_address", "metrics_port"):
+            text = f"the daemon's; default: {option.default} [{option.environment}]"
+            parser.add_argument(option.flag, metavar=option.metavar, help=text)
+    flags = parser.parse_args(arguments)
+    port = setting("metrics_port", flags.metrics_port, environ)
+    address = setting("metrics_address", flags.metrics_address, environ)
+    if not port:
+        print("not ready: there is no metrics port to ask (--metrics-port)")
+        return 1
+    from echod.health import ask_ready
+
+    ready, answer = ask_ready(address, port)
+    print(answer)
+    return 0 if ready else 1
+
+
+COMMANDS: Mapping[str, Callable[[Sequence[str], Environment], int]] = {
+    "serve": serve,
+    "health": health,
+}
+
+
+def run(argv: Sequence[str], environ: Environment) -> int:
+    """Runs the command that ``argv`` (without the program's name) asks for."""
+    if sys.platform == "win32":
+        raise SystemRefused("echod runs on Linux and macOS; on Windows, run it inside WSL")
+    if argv and argv[0] in COMMANDS:
+        return COMMANDS[argv[0]](argv[1:], environ)
+    return serve(argv, environ)
+
+
+def main() -> int:
+    """The ``echod`` command. Gives the exit status: 2 a wrong call, 1 refused by the system."""
+    try:
+        return run(sys.argv[1:], os.environ)
+    except SystemExit as done:  # argparse's own end of --help and --version
+        return int(done.code or 0)
+    except UsageError as error:
+        print(f"echod: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # before the daemon has taken the signals over
+        return 130
+    except SystemRefused as error:
+        print(f"echod: error: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,160 @@
+"""A thread that waits on its own selector and drives many sockets, none of which blocks it."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Thread
+from time import monotonic
+from typing import Protocol
+
+from echod.heartbeat import Heartbeat
+from echod.timers import Timed, Timers
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+LONGEST_WAIT = 1.0  # seconds: an idle thread stamps its heartbeat this often
+
+
+class Driven(Timed, Protocol):
+    """A connection (or another socket) in the hands of a driver. No call of it blocks."""
+
+    request: socket.socket
+
+    def expire(self, now: float) -> None:
+        """Called when the time it was scheduled for has come."""
+
+    def handle(self) -> None:
+        """Called when the socket is readable."""
+
+    def flush(self) -> None:
+        """Called when the socket is writable and that was asked for."""
+
+    def drain(self) -> None:
+        """Called once when the thread begins to drain: answer what has arrived, then end."""
+
+    def cut(self) -> None:
+        """Called from the end of the drain on: end now."""
+
+    def crash(self, error: Exception) -> None:
+        """Called when one of the other calls raised: a defect ends this connection alone."""
+
+
+class Driver(Thread):
+    """Drives the connections that join it until it is told to drain and none is left.
+
+    A connection belongs to one thread for life: whatever it counts has a single writer.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.heartbeat = Heartbeat(self.name)
+        self.now = monotonic()  # when the current round began
+        self.drain_deadline: float | None = None
+        self.timers: Timers[Driven] = Timers(self.now)
+        self._selector = selectors.DefaultSelector()
+        self._connections: set[Driven] = set()
+        self._inbox = _Inbox()
+        self._selector.register(self._inbox.request, READ, self._inbox)
+
+    # Called by other threads.
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Has this thread make ``call`` in its next round."""
+        self._inbox.post(call)
+
+    def drain(self, deadline: float) -> None:
+        """Ends every connection in order, what is left at ``deadline`` at once; then itself."""
+        self.post(lambda: self._begin_drain(deadline))
+
+    # Called by the connections, in this thread.
+
+    def watch(self, connection: Driven) -> None:
+        """Calls ``connection`` when its socket is readable, from now on."""
+        self._selector.register(connection.request, READ, connection)
+        self._connections.add(connection)
+
+    def rewatch(self, connection: Driven, events: int) -> None:
+        """Waits for READ or WRITE on its socket instead of what was waited for before."""
+        self._selector.modify(connection.request, events, connection)
+
+    def forget(self, connection: Driven) -> None:
+        """Takes a connection out, before its socket is closed or changes hands."""
+        self.timers.cancel(connection)
+        self._connections.remove(connection)
+        self._selector.unregister(connection.request)
+
+    # The loop.
+
+    def run(self) -> None:
+        """Goes round until drained."""
+        while self.drain_deadline is None or self._connections:
+            self.now = monotonic()
+            self.heartbeat.beat(self.now)
+            events = self._selector.select(self.timers.wait(self.now, LONGEST_WAIT))
+            self.now = monotonic()
+            for key, event in events:
+                connection: Driven = key.data
+                try:
+                    if event & READ:
+                        connection.handle()
+                    else:
+                        connection.flush()
+                except Exception as error:  # noqa: BLE001  # see _guarded
+                    connection.crash(error)
+            for due in self.timers.due(self.now):
+                _guarded(due, due.expire, self.now)
+            if self.drain_deadline is not None and self.now >= self.drain_deadline:
+                for connection in list(self._connections):
+                    _guarded(connection, connection.cut)
+        self.heartbeat.end()
+        self._selector.close()
+        self._inbox.close()
+
+    def _begin_drain(self, deadline: float) -> None:
+        self.drain_deadline = deadline
+        for connection in list(self._connections):
+            _guarded(connection, connection.drain)
+
+
+def _guarded(connection: Driven, call: Callable[..., None], *args: float) -> None:
+    """A defect that one connection meets costs that connection, never the thread."""
+    try:
+        call(*args)
+    except Exception as error:  # noqa: BLE001  # whatever it is
+        connection.crash(error)
+
+
+class HandlerThread(Driver):
+    """A driver of echo connections; ``index`` is its place among its like."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"handler-{index}")
+        self.index = index
+
+
+class _Inbox:
+    """Calls that other threads want made in the handler thread, and the socket that wakes it."""
+
+    def __init__(self) -> None:
+        self.request, self._waker = socket.socketpair()
+        self.request.setblocking(False)
+        self._waker.setblocking(False)
+        self._calls: deque[Callable[[], None]] = deque()
+
+    def post(self, call: Callable[[], None]) -> None:
+        self._calls.append(call)
+        with suppress(BlockingIOError):  # a full pipe holds wake-ups enough
+            self._waker.send(b"\0")
+
+    def handle(self) -> None:
+        # Emptied before the calls are taken: a call posted meanwhile wakes the thread again.
+        self.request.recv(4096)
+        while self._calls:
+            self._calls.popleft()()
+
+    def close(self) -> None:
+        self.request.close()
+        self._waker.close()

@@ -1,0 +1,36 @@
+"""Stamps that threads leave as they go round their loops, and who has stopped leaving them."""
+
+from collections.abc import Iterable
+from time import monotonic
+
+STALLED_SECONDS = 3.0
+"""A thread without a stamp for this long is stalled. Idle ones stamp at least every second."""
+
+
+class Heartbeat:
+    """The stamp of one thread. It writes, anyone reads."""
+
+    __slots__ = ("at", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.at: float | None = None  # nothing is expected before the first beat
+
+    def beat(self, now: float) -> None:
+        """Stamps the time ``now`` (monotonic seconds)."""
+        self.at = now
+
+    def end(self) -> None:
+        """Says that the thread has ended as it should: no more stamps are expected."""
+        self.at = None
+
+
+def stalled(heartbeats: Iterable[Heartbeat]) -> list[str]:
+    """One text for each stalled thread, with its name and the age of its stamp."""
+    now = monotonic()
+    stamps = [(beat.name, beat.at) for beat in heartbeats]
+    return [
+        f"{name} ({now - at:.1f} s)"
+        for name, at in stamps
+        if at is not None and now - at > STALLED_SECONDS
+    ]

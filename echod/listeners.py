@@ -1,0 +1,100 @@
+"""Bound sockets: made here, or handed over by whoever started the process."""
+
+import errno
+import os
+import socket
+from dataclasses import dataclass
+
+from echod.config import SystemRefused
+
+BACKLOG = 65535
+"""More than any system's maximum (net.core.somaxconn, for example), which then applies."""
+
+_KEEPALIVE = (  # a dead peer is found after 60 s + 6 * 10 s
+    ("TCP_KEEPIDLE", 60),
+    ("TCP_KEEPALIVE", 60),  # its name on macOS
+    ("TCP_KEEPINTVL", 10),
+    ("TCP_KEEPCNT", 6),
+)
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A bound socket. An ``inherited`` one is somebody else's to close: it stays open."""
+
+    socket: socket.socket
+    inherited: bool = False
+
+    @property
+    def port(self) -> int:
+        """The real port, where the system was asked for a free one too."""
+        return int(self.socket.getsockname()[1])
+
+    @property
+    def address(self) -> str:
+        """``[::]:9000`` or ``0.0.0.0:9000``."""
+        host, port = self.socket.getsockname()[:2]
+        return f"[{host}]:{port}" if self.socket.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def bind(address: str, port: int) -> Listener:
+    """Binds a TCP port of an address and does not listen yet.
+
+    ``::`` takes IPv4 clients too, and stands for ``0.0.0.0`` where there is no IPv6.
+    Raises SystemRefused.
+    """
+    try:
+        try:
+            return Listener(_bound_socket(address, port))
+        except OSError as error:
+            if address != "::" or error.errno not in _NO_IPV6:
+                raise
+            return Listener(_bound_socket("0.0.0.0", port))  # noqa: S104  # asked for by "::"
+    except OSError as error:
+        message = f"cannot listen on port {port} of address {address}: {_why(error)}"
+        raise SystemRefused(message) from error
+
+
+def listen(listener: Listener) -> None:
+    """Listens on a bound socket. Raises SystemRefused."""
+    try:
+        listener.socket.listen(BACKLOG)
+    except OSError as error:
+        raise SystemRefused(f"cannot listen on {listener.address}: {_why(error)}") from error
+
+
+def _bound_socket(address: str, port: int) -> socket.socket:
+    info = socket.getaddrinfo(
+        address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
+    )
+    family, kind, protocol, _, target = info[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # A server that closes first leaves TIME_WAIT behind; a restart must bind all the same.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(target)
+    except OSError:
+        listener.close()
+        raise
+    prepare(listener)
+    return listener
+
+
+def prepare(listener: socket.socket) -> None:
+    """Sets what accepted sockets inherit: no Nagle, keep-alive. The listener never blocks."""
+    listener.setblocking(False)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _why(error: OSError) -> str:
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    if error.errno == errno.EACCES:
+        return f"{reason} (a port below 1024 needs the capability CAP_NET_BIND_SERVICE)"
+    return reason

@@ -1,0 +1,221 @@
+"""The metric families: a Collector that sums the counters when somebody scrapes."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from echod import __version__
+from echod.counters import DURATION_BUCKETS, Counters, PortCounters
+from echod.limits import Admission, Budget
+from echod.runtime import gil_enabled
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the collector finds what it shows."""
+
+    ports: Sequence[PortCounters]
+    admission: Admission
+    budget: Budget
+    log_events_dropped: Callable[[], int]
+    ready: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """What one scrape shows: every family of it comes from the same sums."""
+
+    sources: Sources
+    totals: list[tuple[str, Counters]]  # with the port they are of
+
+
+Samples = list[tuple[tuple[str, ...], Any]]  # label values, and a number or a histogram
+
+
+def _of_each_port(read: Callable[[Counters], Any]) -> Callable[[Scrape], Samples]:
+    return lambda scrape: [((port,), read(total)) for port, total in scrape.totals]
+
+
+def _by_reason(read: Callable[[Counters], dict[str, int]]) -> Callable[[Scrape], Samples]:
+    return lambda scrape: [
+        ((port, reason), count)
+        for port, total in scrape.totals
+        for reason, count in read(total).items()
+    ]
+
+
+def _single(read: Callable[[Sources], float]) -> Callable[[Scrape], Samples]:
+    return lambda scrape: [((), read(scrape.sources))]
+
+
+def _build_info(_scrape: Scrape) -> Samples:
+    gil = "enabled" if gil_enabled() else "disabled"
+    return [((__version__, platform.python_version(), gil), 1)]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One metric family: its labels are those beside ``version``."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    help: str
+    samples: Callable[[Scrape], Samples]
+
+
+PORT, PORT_REASON = ("port",), ("port", "reason")
+
+FAMILIES = (
+    Family(
+        "echod_connections_opened_total",
+        "counter",
+        PORT,
+        "Connections accepted and admitted.",
+        _of_each_port(lambda total: total.opened),
+    ),
+    Family(
+        "echod_connections_closed_total",
+        "counter",
+        PORT_REASON,
+        "Connections ended, by reason.",
+        _by_reason(lambda total: total.closed),
+    ),
+    Family(
+        "echod_connections_rejected_total",
+        "counter",
+        PORT_REASON,
+        "Connections closed at once because there was no place for them.",
+        _by_reason(lambda total: total.rejected),
+    ),
+    Family(
+        "echod_connections_active",
+        "gauge",
+        PORT,
+        "Connections opened and not yet closed.",
+        _of_each_port(lambda total: total.opened - sum(total.closed.values())),
+    ),
+    Family(
+        "echod_connections_limit",
+        "gauge",
+        (),
+        "Most connections at a time, on all ports together.",
+        _single(lambda sources: sources.admission.limit),
+    ),
+    Family(
+        "echod_requests_total",
+        "counter",
+        PORT,
+        "Lines answered.",
+        _of_each_port(lambda total: total.requests),
+    ),
+    Family(
+        "echod_received_bytes_total",
+        "counter",
+        PORT,
+        "Bytes read from clients, unanswered ones too.",
+        _of_each_port(lambda total: total.received),
+    ),
+    Family(
+        "echod_sent_bytes_total",
+        "counter",
+        PORT,
+        "Bytes sent to clients, as the kernel took them.",
+        _of_each_port(lambda total: total.sent),
+    ),
+    Family(
+        "echod_buffered_bytes",
+        "gauge",
+        (),
+        "Bytes held for clients: unfinished lines and unsent replies.",
+        _single(lambda sources: sources.budget.held),
+    ),
+    Family(
+        "echod_connection_duration_seconds",
+        "histogram",
+        PORT,
+        "Time from the start of a connection to its end.",
+        _of_each_port(lambda total: (total.durations, total.seconds)),
+    ),
+    Family(
+        "echod_accept_errors_total",
+        "counter",
+        PORT_REASON,
+        "Failed accepts, by error.",
+        _by_reason(lambda total: total.accept_errors),
+    ),
+    Family(
+        "echod_log_events_dropped_total",
+        "counter",
+        (),
+        "Log events dropped because nobody read the log fast enough.",
+        _single(lambda sources: sources.log_events_dropped()),
+    ),
+    Family(
+        "echod_ready",
+        "gauge",
+        (),
+        "1 while ready, 0 while starting or draining.",
+        _single(lambda sources: int(sources.ready())),
+    ),
+    Family(
+        "echod_build_info",
+        "gauge",
+        ("release", "python", "gil"),
+        "What is running; always 1.",
+        _build_info,
+    ),
+)
+
+
+class EchoCollector(Collector):
+    """Shows the counters: each label set from the start, under ``version`` if there is one."""
+
+    def __init__(self, sources: Sources, version: str | None) -> None:
+        self._sources = sources
+        self._version = {} if version is None else {"version": version}
+
+    def collect(self) -> Iterable[Metric]:
+        """One metric per family."""
+        totals = [(str(port.port), port.total()) for port in self._sources.ports]
+        scrape = Scrape(self._sources, totals)
+        for family in FAMILIES:
+            yield self._metric(family, family.samples(scrape))
+
+    def _metric(self, family: Family, samples: Samples) -> Metric:
+        names = (*self._version, *family.labels)
+        if family.kind == "histogram":
+            histogram = HistogramMetricFamily(family.name, family.help, labels=names)
+            for labels, (counts, seconds) in samples:
+                bounds = [*map(str, DURATION_BUCKETS), "+Inf"]
+                buckets = list(zip(bounds, accumulate(counts), strict=True))
+                histogram.add_metric((*self._version.values(), *labels), buckets, seconds)
+            return histogram
+        kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+        metric = kind(family.name, family.help, labels=names)
+        for labels, value in samples:
+            metric.add_metric((*self._version.values(), *labels), value)
+        return metric
+
+
+def make_registry(sources: Sources, version: str | None) -> CollectorRegistry:
+    """A registry with echod's families and client_python's process, platform and GC ones."""
+    registry = CollectorRegistry()
+    registry.register(EchoCollector(sources, version))
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry

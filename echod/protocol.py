@@ -1,0 +1,107 @@
+"""The wire format without sockets: bytes in, reply bytes and a count of lines out."""
+
+STEP_BYTES = 256 * 1024
+"""One step answers lines until its reply has this many bytes; the other lines wait."""
+
+
+class LineProtocol:
+    r"""One connection's side of the line protocol: each ``\n``-terminated run of bytes is
+    answered by ``head`` and the same bytes. The bytes are opaque.
+
+    ``clean`` is true while nothing is held and no line was too long: the caller's one
+    check on the fast path. ``held`` counts the bytes of an unfinished line and of lines
+    that wait for their step.
+    """
+
+    __slots__ = ("_head", "_joint", "_max_line_bytes", "_tail", "clean", "overlong", "waiting")
+
+    def __init__(self, head: bytes, max_line_bytes: int) -> None:
+        r"""``head`` is the prefix and its space; ``max_line_bytes`` excludes the ``\n``."""
+        self._head = head
+        self._joint = b"\n" + head
+        self._max_line_bytes = max_line_bytes
+        self._tail: bytes | bytearray = b""
+        self.waiting = b""
+        self.overlong = False
+        self.clean = True
+
+    @property
+    def held(self) -> int:
+        """Bytes kept until more arrives or the next step is asked for."""
+        return len(self._tail) + len(self.waiting)
+
+    @property
+    def in_line(self) -> bool:
+        """Whether an unfinished line has begun."""
+        return bool(self._tail)
+
+    def receive(self, data: bytes) -> tuple[bytes, int]:
+        """Takes what has arrived and gives the reply and the number of lines it answers.
+
+        To be called only while no line waits and none was too long.
+        """
+        end = data.rfind(b"\n") + 1
+        if self.clean and end == len(data) <= self._max_line_bytes:
+            return self._answer(data)
+        lines = self._split_off_lines(data, end)
+        if len(lines) > self._max_line_bytes or len(self._tail) > self._max_line_bytes:
+            lines = self._refuse_overlong(lines)
+        reply, count = self._answer(lines) if lines else (b"", 0)
+        self.clean = not (self._tail or self.waiting or self.overlong)
+        return reply, count
+
+    def resume(self) -> tuple[bytes, int]:
+        """The next step over the lines that wait: their reply and number."""
+        lines, self.waiting = self.waiting, b""
+        reply, count = self._answer(lines)
+        self.clean = not (self._tail or self.waiting or self.overlong)
+        return reply, count
+
+    def _answer(self, lines: bytes) -> tuple[bytes, int]:
+        count = lines.count(b"\n")
+        if len(lines) + count * len(self._head) > STEP_BYTES:
+            end = self._step_end(lines)
+            self.waiting = lines[end:]
+            self.clean = not self.waiting
+            lines = lines[:end]
+            count = lines.count(b"\n")
+        # Every "\n" but the last is followed by the head of the next reply.
+        return self._head + lines.replace(b"\n", self._joint, count - 1), count
+
+    def _step_end(self, lines: bytes) -> int:
+        """The end of the line with which the reply reaches STEP_BYTES (by bisection)."""
+        head, low, high = len(self._head), 1, len(lines)
+        while low < high:
+            middle = (low + high) // 2
+            if middle + head * lines.count(b"\n", 0, middle) >= STEP_BYTES:
+                high = middle
+            else:
+                low = middle + 1
+        return lines.find(b"\n", low - 1) + 1
+
+    def _split_off_lines(self, data: bytes, end: int) -> bytes:
+        """The complete lines of the tail and ``data``; keeps the rest as the new tail."""
+        if not self._tail:
+            self._tail = bytearray(data[end:])
+            return data[:end]
+        # A bytearray, so that a line that arrives byte by byte costs linear time.
+        self._tail += data[:end] if end else data
+        if not end:
+            return b""
+        lines = bytes(self._tail)
+        self._tail = bytearray(data[end:])
+        return lines
+
+    def _refuse_overlong(self, lines: bytes) -> bytes:
+        """The lines before the first that is too long, if one is; nothing after it counts."""
+        start = 0
+        for line in lines.split(b"\n")[:-1]:
+            if len(line) > self._max_line_bytes:
+                self.overlong = True
+                break
+            start += len(line) + 1
+        if not self.overlong and len(self._tail) <= self._max_line_bytes:
+            return lines
+        self.overlong = True
+        self._tail = b""
+        return lines[:start]

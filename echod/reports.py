@@ -1,0 +1,88 @@
+"""What the engine reports, in the words of the log."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from echod.limits import Admission, Latch
+from echod.logs import ClosingLog, peer, printable
+from echod.protocol import LineProtocol
+
+Logger = structlog.typing.FilteringBoundLogger
+
+
+class Reports:
+    """One place for the events of servers and connections, shared by all of them."""
+
+    def __init__(self, logger: Logger, admission: Admission) -> None:
+        self.closing = ClosingLog(logger)
+        self.rejecting = Latch(
+            lambda **facts: logger.warning("rejecting connections", **facts),
+            lambda times: logger.warning("no longer rejecting connections", rejected=times),
+            still=admission.full,
+        )
+        self.not_accepting = Latch(
+            lambda **facts: logger.error("cannot accept connections", **facts),
+            lambda times: logger.warning("accepting connections again", errors=times),
+        )
+        self._logger = logger
+        self._every_line = logger.is_enabled_for(10)
+
+    def settle(self) -> None:
+        """Reports what is over. To be called several times a second."""
+        self.rejecting.settle()
+        self.not_accepting.settle()
+        self.closing.settle()
+
+    def protocol(
+        self, head: bytes, max_line_bytes: int, client_address: Any, port: int
+    ) -> LineProtocol:
+        """A connection's protocol, of the kind that logs each line at the level debug only."""
+        if not self._every_line:
+            return LineProtocol(head, max_line_bytes)
+        return LoggedProtocol(
+            head, max_line_bytes, self._logger.bind(peer=peer(client_address), port=port)
+        )
+
+    def defect(self, client_address: Any, port: int) -> None:
+        """Reports the exception being handled, which cost a connection."""
+        self._logger.error(
+            "connection failed on a defect",
+            peer=peer(client_address),
+            port=port,
+            **described(sys.exception()),
+        )
+
+    def exporter_defect(self) -> None:
+        """Reports the exception being handled, which cost an answer of the metrics port."""
+        self._logger.error("metrics port failed on a defect", **described(sys.exception()))
+
+
+class LoggedProtocol(LineProtocol):
+    """A protocol that logs each line it answers."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, head: bytes, max_line_bytes: int, logger: Logger) -> None:
+        super().__init__(head, max_line_bytes)
+        self._logger = logger
+
+    def _answer(self, lines: bytes) -> tuple[bytes, int]:
+        reply, count = super()._answer(lines)
+        for line in lines.split(b"\n")[:count]:
+            self._logger.debug("line", bytes=len(line) + 1, line=printable(line))
+        return reply, count
+
+
+def described(error: BaseException | None) -> dict[str, str]:
+    """An exception for the log: what it is and where it was raised, without a traceback."""
+    frames = traceback.extract_tb(error.__traceback__ if error else None)
+    place = " < ".join(
+        f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames[-3:])
+    )
+    return {"error": repr(error), "at": place}

@@ -1,0 +1,140 @@
+"""Everything that serves, put together: handler threads, a server per port, the exporter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from threading import Thread
+from typing import Any
+
+from echod.config import Config
+from echod.driver import HandlerThread
+from echod.exporter import Exporter, Pages, health_page, metrics_page
+from echod.heartbeat import stalled
+from echod.limits import Admission, Budget
+from echod.listeners import Listener, listen
+from echod.logs import LogWriter
+from echod.metrics import Sources, make_registry
+from echod.reports import Logger, Reports
+from echod.runtime import gil_enabled, usable_cpus
+from echod.server import EchoServer, Engine
+
+EXPORTER_STOP_SECONDS = 0.2
+
+
+class Service:
+    """The parts of the daemon, and the order in which they start and stop.
+
+    ``state`` is starting, ready or draining. Made from bound listeners; takes
+    ``max_connections`` instead of the configuration's, since the system has a say in it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        listeners: Sequence[Listener],
+        metrics: Listener | None,
+        max_connections: int,
+        writer: LogWriter,
+        logger: Logger,
+    ) -> None:
+        self.state = "starting"
+        self.handlers = [HandlerThread(index) for index in range(thread_count(config))]
+        self.admission = Admission(max_connections)
+        self.budget = Budget(config.max_buffered_bytes)
+        self.reports = Reports(logger, self.admission)
+        engine = Engine(config, self.handlers, self.admission, self.budget, self.reports)
+        self.servers = [EchoServer(listener, engine) for listener in listeners]
+        self.ports = [server.port_counters for server in self.servers]
+        self.accepting = [
+            Thread(target=server.accept_until_shutdown, name=server.heartbeat.name, daemon=True)
+            for server in self.servers
+        ]
+        self.exporter: Exporter | None = None
+        if metrics:
+            sources = Sources(
+                self.ports, self.admission, self.budget, lambda: writer.dropped, self.is_ready
+            )
+            registry = make_registry(sources, config.service_version)
+            pages: Pages = {
+                "/metrics": partial(metrics_page, registry),
+                "/livez": lambda _accept: health_page(self.liveness_problem()),
+                "/readyz": lambda _accept: health_page(self.readiness_problem()),
+            }
+            self.exporter = Exporter(metrics, pages, self.reports.exporter_defect)
+
+    def start(self) -> None:
+        """Listens on every port, then serves. Raises SystemRefused if a port cannot listen."""
+        for server in self.servers:
+            listen(server.listener)
+        if self.exporter:
+            listen(self.exporter.listener)
+            self.exporter.start()
+        for thread in [*self.handlers, *self.accepting]:
+            thread.start()
+        self.state = "ready"
+
+    def is_ready(self) -> bool:
+        """Whether new connections are welcome."""
+        return self.state == "ready"
+
+    def readiness_problem(self) -> str:
+        """Why not, in a word; empty if they are."""
+        return "" if self.is_ready() else self.state
+
+    def liveness_problem(self) -> str:
+        """Which accept and handler threads no longer go round; empty if all do."""
+        accepting = [server.heartbeat for server in self.servers]
+        names = stalled(accepting + [handler.heartbeat for handler in self.handlers])
+        return "stalled: " + ", ".join(names) if names else ""
+
+    def stop_accepting(self) -> None:
+        """Has every accept thread empty its queue, close its port and end."""
+        for server in self.servers:
+            # shutdown() waits for its server's loop: all at once, not one after the other.
+            Thread(target=server.shutdown, daemon=True).start()
+
+    def drain(self, deadline: float) -> None:
+        """Has every connection answer what has arrived and end, at ``deadline`` at the latest."""
+        for handler in self.handlers:
+            handler.drain(deadline)
+
+    def stop(self) -> None:
+        """The last step, after accept and handler threads have ended."""
+        self.reports.closing.settle(now=True)
+        if self.exporter:
+            self.exporter.stop(EXPORTER_STOP_SECONDS)
+
+    def totals(self) -> list[dict[str, Any]]:
+        """What each port has counted, for the log."""
+        totals = [(counters.port, counters.total()) for counters in self.ports]
+        return [
+            {
+                "port": port,
+                "opened": total.opened,
+                "closed": sum(total.closed.values()),
+                "rejected": sum(total.rejected.values()),
+                "requests": total.requests,
+                "received_bytes": total.received,
+                "sent_bytes": total.sent,
+            }
+            for port, total in totals
+        ]
+
+    def open_connections(self) -> int:
+        """Connections opened and not yet ended, on all ports."""
+        return sum(port["opened"] - port["closed"] for port in self.totals())
+
+    def cut_connections(self) -> int:
+        """Connections ended because the time to drain was over, and those still open."""
+        cut = sum(counters.total().closed["drain_timeout"] for counters in self.ports)
+        return cut + self.open_connections()
+
+
+def thread_count(config: Config) -> int:
+    """The handler threads of a configuration. One drives most with a GIL: others would only
+    fight for it.
+    """
+    if config.handler_threads is not None:
+        return config.handler_threads
+    return 1 if gil_enabled() else usable_cpus()

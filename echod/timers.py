@@ -1,0 +1,64 @@
+"""When each connection wants to be looked at next: a timing wheel with exact removal."""
+
+from math import ceil
+from typing import Generic, Protocol, TypeVar
+
+TICK_SECONDS = 0.1
+
+
+class Timed(Protocol):
+    """What the wheel holds. ``tick`` is the wheel's own note: 0 while not scheduled."""
+
+    tick: int
+
+
+Entry = TypeVar("Entry", bound=Timed)
+
+
+class Timers(Generic[Entry]):
+    """Entries in buckets of a tenth of a second; an entry stands in one bucket at most.
+
+    Adding and removing cost a set operation each, so that connections that come and go
+    leave nothing behind, however far away their deadlines are.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._buckets: dict[int, set[Entry]] = {}
+        self._tick = int(now / TICK_SECONDS)  # this bucket and those before it are done
+
+    def schedule(self, entry: Entry, at: float) -> None:
+        """Moves ``entry`` to the bucket of the time ``at`` (monotonic seconds)."""
+        # Never into a bucket that has had its turn.
+        tick = max(ceil(at / TICK_SECONDS), self._tick + 1)
+        if tick == entry.tick:
+            return
+        self.cancel(entry)
+        self._buckets.setdefault(tick, set()).add(entry)
+        entry.tick = tick
+
+    def cancel(self, entry: Entry) -> None:
+        """Takes ``entry`` out, if it is in."""
+        if not entry.tick:
+            return
+        bucket = self._buckets[entry.tick]
+        bucket.remove(entry)
+        if not bucket:
+            del self._buckets[entry.tick]
+        entry.tick = 0
+
+    def due(self, now: float) -> list[Entry]:
+        """Takes out and gives every entry whose time has come."""
+        entries: list[Entry] = []
+        while self._tick < int(now / TICK_SECONDS):
+            self._tick += 1
+            entries += self._buckets.pop(self._tick, ())
+        for entry in entries:
+            entry.tick = 0
+        return entries
+
+    def wait(self, now: float, most: float) -> float:
+        """Seconds until the next entry is due, ``most`` at the most."""
+        for tick in range(self._tick + 1, int((now + most) / TICK_SECONDS) + 1):
+            if tick in self._buckets:
+                return max(tick * TICK_SECONDS - now, 0.0)
+        return most
