@@ -297,4 +297,5 @@ def _find(option: Option, flag: str | None, environ: Mapping[str, str]) -> tuple
 
 def _shown(text: str) -> str:
     """A value as an error may show it: quoted, without control characters, not too long."""
-    return ascii(text if len(text) <= 100 else text[:97] + "...")
+    shown = ascii(text[:101])
+    return shown if len(shown) <= 102 else shown[:98] + "...'"

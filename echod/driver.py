@@ -48,15 +48,17 @@ class Driver(Thread):
     A connection belongs to one thread for life: whatever it counts has a single writer.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, report_defect: Callable[[], None]) -> None:
+        """``report_defect`` is called in the handling of an exception that nobody expected."""
         super().__init__(name=name, daemon=True)
+        self._report_defect = report_defect
         self.heartbeat = Heartbeat(self.name)
         self.now = monotonic()  # when the current round began
         self.drain_deadline: float | None = None
         self.timers: Timers[Driven] = Timers(self.now)
         self._selector = selectors.DefaultSelector()
         self._connections: set[Driven] = set()
-        self._inbox = _Inbox()
+        self._inbox = _Inbox(report_defect)
         self._selector.register(self._inbox.request, READ, self._inbox)
 
     # Called by other threads.
@@ -103,12 +105,12 @@ class Driver(Thread):
                     else:
                         connection.flush()
                 except Exception as error:  # noqa: BLE001  # see _guarded
-                    connection.crash(error)
+                    self._crash(connection, error)
             for due in self.timers.due(self.now):
-                _guarded(due, due.expire, self.now)
+                self._guarded(due, due.expire, self.now)
             if self.drain_deadline is not None and self.now >= self.drain_deadline:
                 for connection in list(self._connections):
-                    _guarded(connection, connection.cut)
+                    self._guarded(connection, connection.cut)
         self.heartbeat.end()
         self._selector.close()
         self._inbox.close()
@@ -116,29 +118,38 @@ class Driver(Thread):
     def _begin_drain(self, deadline: float) -> None:
         self.drain_deadline = deadline
         for connection in list(self._connections):
-            _guarded(connection, connection.drain)
+            self._guarded(connection, connection.drain)
 
+    def _guarded(self, connection: Driven, call: Callable[..., None], *args: float) -> None:
+        """A defect that one connection meets costs that connection, never the thread."""
+        try:
+            call(*args)
+        except Exception as error:  # noqa: BLE001  # whatever it is
+            self._crash(connection, error)
 
-def _guarded(connection: Driven, call: Callable[..., None], *args: float) -> None:
-    """A defect that one connection meets costs that connection, never the thread."""
-    try:
-        call(*args)
-    except Exception as error:  # noqa: BLE001  # whatever it is
-        connection.crash(error)
+    def _crash(self, connection: Driven, error: Exception) -> None:
+        try:
+            connection.crash(error)
+        except Exception:  # noqa: BLE001  # not even that: without it, for ever the same event
+            self._report_defect()
+            if connection in self._connections:
+                self.forget(connection)
+                connection.request.close()
 
 
 class HandlerThread(Driver):
     """A driver of echo connections; ``index`` is its place among its like."""
 
-    def __init__(self, index: int) -> None:
-        super().__init__(f"handler-{index}")
+    def __init__(self, index: int, report_defect: Callable[[], None]) -> None:
+        super().__init__(f"handler-{index}", report_defect)
         self.index = index
 
 
 class _Inbox:
     """Calls that other threads want made in the handler thread, and the socket that wakes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, report_defect: Callable[[], None]) -> None:
+        self._report_defect = report_defect
         self.request, self._waker = socket.socketpair()
         self.request.setblocking(False)
         self._waker.setblocking(False)
@@ -153,7 +164,10 @@ class _Inbox:
         # Emptied before the calls are taken: a call posted meanwhile wakes the thread again.
         self.request.recv(4096)
         while self._calls:
-            self._calls.popleft()()
+            try:
+                self._calls.popleft()()
+            except Exception:  # noqa: BLE001  # costs this call, never the thread
+                self._report_defect()
 
     def close(self) -> None:
         self.request.close()

@@ -83,7 +83,7 @@ def prefers_openmetrics(accept: str) -> bool:
 class _Answer(BaseHTTPRequestHandler):
     """Answers one request whose head is here already, into memory."""
 
-    protocol_version = "HTTP/1.1"
+    protocol_version = default_request_version = "HTTP/1.1"  # no heads of errors are left out
 
     def __init__(self, head: bytes, pages: Pages) -> None:
         self._head = head
@@ -151,7 +151,7 @@ class Exporter:
     def __init__(self, listener: Listener, pages: Pages, report_defect: Callable[[], None]) -> None:
         """``report_defect`` is called in the handling of an exception that a page raised."""
         self.listener = listener
-        self._driver = Driver("exporter")
+        self._driver = Driver("exporter", report_defect)
         self._door = _Door(listener, pages, self._driver, report_defect)
 
     def start(self) -> None:

@@ -9,15 +9,16 @@ def ask_ready(address: str, port: int) -> tuple[bool, str]:
     """Asks /readyz on a metrics port; gives the answer, and one line that says it."""
     host = {"::": "localhost", "0.0.0.0": "127.0.0.1"}.get(address, address)  # noqa: S104
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
-    where = f"http://{connection.host}:{port}/readyz"
     try:
         connection.request("GET", "/readyz")
         response = connection.getresponse()
-        said = response.read(200).decode("ascii", "replace").strip().splitlines()
+        if response.status == http.client.OK:
+            return True, "ready"
+        said = f"{response.status} {response.read(200).decode('ascii', 'replace')}"
     except (OSError, http.client.HTTPException) as error:
-        return False, f"not ready: {where}: {error or type(error).__name__}"
+        said = str(error) or type(error).__name__
     finally:
         connection.close()
-    if response.status == http.client.OK:
-        return True, "ready"
-    return False, f"not ready: {where}: {response.status} {said[0] if said else ''}".rstrip()
+    # Whoever answers there need not be echod: what it says is shown escaped, cut, on one line.
+    shown = ascii(" ".join(said.split()))[1:-1][:200]
+    return False, f"not ready: http://{connection.host}:{port}/readyz: {shown}"

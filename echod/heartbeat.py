@@ -14,7 +14,7 @@ class Heartbeat:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.at: float | None = None  # nothing is expected before the first beat
+        self.at: float | None = None  # nothing is expected before the start
 
     def beat(self, now: float) -> None:
         """Stamps the time ``now`` (monotonic seconds)."""

@@ -3,7 +3,6 @@
 import errno
 import os
 import socket
-from dataclasses import dataclass
 
 from echod.config import SystemRefused
 
@@ -19,23 +18,18 @@ _KEEPALIVE = (  # a dead peer is found after 60 s + 6 * 10 s
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 
-@dataclass(frozen=True)
 class Listener:
-    """A bound socket. An ``inherited`` one is somebody else's to close: it stays open."""
+    """A bound socket. An ``inherited`` one is somebody else's to close: it stays open.
 
-    socket: socket.socket
-    inherited: bool = False
+    ``port`` is the real one where the system was asked for any; ``address`` is written
+    ``[::]:9000`` or ``0.0.0.0:9000``.
+    """
 
-    @property
-    def port(self) -> int:
-        """The real port, where the system was asked for a free one too."""
-        return int(self.socket.getsockname()[1])
-
-    @property
-    def address(self) -> str:
-        """``[::]:9000`` or ``0.0.0.0:9000``."""
-        host, port = self.socket.getsockname()[:2]
-        return f"[{host}]:{port}" if self.socket.family == socket.AF_INET6 else f"{host}:{port}"
+    def __init__(self, bound: socket.socket, *, inherited: bool = False) -> None:
+        self.socket = bound
+        self.inherited = inherited
+        host, self.port = bound.getsockname()[:2]
+        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
 def bind(address: str, port: int) -> Listener:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
+from threading import current_thread
 from typing import Any
 
 import structlog
@@ -58,9 +59,10 @@ class Reports:
             **described(sys.exception()),
         )
 
-    def exporter_defect(self) -> None:
-        """Reports the exception being handled, which cost an answer of the metrics port."""
-        self._logger.error("metrics port failed on a defect", **described(sys.exception()))
+    def thread_defect(self) -> None:
+        """Reports the exception being handled, which no connection can be blamed for."""
+        name = current_thread().name
+        self._logger.error("defect", thread=name, **described(sys.exception()))
 
 
 class LoggedProtocol(LineProtocol):

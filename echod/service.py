@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from threading import Thread
+from time import monotonic
 from typing import Any
 
 from echod.config import Config
 from echod.driver import HandlerThread
 from echod.exporter import Exporter, Pages, health_page, metrics_page
-from echod.heartbeat import stalled
+from echod.heartbeat import Heartbeat, stalled
 from echod.limits import Admission, Budget
 from echod.listeners import Listener, listen
 from echod.logs import LogWriter
@@ -39,10 +40,13 @@ class Service:
         logger: Logger,
     ) -> None:
         self.state = "starting"
-        self.handlers = [HandlerThread(index) for index in range(thread_count(config))]
         self.admission = Admission(max_connections)
         self.budget = Budget(config.max_buffered_bytes)
         self.reports = Reports(logger, self.admission)
+        self.handlers = [
+            HandlerThread(index, self.reports.thread_defect)
+            for index in range(thread_count(config))
+        ]
         engine = Engine(config, self.handlers, self.admission, self.budget, self.reports)
         self.servers = [EchoServer(listener, engine) for listener in listeners]
         self.ports = [server.port_counters for server in self.servers]
@@ -61,7 +65,7 @@ class Service:
                 "/livez": lambda _accept: health_page(self.liveness_problem()),
                 "/readyz": lambda _accept: health_page(self.readiness_problem()),
             }
-            self.exporter = Exporter(metrics, pages, self.reports.exporter_defect)
+            self.exporter = Exporter(metrics, pages, self.reports.thread_defect)
 
     def start(self) -> None:
         """Listens on every port, then serves. Raises SystemRefused if a port cannot listen."""
@@ -70,6 +74,8 @@ class Service:
         if self.exporter:
             listen(self.exporter.listener)
             self.exporter.start()
+        for heartbeat in self._heartbeats():
+            heartbeat.beat(monotonic())  # a thread that never gets going has stalled, too
         for thread in [*self.handlers, *self.accepting]:
             thread.start()
         self.state = "ready"
@@ -84,9 +90,12 @@ class Service:
 
     def liveness_problem(self) -> str:
         """Which accept and handler threads no longer go round; empty if all do."""
-        accepting = [server.heartbeat for server in self.servers]
-        names = stalled(accepting + [handler.heartbeat for handler in self.handlers])
+        names = stalled(self._heartbeats())
         return "stalled: " + ", ".join(names) if names else ""
+
+    def _heartbeats(self) -> list[Heartbeat]:
+        accepting = [server.heartbeat for server in self.servers]
+        return accepting + [handler.heartbeat for handler in self.handlers]
 
     def stop_accepting(self) -> None:
         """Has every accept thread empty its queue, close its port and end."""

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from running import Running
+from support import Echod, Start
+
+hypothesis.settings.register_profile("no clock", deadline=None)
+hypothesis.settings.load_profile("no clock")
+
+
+
+def make_starter(directory: Path, started: list[Echod]) -> Start:
+    def start(*options: str, ports: str = "0", prefix: str = "one", **more: Any) -> Echod:
+        own = directory / f"echod-{len(started)}"
+        own.mkdir()
+        process = Echod(own, [ports, prefix, "--metrics-port", "0", *options], **more)
+        started.append(process)
+        return process
+
+    return start
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts echod processes on free ports; all have ended when the test has."""
+    started: list[Echod] = []
+    yield make_starter(tmp_path, started)
+    for process in started:
+        process.close()
+
+
+@pytest.fixture(scope="session")
+def shared_echod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echod]:
+    """One process for tests that leave no trace in it but counts."""
+    started: list[Echod] = []
+    start = make_starter(tmp_path_factory.mktemp("shared"), started)
+    yield start(ports="0,0,0")
+    started[0].stop()
+    started[0].close()
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    """A service in this process."""
+    service = Running()
+    yield service
+    service.close()

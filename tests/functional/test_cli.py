@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import pty
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import Start, clean_environment, command, converse, until
+
+
+def call(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        env=clean_environment(**variables),
+        timeout=20,
+        check=False,
+    )
+
+
+def test_without_arguments_it_prints_its_usage_and_ends_with_2(tmp_path: Path) -> None:
+    """As the contract has it for a wrong call."""
+    result = call(tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("usage: echod PORTS PREFIX [options]")
+
+
+@pytest.mark.parametrize("arguments", [["serve"], []])
+def test_it_serves_by_default_and_by_name(start: Start, arguments: list[str]) -> None:
+    """``echod PORTS PREFIX`` and ``echod serve PORTS PREFIX`` are the same."""
+    echod = start(command=lambda *more: command(*arguments, *more))
+    assert converse(echod.port, b"hi\n") == b"one hi\n"
+    echod.stop()
+
+
+def test_the_installed_command_is_the_same_program(start: Start) -> None:
+    """The console script stands beside the interpreter."""
+    script = str(Path(sys.executable).parent / "echod")
+    echod = start(command=lambda *more: [script, *more])
+    assert converse(echod.port, b"hi\n") == b"one hi\n"
+    echod.stop()
+
+
+def test_everything_can_come_from_the_environment(start: Start) -> None:
+    """No argument at all is needed then."""
+    environment = clean_environment(
+        ECHOD_PORTS="0", ECHOD_PREFIX="env", ECHOD_METRICS_PORT="0", ECHOD_SERVICE_VERSION="v7"
+    )
+    echod = start(command=lambda *_: command(), env=environment)
+    assert converse(echod.port, b"hi\n") == b"env hi\n"
+    assert echod.metrics()("echod_requests_total", version="v7") == 1
+    echod.stop()
+
+
+def test_the_log_names_each_port_in_the_words_of_the_reference(start: Start) -> None:
+    """People and scripts wait for this line."""
+    echod = start("--address", "127.0.0.1", ports="0,0", prefix="hello")
+    words = [f"listening on 127.0.0.1:{port}, prefix: hello" for port in echod.ports]
+    assert [event["event"] for event in echod.events("listening")] == words
+    dual = start()
+    assert dual.event("listening")["event"] == f"listening on [::]:{dual.port}, prefix: one"
+
+
+def test_version_and_help_are_answered_at_once(tmp_path: Path) -> None:
+    """Nothing that the daemon alone needs is imported for them."""
+    version = importlib.metadata.version("tcp-echod")
+    assert call(tmp_path, "--version").stdout == f"echod {version}\n"
+    text = call(tmp_path, "--help").stdout
+    for word in ("PORTS", "PREFIX", "--max-line-bytes", "ECHOD_MAX_LINE_BYTES", "67108864"):
+        assert word in text
+    assert "--metrics-port" in call(tmp_path, "health", "--help").stdout
+    code = "import sys; sys.argv[1:] = ['--help']\ntry:\n import echod.__main__\nfinally:\n"
+    code += " print(sorted({'structlog', 'prometheus_client'} & set(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert result.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["9000,http", "x"], "PORTS '9000,http': must be a port"),
+        (["70000", "x"], "PORTS '70000': must be a port from 1 to 65535"),
+        (["9000,9000", "x"], "ports that differ"),
+        (["9464", "x"], "must differ from the metrics port"),
+        (["9000", ""], "PREFIX '': must be 1 to 1024 bytes"),
+        (["9000", "a\tb"], "PREFIX 'a\\tb': must be"),
+        (["9000"], "PREFIX is missing: give it, or set ECHOD_PREFIX"),
+        (["9000", "x", "y"], "unrecognized arguments: y"),
+        (["9000", "x", "--idle-timeout", "-3"], "--idle-timeout '-3': must be a number"),
+        (["9000", "x", "--no-such-option"], "unrecognized arguments: --no-such-option"),
+        (["9000", "x", "--max-conn", "5"], "unrecognized arguments: --max-conn 5"),
+        (["9000", "x", "--idle-timeout"], "--idle-timeout: expected one argument"),
+        (["health", "--metrics-port", "x"], "--metrics-port 'x': must be a port"),
+        (["health", "now"], "unrecognized arguments: now"),
+    ],
+)
+def test_a_wrong_call_gives_one_line_and_2(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    """The line names the option, the value and what is allowed."""
+    result = call(tmp_path, *arguments)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert result.stderr.startswith("echod: error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_a_service_link_of_kubernetes_is_recognised(tmp_path: Path) -> None:
+    """The cause and the cure are named."""
+    result = call(tmp_path, "0", "x", ECHOD_METRICS_PORT="tcp://10.96.0.7:9464")
+    assert result.returncode == 2
+    assert "ECHOD_METRICS_PORT 'tcp://10.96.0.7:9464'" in result.stderr
+    assert "echod-metrics" in result.stderr
+    assert "enableServiceLinks: false" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["ports", "--metrics-port"])
+def test_a_port_in_use_is_named_with_the_reason_and_1(tmp_path: Path, option: str) -> None:
+    """Before anything listens: the other port is free afterwards."""
+    with socket.socket(socket.AF_INET6) as other:
+        other.bind(("::", 0))
+        other.listen()
+        taken = str(other.getsockname()[1])
+        arguments = {
+            "ports": [f"0,{taken}", "x", "--metrics-port", "0"],
+            "--metrics-port": ["0", "x", "--metrics-port", taken],
+        }[option]
+        result = call(tmp_path, *arguments)
+    assert result.returncode == 1
+    assert f"cannot listen on port {taken} of address ::: Address already in use" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_two_starts_at_once_on_one_port_leave_one_with_a_clear_line(tmp_path: Path) -> None:
+    """Both may bind before one listens: listening is refused as clearly as binding."""
+    with socket.socket(socket.AF_INET6) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("::", 0))
+        port = other.getsockname()[1]
+        environment = clean_environment()
+        process = subprocess.Popen(
+            command(str(port), "x", "--metrics-port", "none", "--log-format", "json"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert process.stdout
+        assert b"starting" in process.stdout.readline()  # it holds the port now
+        with pytest.raises(OSError, match="in use"):
+            other.listen()
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_an_address_that_is_not_here_is_named(tmp_path: Path) -> None:
+    """192.0.2.0/24 is nobody's."""
+    result = call(tmp_path, "0", "x", "--metrics-port", "0", "--address", "192.0.2.1")
+    assert result.returncode == 1
+    assert "address 192.0.2.1: Cannot assign requested address" in result.stderr
+
+
+def test_a_connection_limit_that_the_open_files_cannot_hold_is_refused(tmp_path: Path) -> None:
+    """An explicit wish is not silently changed; a default is lowered with a warning."""
+    script = 'ulimit -n 300; exec "$0" -m echod 0 x --metrics-port 0 "$@"'
+    result = subprocess.run(
+        ["/bin/sh", "-c", script, sys.executable, "--max-connections", "300"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=clean_environment(),
+        timeout=20,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "--max-connections 300: the open-file limit of 300 holds" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_default_limit_that_does_not_fit_is_lowered_with_a_warning(start: Start) -> None:
+    """The metrics show what holds."""
+    script = 'ulimit -n 300; exec "$0" -m echod "$@"'
+    echod = start(command=lambda *more: ["/bin/sh", "-c", script, sys.executable, *more])
+    event = echod.event("connection limit lowered")
+    assert event["level"] == "warning"
+    assert event["wanted"] == 10_000
+    assert 0 < event["max_connections"] < 300
+    assert echod.metrics()("echod_connections_limit") == event["max_connections"]
+    echod.stop()
+
+
+def test_no_room_for_a_single_connection_is_refused(tmp_path: Path) -> None:
+    """There is nothing to lower to."""
+    script = 'ulimit -n 60; exec "$0" -m echod 0 x --metrics-port 0'
+    result = subprocess.run(
+        ["/bin/sh", "-c", script, sys.executable],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=clean_environment(),
+        timeout=20,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "the open-file limit of 60 holds 0 at most" in result.stderr
+
+
+def test_on_a_terminal_the_log_is_for_people(start: Start) -> None:
+    """JSON otherwise, unless the format is asked for."""
+    ours, theirs = pty.openpty()
+    try:
+        echod = start(stdout=theirs)
+        seen = b""
+
+        def ready() -> bool:
+            nonlocal seen
+            seen += os.read(ours, 4096)
+            return b"ready" in seen
+
+        until(ready)
+        assert b"listening on [::]:" in seen
+        assert b'"event"' not in seen
+        echod.terminate()
+        assert echod.wait() == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_the_console_format_can_be_asked_for(start: Start) -> None:
+    """In a file there are no colours."""
+    echod = start("--log-format", "console", "--metrics-port", "none")
+    until(lambda: any("ready" in line for line in echod.lines()))
+    assert any("listening on [::]:" in line for line in echod.lines())
+    assert "\x1b" not in echod.log_path.read_text()

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import socketserver
+import threading
+from pathlib import Path
+from socketserver import ThreadingTCPServer
+
+import pytest
+from echod.handler import LineHandler
+from echod.server import EchoServer
+from running import Running
+from support import Start, ask, connect, connections, until
+
+
+def test_the_engine_is_a_threading_tcp_server_per_port_with_the_line_handler(
+    running: Running,
+) -> None:
+    """One subclass instance per port, whose RequestHandlerClass answers, driven by the handler
+    threads of a running daemon."""
+    service = running.service
+    assert len(service.servers) == 2
+    for server in service.servers:
+        assert isinstance(server, ThreadingTCPServer)
+        assert server.RequestHandlerClass is LineHandler
+        assert issubclass(LineHandler, socketserver.BaseRequestHandler)
+        assert server.request_queue_size >= 4096
+    with connections(running.port, 20) as clients:
+        for client in clients:
+            ask(client, b"hello\n")
+        names = sorted(thread.name for thread in threading.enumerate())
+        assert len([name for name in names if name.startswith("handler-")]) == 1
+        assert len([name for name in names if name.startswith("accept-")]) == 2
+        (handler,) = service.handlers
+        driven = [item for item in handler._connections if isinstance(item, LineHandler)]
+        assert len(driven) == 20
+
+
+def test_only_public_hooks_of_socketserver_are_overridden() -> None:
+    """What the standard library may change without notice is left alone."""
+    standard = {
+        name
+        for base in ThreadingTCPServer.__mro__[:-1]
+        for name in vars(base)
+        if name.startswith("_") and not name.startswith("__")
+    }
+    assert standard.isdisjoint(vars(EchoServer))
+    for hook in ("serve_forever", "shutdown", "finish_request", "shutdown_request"):
+        assert hook not in vars(EchoServer)
+
+
+def test_a_daemon_has_the_threads_it_says_it_has(start: Start) -> None:
+    """main, log, exporter, one per port, and the handlers, however many clients there are."""
+    echod = start("--handler-threads", "3", ports="0,0")
+    port, other = echod.ports
+    with connections(port, 30) as clients, connections(other, 30) as others:
+        for client in clients + others:
+            ask(client, b"x\n")
+        names = sorted(
+            Path(f"/proc/{echod.process.pid}/task/{task}/comm").read_text().strip()
+            for task in [p.name for p in Path(f"/proc/{echod.process.pid}/task").iterdir()]
+        )
+        assert len(names) == 3 + 2 + 3
+        assert echod.metrics()("echod_connections_active") == 60
+    assert echod.stop()["cut"] == 0
+
+
+@pytest.mark.parametrize("which", ["accept", "handler"])
+def test_a_frozen_thread_turns_livez_to_503_and_a_thawed_one_back(
+    running: Running, which: str
+) -> None:
+    """Liveness follows the threads that do the work, not a timer beside them."""
+    assert running.get("/livez")[0] == 200
+    thaw = threading.Event()
+    if which == "handler":
+        running.service.handlers[0].post(lambda: thaw.wait() and None)
+        name = "handler-0"
+    else:
+        server = running.service.servers[0]
+        server.service_actions = thaw.wait  # type: ignore[method-assign,assignment]
+        name = server.heartbeat.name
+    try:
+        until(lambda: running.get("/livez")[0] == 503, timeout=5.0)
+        assert f"stalled: {name}" in running.get("/livez")[1].decode()
+        assert running.get("/readyz")[0] == 200
+    finally:
+        if which == "accept":
+            del server.service_actions
+        thaw.set()
+    until(lambda: running.get("/livez")[0] == 200)
+
+
+def test_idle_threads_are_alive(running: Running) -> None:
+    """Stamps are left without any traffic."""
+    with connect(running.port):
+        before = running.service.handlers[0].heartbeat.at
+        until(lambda: running.service.handlers[0].heartbeat.at != before)
+        assert running.get("/livez") == (200, b"ok\n")

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import errno
+import http
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, NoReturn
+
+import pytest
+from echod import exporter
+from echod.exporter import Exporter, Page, health_page
+from echod.listeners import Listener, bind, listen
+from running import Running
+from support import connect, get, read_exactly, read_to_end, reset, until
+
+BIG = b"x" * (32 << 20)  # more than the kernel keeps for two sockets
+
+
+class Started:
+    def __init__(self) -> None:
+        self.defects: list[str] = []
+        self.listener = bind("127.0.0.1", 0)
+        self.exporter = Exporter(
+            self.listener,
+            {
+                "/ok": lambda _: health_page(""),
+                "/big": lambda _: Page(http.HTTPStatus.OK, "text/plain", BIG),
+                "/broken": self.broken,
+            },
+            lambda: self.defects.append("defect"),
+        )
+        self.port = self.listener.port
+        listen(self.listener)
+        self.exporter.start()
+
+    @staticmethod
+    def broken(_: str) -> NoReturn:
+        raise RuntimeError("a page that cannot be made")
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
+    monkeypatch.setattr(exporter, "DEADLINE_SECONDS", 0.6)
+    started = Started()
+    yield started
+    started.exporter.stop(0.2)
+
+
+def big_request(port: int) -> socket.socket:
+    client = connect(port, receive_buffer=4096)
+    client.sendall(b"GET /big HTTP/1.1\r\n\r\n")
+    assert read_exactly(client, 8) == b"HTTP/1.1"
+    return client
+
+
+def test_a_client_that_says_or_reads_nothing_is_let_go_in_time(started: Started) -> None:
+    """A deadline holds for each connection."""
+    with connect(started.port) as silent, big_request(started.port) as unread:
+        assert read_to_end(silent) == b""
+        until(lambda: not started.exporter._door.clients)
+        with pytest.raises(ConnectionResetError):
+            assert len(read_to_end(unread)) < len(BIG)
+            raise ConnectionResetError  # a plain end before the last byte is as good
+
+
+def test_a_client_that_reads_slowly_gets_its_whole_page(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the socket does not take at once is sent later."""
+    monkeypatch.setattr(exporter, "DEADLINE_SECONDS", 20)
+    with big_request(started.port) as client:
+        assert read_to_end(client).endswith(BIG[:1000])
+
+
+def test_a_client_that_resets_in_the_middle_is_forgotten(started: Started) -> None:
+    """Whether it was to be read from or written to."""
+    reset(connect(started.port))
+    reset(big_request(started.port))
+    until(lambda: not started.exporter._door.clients)
+    assert get(started.port, "/ok")[0] == 200
+
+
+def test_a_page_that_cannot_be_made_costs_one_answer_and_is_reported(started: Started) -> None:
+    """The port goes on."""
+    with connect(started.port) as client:
+        client.sendall(b"GET /broken HTTP/1.1\r\n\r\n")
+        assert read_to_end(client) == b""
+    assert started.defects == ["defect"]
+    assert get(started.port, "/ok")[0] == 200
+
+
+def test_answered_clients_that_stay_do_not_fill_the_port(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest gives way when none has an unfinished request."""
+    monkeypatch.setattr(exporter, "MAX_CLIENTS", 3)
+    with ExitStack() as clients:
+        for _ in range(6):
+            client = clients.enter_context(connect(started.port))
+            client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
+            assert read_to_end(client).endswith(b"ok\n")
+        assert len(started.exporter._door.clients) <= 3
+        assert get(started.port, "/ok")[0] == 200
+
+
+def test_what_a_client_sends_after_its_request_is_dropped(started: Started) -> None:
+    """One answer a connection."""
+    with connect(started.port) as client:
+        client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
+        assert read_to_end(client).count(b"HTTP/1.1") == 1
+        client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        until(lambda: not started.exporter._door.clients)
+
+
+class Refusing(socket.socket):
+    """A listener whose next accepts fail."""
+
+    failures: list[int]
+
+    def accept(self) -> Any:
+        if self.failures:
+            raise OSError(self.failures.pop(), "refused")
+        return super().accept()
+
+
+def test_a_refused_accept_is_tried_again_after_a_pause() -> None:
+    """No busy loop without free descriptors, and the port recovers."""
+    bound = bind("127.0.0.1", 0)
+    listener = Refusing(fileno=bound.socket.detach())
+    listener.setblocking(False)
+    listener.failures = [errno.EMFILE, errno.EAGAIN]
+    listen(Listener(listener))
+    exporter = Exporter(Listener(listener), {"/ok": lambda _: health_page("")}, lambda: None)
+    exporter.start()
+    try:
+        assert get(Listener(listener).port, "/ok")[0] == 200
+        assert listener.failures == []
+    finally:
+        exporter.stop(0.2)
+
+
+def test_an_inherited_listener_stays_open() -> None:
+    """It is somebody else's to close: a restart refuses nobody."""
+    bound = bind("127.0.0.1", 0)
+    with bound.socket:
+        listen(bound)
+        exporter = Exporter(Listener(bound.socket, inherited=True), {}, lambda: None)
+        exporter.start()
+        assert get(bound.port, "/")[0] == 404
+        exporter.stop(0.2)
+        with connect(bound.port) as waiting:  # in the queue of whoever comes next
+            waiting.sendall(b"GET / HTTP/1.1\r\n\r\n")
+
+
+def test_a_defect_in_a_page_is_an_event_of_the_daemon(running: Running) -> None:
+    """With what was raised and where, and no traceback."""
+    running.service.ports.append(None)  # type: ignore[arg-type]
+    with connect(running.metrics_port) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert read_to_end(client) == b""
+    (event,) = running.events("defect")
+    assert event["thread"] == "exporter"
+    assert "AttributeError" in event["error"]
+    assert "metrics.py" in event["at"]
+    running.service.ports.pop()
+    assert running.get("/metrics")[0] == 200

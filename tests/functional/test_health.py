@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from support import Start, clean_environment, command, connect, until
+
+
+def health(directory: Path, *options: str, **variables: str) -> tuple[int, str]:
+    result = subprocess.run(
+        command("health", *options),
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        env=clean_environment(**variables),
+        timeout=20,
+        check=False,
+    )
+    assert result.stderr == ""
+    assert result.stdout.count("\n") == 1
+    return result.returncode, result.stdout.strip()
+
+
+def test_a_ready_daemon_is_healthy_by_flag_or_environment(start: Start, tmp_path: Path) -> None:
+    """The environment is the daemon's own, as in a container."""
+    port = str(start().metrics_port)
+    assert health(tmp_path, "--metrics-port", port) == (0, "ready")
+    assert health(tmp_path, ECHOD_METRICS_PORT=port) == (0, "ready")
+    ipv4 = start("--metrics-address", "0.0.0.0", "--address", "127.0.0.1")
+    options = {"ECHOD_METRICS_PORT": str(ipv4.metrics_port), "ECHOD_METRICS_ADDRESS": "0.0.0.0"}
+    assert health(tmp_path, **options) == (0, "ready")
+
+
+def test_a_draining_daemon_is_not_and_says_so(start: Start, tmp_path: Path) -> None:
+    """Readiness goes first, while connections are still accepted and answered."""
+    echod = start("--drain-delay", "30")
+    port = echod.metrics_port
+    echod.terminate()
+    echod.event("draining")
+    status, line = health(tmp_path, "--metrics-port", str(port))
+    assert (status, line.endswith("/readyz: 503 draining")) == (1, True)
+    assert echod.get("/livez")[0] == 200
+    assert echod.metrics()("echod_ready") == 0
+    with connect(echod.port) as client:
+        client.sendall(b"x\n")
+        assert client.recv(100) == b"one x\n"
+    echod.process.send_signal(signal.SIGTERM)
+    assert echod.wait() == 128 + signal.SIGTERM
+
+
+def test_nobody_there_is_not_healthy(tmp_path: Path) -> None:
+    """The line says what was asked and how it failed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+        status, line = health(tmp_path, "--metrics-port", port)
+    assert status == 1
+    assert f"http://localhost:{port}/readyz" in line
+    assert "refused" in line
+
+
+def test_somebody_else_is_not_healthy(tmp_path: Path) -> None:
+    """A port that speaks no HTTP, or nothing at all."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+
+        def speak() -> None:
+            client, _ = server.accept()
+            with client:
+                client.sendall(b"220 no web server\r\n\r\n")
+            client, _ = server.accept()
+            with client:
+                until(lambda: client.recv(1000) == b"")
+
+        thread = threading.Thread(target=speak, daemon=True)
+        thread.start()
+        assert health(tmp_path, "--metrics-port", port)[0] == 1
+        status, line = health(tmp_path, "--metrics-port", port)
+        assert (status, "timed out" in line) == (1, True)
+        thread.join()
+
+
+@pytest.mark.parametrize("port", ["none", "0"])
+def test_without_a_metrics_port_there_is_nothing_to_ask(tmp_path: Path, port: str) -> None:
+    """A container probe knows 0 and 1 alone."""
+    status, line = health(tmp_path, ECHOD_METRICS_PORT=port)
+    assert (status, "no metrics port to ask" in line) == (1, True)

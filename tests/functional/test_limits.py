@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import socket
+import threading
+from time import monotonic
+
+import pytest
+from support import (
+    Echod,
+    Start,
+    ask,
+    connect,
+    connections,
+    converse,
+    expected,
+    read_exactly,
+    read_to_end,
+    reset,
+    until,
+)
+
+
+def closed(echod: Echod, reason: str) -> float:
+    return echod.metrics()("echod_connections_closed_total", reason=reason)
+
+
+def test_a_line_that_is_too_long_ends_its_connection_after_the_replies_due(start: Start) -> None:
+    """With an orderly end, though more of the line was still arriving."""
+    echod = start("--max-line-bytes", "1000")
+    with connect(echod.port) as client:
+        client.sendall(b"a\n" * 500 + b"x" * 1000 + b"\n" + b"y" * 200_000 + b"\nnever\n")
+        assert read_to_end(client) == expected(b"a\n" * 500 + b"x" * 1000 + b"\n")
+    assert closed(echod, "line_too_long") == 1
+    until(lambda: echod.metrics()("echod_received_bytes_total") == 202_008)
+    assert converse(echod.port, b"x" * 1000 + b"\n") == b"one " + b"x" * 1000 + b"\n"
+    assert echod.metrics()("echod_buffered_bytes") == 0
+
+
+def test_idle_connections_end_and_busy_ones_do_not(start: Start) -> None:
+    """A byte in either direction is enough to be busy."""
+    echod = start("--idle-timeout", "0.5")
+    with connect(echod.port) as idle, connect(echod.port) as busy:
+        began = monotonic()
+        while monotonic() - began < 1.2:
+            ask(busy, b"x\n")
+            threading.Event().wait(0.05)
+        assert read_to_end(idle) == b""
+        assert closed(echod, "idle") == 1
+        ask(busy, b"still here\n")
+
+
+def test_time_limits_can_be_turned_off(start: Start) -> None:
+    """Then nothing is even scheduled."""
+    echod = start("--idle-timeout", "none", "--write-timeout", "none")
+    with connect(echod.port) as client:
+        ask(client, b"x\n")
+        threading.Event().wait(0.3)
+        ask(client, b"x\n")
+
+
+def test_a_connection_past_its_age_ends_right_after_a_reply(start: Start) -> None:
+    """A client in conversation loses no line; it is to connect again, elsewhere perhaps."""
+    echod = start("--max-connection-age", "0.4")
+    with connect(echod.port) as client:
+        began = monotonic()
+        answered = 0
+        client.sendall(b"x\n")
+        while reply := client.recv(100):
+            assert reply == b"one x\n"
+            answered += 1
+            threading.Event().wait(0.02)
+            try:
+                client.sendall(b"x\n")
+            except ConnectionError:
+                break
+        assert 0.3 < monotonic() - began < 10
+    assert closed(echod, "max_age") == 1
+    assert echod.metrics()("echod_requests_total") == answered
+
+
+def test_a_silent_connection_past_its_age_ends_all_the_same(start: Start) -> None:
+    """It is given a second in which a line might still come."""
+    echod = start("--max-connection-age", "0.2")
+    with connect(echod.port) as silent, connect(echod.port) as talker:
+        ask(talker, b"x\n")
+        threading.Event().wait(0.3)
+        talker.sendall(b"half a li")  # a line that has begun is waited for
+        threading.Event().wait(0.1)
+        talker.sendall(b"ne\n")
+        assert read_to_end(talker) == b"one half a line\n"
+        assert read_to_end(silent) == b""
+    assert closed(echod, "max_age") == 2
+
+
+def fill(client: socket.socket, data: bytes) -> None:
+    """Sends until the server no longer reads."""
+    client.setblocking(False)
+    quiet_since = monotonic()
+    while monotonic() - quiet_since < 0.3:
+        try:
+            client.send(data)
+            quiet_since = monotonic()
+        except BlockingIOError:
+            threading.Event().wait(0.01)
+    client.settimeout(20)
+
+
+def test_a_client_that_does_not_take_its_replies_is_not_read_and_ends(start: Start) -> None:
+    """Backpressure first, then the write timeout; others are served all along."""
+    echod = start("--write-timeout", "0.7", "--idle-timeout", "60")
+    with connect(echod.port, receive_buffer=4096) as stuck, connect(echod.port) as healthy:
+        fill(stuck, b"x" * 1000 + b"\n")
+        assert echod.metrics()("echod_buffered_bytes") > 0
+        ask(healthy, b"x\n")
+        until(lambda: closed(echod, "write_timeout") == 1)
+        with pytest.raises(ConnectionResetError):
+            while stuck.recv(1 << 16):
+                pass
+        ask(healthy, b"x\n")
+    assert echod.metrics()("echod_buffered_bytes") == 0
+
+
+def test_a_client_that_reads_again_gets_everything(start: Start) -> None:
+    """Backpressure loses nothing: what was not read is read later."""
+    echod = start()
+    data = b"".join(b"%d\n" % number for number in range(400_000))
+    with connect(echod.port, receive_buffer=4096) as client:
+        sender = threading.Thread(target=client.sendall, args=(data,))
+        sender.start()
+        until(lambda: echod.metrics()("echod_buffered_bytes") > 0)
+        received = read_exactly_fast(client, len(expected(data)))
+        sender.join()
+        assert received == expected(data)
+    until(lambda: echod.metrics()("echod_connections_active") == 0)
+    metrics = echod.metrics()
+    assert metrics("echod_sent_bytes_total") == len(received)
+    assert metrics("echod_buffered_bytes") == 0
+
+
+def read_exactly_fast(client: socket.socket, size: int) -> bytes:
+    pieces = []
+    while size:
+        piece = client.recv(min(size, 1 << 20))
+        assert piece
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def test_the_connection_that_would_pass_the_buffer_budget_ends(start: Start) -> None:
+    """Unfinished lines of all clients together are bounded; whole lines need no budget."""
+    echod = start("--max-buffered-bytes", "100000")
+    with connections(echod.port, 5) as clients, connect(echod.port) as healthy:
+        for client in clients:
+            client.sendall(b"x" * 30_000)
+        until(lambda: closed(echod, "buffer_limit") == 2)
+        assert echod.metrics()("echod_buffered_bytes") == 90_000
+        ask(healthy, b"x\n")
+    until(lambda: echod.metrics()("echod_buffered_bytes") == 0)
+    assert converse(echod.port, b"x" * 90_000 + b"\n") == b"one " + b"x" * 90_000 + b"\n"
+
+
+def test_unsent_replies_count_for_the_budget_and_end_with_a_reset(start: Start) -> None:
+    """The kernel's copy is freed as well, and the client learns that it missed something."""
+    echod = start("--max-buffered-bytes", "10000")
+    with connect(echod.port, receive_buffer=4096) as stuck:
+        with pytest.raises(ConnectionError):
+            for _ in range(10_000):
+                stuck.sendall(b"x" * 1000 + b"\n")
+    assert closed(echod, "buffer_limit") == 1
+    assert echod.metrics()("echod_buffered_bytes") == 0
+
+
+def test_admission_is_exact_over_three_ports_under_concurrency(start: Start) -> None:
+    """Limit + 30 at once: 30 rejected and counted, one line in and one out."""
+    echod = start("--max-connections", "50", ports="0,0,0")
+    ports = echod.ports
+    clients: list[socket.socket] = []
+    outcomes: list[bool] = []
+
+    def dial(port: int, count: int) -> None:
+        for _ in range(count):
+            client = connect(port)
+            clients.append(client)
+            try:
+                client.sendall(b"x\n")
+                outcomes.append(client.recv(100) == b"one x\n")
+            except ConnectionError:
+                outcomes.append(False)
+
+    try:
+        threads = [threading.Thread(target=dial, args=(ports[n % 3], 20)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (outcomes.count(True), outcomes.count(False)) == (50, 30)
+        metrics = echod.metrics()
+        assert metrics("echod_connections_rejected_total", reason="limit") == 30
+        assert metrics("echod_connections_opened_total") == 50
+        assert metrics("echod_connections_active") == 50
+        assert echod.get("/livez")[0] == 200
+    finally:
+        for client in clients:
+            client.close()
+    until(lambda: echod.metrics()("echod_connections_active") == 0)
+    assert converse(ports[1], b"again\n") == b"one again\n"
+    assert len(echod.events("rejecting connections")) == 1
+    over = echod.event("no longer rejecting connections")
+    assert over["rejected"] == 30
+    echod.stop()
+    assert len(echod.events("rejecting")) == len(echod.events("no longer rejecting")) == 1
+
+
+def test_a_reset_is_an_outcome_with_a_reason(start: Start) -> None:
+    """At rest, inside a line, and with replies on their way."""
+    echod = start()
+    for data in (b"", b"half", b"whole\n"):
+        client = connect(echod.port)
+        client.sendall(data)
+        until(lambda: echod.metrics()("echod_connections_active") == 1)
+        if data == b"whole\n":
+            read_exactly(client, 10)
+        reset(client)
+        until(lambda: echod.metrics()("echod_connections_active") == 0)
+    assert closed(echod, "reset") == 3
+    stuck = connect(echod.port, receive_buffer=4096)
+    fill(stuck, b"x" * 1000 + b"\n")
+    reset(stuck)
+    until(lambda: closed(echod, "reset") == 4)
+    assert echod.metrics()("echod_buffered_bytes") == 0
+    assert echod.events("connection failed") == []

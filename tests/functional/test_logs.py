@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import os
+import threading
+
+import pytest
+from support import Start, ask, connect, converse, until
+
+HOSTILE = [
+    b'","level":"error","event":"forged"}',
+    b"\x1b[2J\x1b]0;owned\x07",
+    b"\r{\"event\": \"forged\"}",
+    "\u2028\u2029\x85".encode(),
+    b"\xff\xfe\x00\x01\x7f",
+    b"x" * 5000,
+    b"key=value level=error",
+]
+
+
+def test_the_life_of_a_daemon_is_told_in_order(start: Start) -> None:
+    """Each event once, in words that can be searched for."""
+    echod = start("--service-version", "v1", ports="0,0")
+    assert converse(echod.port, b"a\nb\n") == b"one a\none b\n"
+    echod.stop()
+    names = [event["event"].split(" on ")[0] for event in echod.events()]
+    assert names == [
+        "starting",
+        "listening",
+        "listening",
+        "metrics",
+        "ready",
+        "connection closed",
+        "draining",
+        "stopped",
+    ]
+    closed = echod.event("connection closed")
+    assert closed["peer"].startswith("127.0.0.1:")
+    assert (closed["port"], closed["reason"], closed["lines"]) == (echod.port, "eof", 2)
+    assert (closed["received_bytes"], closed["sent_bytes"]) == (4, 12)
+    assert 0 <= closed["seconds"] < 20
+    assert echod.event("starting")["version"] == "v1"
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_whatever_clients_send_an_event_is_one_line(start: Start, log_format: str) -> None:
+    """At the level debug every line is logged: escaped, and cut."""
+    echod = start("--log-level", "debug", "--log-format", log_format, "--metrics-port", "none",
+                  "--address", "::1", prefix="pre=fix é")  # fmt: skip
+    until(lambda: any("ready" in line for line in echod.lines()))
+    (listening,) = [line for line in echod.lines() if "listening on" in line]
+    port = int(listening.partition("]:")[2].partition(",")[0])
+    for payload in HOSTILE:
+        with connect(port, "::1") as client:
+            ask(client, payload + b"\n", "pre=fix é".encode())
+    echod.terminate()
+    assert echod.wait() == 0
+    raw = echod.log_path.read_bytes()
+    assert not any(byte < 0x20 and byte != 0x0A or byte == 0x7F for byte in raw)
+    lines = raw.decode().splitlines()
+    said = [line for line in lines if "payload" in line or "line=" in line or '"line"' in line]
+    assert len(said) == len(HOSTILE)
+    assert all(len(line) < 2500 for line in lines)
+    if log_format == "json":
+        events = [json.loads(line) for line in lines]
+        assert {"forged"}.isdisjoint(event["event"] for event in events)
+        assert [event["bytes"] for event in events if event["event"] == "line"] == [
+            len(payload) + 1 for payload in HOSTILE
+        ]
+
+
+def test_a_flood_of_connections_does_not_flood_the_log(start: Start) -> None:
+    """Ten ends a second one by one, the others in one event, and none is lost."""
+    echod = start()
+    port, count = echod.port, 600
+    for _ in range(count):
+        with connect(port) as client:
+            client.sendall(b"x\n")
+            client.recv(10)
+    echod.stop()
+    single, sums = echod.events("connection closed"), echod.events("more connections closed")
+    assert len(single) + sum(event["count"] for event in sums) == count
+    assert sum(event["received_bytes"] for event in single + sums) == 2 * count
+    seconds = {event["timestamp"][:19] for event in single + sums}
+    assert len(single) <= 10 * (len(seconds) + 1)
+    assert len(sums) <= len(seconds) + 1
+
+
+def test_at_warning_connections_are_not_logged(start: Start) -> None:
+    """Nor is the start; the service is the same."""
+    echod = start("--log-level", "warning", "--metrics-port", "none", ports="0")
+    deadline = threading.Event()
+    deadline.wait(0.5)
+    assert echod.events() == []
+    echod.terminate()
+    echod.wait()
+
+
+def test_a_log_nobody_reads_any_more_does_not_end_the_service(start: Start) -> None:
+    """EPIPE is counted, echoing goes on."""
+    reader, writer = os.pipe()
+    echod = start(stdout=writer)
+    os.close(writer)
+    log = b""
+    while b'"ready"' not in log:
+        log += os.read(reader, 65536)
+    os.close(reader)
+    port = int(log.partition(b"listening on [::]:")[2].partition(b",")[0])
+    for _ in range(3):
+        assert converse(port, b"x\n") == b"one x\n"
+    echod.terminate()
+    assert echod.wait() == 0
+    assert echod.error_path.read_text() == ""

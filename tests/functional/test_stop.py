@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+import pytest
+from support import (
+    Start,
+    ask,
+    connect,
+    connections,
+    expected,
+    read_exactly,
+    read_to_end,
+    until,
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order_with_its_totals(start: Start, number: int) -> None:
+    """Exit status 0, and the last event accounts for every port."""
+    echod = start(ports="0,0")
+    with connect(echod.port) as client:
+        ask(client, b"x\n")
+        echod.process.send_signal(number)
+        assert read_to_end(client) == b""
+    assert echod.wait() == 0
+    draining, last = echod.event("draining"), echod.events()[-1]
+    assert (draining["signal"], draining["connections"]) == (signal.Signals(number).name, 1)
+    assert (last["event"], last["cut"]) == ("stopped", 0)
+    assert [total["port"] for total in last["totals"]] == echod.ports
+    assert last["totals"][0]["closed"] == last["totals"][0]["opened"] == 1
+    (ended,) = echod.events("connection closed")
+    assert ended["reason"] == "drain"
+
+
+def test_while_the_drain_is_delayed_everything_goes_on(start: Start) -> None:
+    """Endpoints lag: new connections come for a while after the signal."""
+    echod = start("--drain-delay", "0.7")
+    with connect(echod.port) as before:
+        echod.terminate()
+        echod.event("draining")
+        until(lambda: echod.get("/readyz")[:2] == (503, b"draining\n"))
+        with connect(echod.port) as late:
+            ask(late, b"late\n")
+            ask(before, b"before\n")
+            assert echod.wait() == 0
+            assert (read_to_end(late), read_to_end(before)) == (b"", b"")
+
+
+def test_a_half_closed_client_gets_every_reply_however_slowly_it_takes_them(start: Start) -> None:
+    """Input that waited behind unsent replies when the signal came is answered as well."""
+    echod = start("--drain-timeout", "20")
+    data = b"".join(b"%06d\n" % number for number in range(300_000))
+    with connect(echod.port, receive_buffer=4096) as client:
+        sender = threading.Thread(
+            target=lambda: (client.sendall(data), client.shutdown(socket.SHUT_WR))
+        )
+        sender.start()
+        until(lambda: echod.metrics()("echod_buffered_bytes") > 0)
+        received = [client.recv(1 << 16)]
+        while sender.is_alive():
+            received.append(client.recv(1 << 16))
+        threading.Event().wait(0.2)  # the half-close is here before the signal comes
+        echod.terminate()
+        received.append(read_to_end(client))
+        assert b"".join(received) == expected(data)
+    assert echod.wait() == 0
+    assert echod.events()[-1]["cut"] == 0
+
+
+def test_everything_that_arrived_before_the_signal_is_answered(start: Start) -> None:
+    """For clients that stay connected too: whole lines, a prefix of their replies, no reset."""
+    echod = start("--drain-timeout", "10")
+    data = b"".join(b"%06d\n" % number for number in range(20_000))
+    with connections(echod.port, 20) as clients:
+        for client in clients:
+            ask(client, b"x\n")
+            client.sendall(data)
+        echod.terminate()
+        for client in clients:
+            assert expected(data).startswith(received := read_to_end(client))
+            assert received.endswith(b"\n")
+    assert echod.wait() == 0
+    assert echod.events()[-1]["cut"] == 0
+
+
+def test_clients_that_never_stop_sending_do_not_hold_the_drain_up(start: Start) -> None:
+    """What arrives after the signal is dropped; the connection ends at the end of a line."""
+    echod = start("--drain-timeout", "10")
+    outcomes: list[bytes] = []
+
+    def talk() -> None:
+        with connect(echod.port) as client:
+            reader = threading.Thread(target=lambda: outcomes.append(read_to_end(client)))
+            reader.start()
+            while reader.is_alive():
+                try:
+                    client.sendall(b"on and on\n" * 100)
+                except ConnectionError:
+                    break
+            reader.join()
+
+    threads = [threading.Thread(target=talk) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: echod.metrics()("echod_requests_total") > 1000)
+    began = monotonic()
+    echod.terminate()
+    assert echod.wait() == 0
+    assert monotonic() - began < 5
+    for thread in threads:
+        thread.join()
+    for outcome in outcomes:
+        assert outcome == b"one on and on\n" * (len(outcome) // 14)
+
+
+def test_clients_that_take_nothing_are_cut_when_the_time_is_over(start: Start) -> None:
+    """And counted; the exit is in time and still in order."""
+    echod = start("--drain-timeout", "0.5", "--write-timeout", "none")
+    with connect(echod.port, receive_buffer=4096) as stuck, connect(echod.port) as healthy:
+        ask(healthy, b"x\n")
+        stuck.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            while True:
+                stuck.sendall(b"x" * 10_000 + b"\n")
+        began = monotonic()
+        echod.terminate()
+        assert read_to_end(healthy) == b""
+        assert echod.wait() == 0
+        assert monotonic() - began < 0.5 + 1.0
+    last = echod.events()[-1]
+    assert (last["event"], last["cut"]) == ("stopped", 1)
+
+
+def test_a_drain_waits_for_clients_to_close_but_not_long(start: Start) -> None:
+    """Nothing more comes from either side; a second later it is over."""
+    echod = start()
+    with connect(echod.port) as client:
+        ask(client, b"x\n")
+        began = monotonic()
+        echod.terminate()
+        assert read_to_end(client) == b""
+        assert echod.wait() == 0
+        assert monotonic() - began < 3
+
+
+@pytest.mark.parametrize("when", ["delay", "drain"])
+def test_a_second_signal_ends_it_at_once(start: Start, when: str) -> None:
+    """In the delay and in the drain; the last event says so, and the status too."""
+    options = {"delay": ["--drain-delay", "60"], "drain": ["--drain-timeout", "60"]}[when]
+    echod = start("--write-timeout", "none", *options)
+    with connect(echod.port, receive_buffer=4096) as stuck:
+        stuck.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            while True:
+                stuck.sendall(b"x" * 10_000 + b"\n")
+        echod.terminate()
+        echod.event("draining")
+        if when == "drain":
+            until(lambda: not can_connect(echod.port))
+        echod.process.send_signal(signal.SIGINT)
+        assert echod.wait() == 128 + signal.SIGINT
+    last = echod.events()[-1]
+    assert (last["event"], last["forced_by"], last["cut"]) == ("stopped", "SIGINT", 1)
+
+
+def can_connect(port: int) -> bool:
+    try:
+        connect(port).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_the_accept_queue_is_emptied_before_the_port_closes(start: Start) -> None:
+    """Connections that were made but not yet accepted are served, too."""
+    echod = start()
+    port = echod.port
+    results: list[bytes] = []
+    stop = threading.Event()
+
+    def dial() -> None:
+        while not stop.is_set():
+            try:
+                with connect(port) as client:
+                    client.sendall(b"x\n")
+                    client.shutdown(socket.SHUT_WR)
+                    results.append(read_to_end(client))
+            except ConnectionRefusedError:
+                return
+            except ConnectionResetError:
+                results.append(b"one x\n")  # raced the closing of the listener
+                return
+
+    threads = [threading.Thread(target=dial) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(results) > 100)
+    echod.stop()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(results) == {b"one x\n"}
+
+
+def test_the_port_can_be_bound_again_at_once(start: Start) -> None:
+    """A server that closes first leaves TIME_WAIT behind."""
+    first = start()
+    port = first.port
+    with connect(port) as client:
+        ask(client, b"x\n")
+        first.stop()
+    second = start(ports=str(port))
+    with connect(second.port) as client:
+        ask(client, b"x\n")
+    second.stop()
+
+
+def test_a_signal_during_the_start_stops_it_in_order(start: Start) -> None:
+    """However early it comes, there is no traceback and no process left."""
+    for delay in (0.05, 0.1, 0.15, 0.2):
+        echod = start()
+        threading.Event().wait(delay)
+        echod.terminate()
+        assert echod.wait() in (0, -signal.SIGTERM, 130)  # the middle one: before it had begun
+        assert echod.error_path.read_text() == ""
+
+
+def hold(look: Callable[[], object]) -> None:
+    deadline = monotonic() + 0.3
+    while monotonic() < deadline:
+        assert look()
+
+
+def test_a_reader_of_the_log_who_stalls_delays_neither_service_nor_stop(start: Start) -> None:
+    """Echoing goes on, what is dropped is counted, and SIGTERM still ends it in time."""
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        echod = start("--log-level", "debug", "--metrics-port", "0", ports="0", stdout=ours)
+        log = b""
+        while b'"ready"' not in log:
+            log += theirs.recv(65536)
+        port = int(log.partition(b"listening on [::]:")[2].partition(b",")[0])
+        metrics_port = int(log.partition(b"metrics on [::]:")[2].partition(b'"')[0])
+        from support import Metrics, get
+
+        with connect(port) as client:
+            for _ in range(50):
+                client.sendall(b"line\n" * 100)
+                read_exactly(client, 900)
+        dropped = Metrics(get(metrics_port, "/metrics")[1].decode())
+        assert dropped("echod_log_events_dropped_total") > 0
+        assert dropped("echod_requests_total") == 5000
+        began = monotonic()
+        echod.terminate()
+        assert echod.wait() == 0
+        assert monotonic() - began < 4

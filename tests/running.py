@@ -1,0 +1,57 @@
+"""A service in the test's own process, for what cannot be done to a process from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+from time import monotonic
+from typing import Any
+
+from echod.config import load
+from echod.listeners import bind
+from echod.logs import LogWriter, make_logger
+from echod.service import Service
+from support import Metrics, get
+
+
+class Running:
+    """Two echo ports and a metrics port, with the log in a pipe's place: a list of events."""
+
+    def __init__(self, **flags: str) -> None:
+        self.lines: list[str] = []
+        config = load({"ports": "0,0", "prefix": "one", "metrics_port": "0"} | flags, {})
+        self.writer = LogWriter(os.open(os.devnull, os.O_WRONLY))
+        self.writer.msg = self.lines.append  # type: ignore[method-assign]
+        for level in ("debug", "info", "warning", "error"):
+            setattr(self.writer, level, self.lines.append)
+        logger = make_logger(self.writer, config.log_level, console=False, colors=False)
+        listeners = [bind("127.0.0.1", 0) for _ in config.ports]
+        metrics = bind("127.0.0.1", 0)
+        self.service = Service(
+            config, listeners, metrics, config.max_connections, self.writer, logger
+        )
+        self.port = listeners[0].port
+        self.other_port = listeners[1].port
+        self.metrics_port = metrics.port
+        self.service.start()
+
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        events = [json.loads(line) for line in self.lines]
+        return [event for event in events if event["event"].startswith(name)]
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        return get(self.metrics_port, path)[:2]
+
+    def metrics(self) -> Metrics:
+        return Metrics(self.get("/metrics")[1].decode())
+
+    def close(self) -> None:
+        self.service.state = "draining"
+        self.service.stop_accepting()
+        for thread in self.service.accepting:
+            thread.join()
+        self.service.drain(monotonic() + 2)
+        for handler in self.service.handlers:
+            handler.join()
+        self.service.stop()
+        os.close(self.writer._descriptor)

@@ -1,0 +1,243 @@
+"""What the tests share: a real echod process, clients, and a way to wait without luck."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prometheus_client.parser import text_string_to_metric_families
+
+PATIENCE = 20.0  # seconds: how long something that must happen may take on a busy machine
+ROOT = Path(__file__).parent.parent
+
+Value = TypeVar("Value")
+
+
+def until(look: Callable[[], Value], timeout: float = PATIENCE) -> Value:
+    """The first true value of ``look``; fails when ``timeout`` seconds bring none."""
+    deadline = time.monotonic() + timeout
+    while not (value := look()):
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(0.005)
+    return value
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ECHOD_")}
+    return kept | variables
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "echod", *arguments]
+
+
+class Echod:
+    """An echod process whose log and error output go to files."""
+
+    def __init__(self, directory: Path, arguments: Sequence[str], **options: Any) -> None:
+        self.log_path = directory / "stdout"
+        self.error_path = directory / "stderr"
+        environment = options.pop("env", clean_environment())
+        with self.log_path.open("wb") as log, self.error_path.open("wb") as errors:
+            self.process = subprocess.Popen(
+                options.pop("command", command)(*arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=options.pop("stdout", log),
+                stderr=errors,
+                cwd=directory,  # not the checkout: the installed package is under test
+                env=environment,
+                **options,
+            )
+
+    def lines(self) -> list[str]:
+        return self.log_path.read_text().splitlines()
+
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        events = [json.loads(line) for line in self.log_path.read_text().split("\n")[:-1]]
+        return [event for event in events if event["event"].startswith(name)]
+
+    def event(self, name: str) -> dict[str, Any]:
+        """The first event whose text begins with ``name``; waits for it."""
+        return until(lambda: self.events(name) or self._assert_running())[0]
+
+    def _assert_running(self) -> list[dict[str, Any]]:
+        assert self.process.poll() is None, self.error_path.read_text()
+        return []
+
+    @property
+    def ports(self) -> list[int]:
+        self.event("ready")
+        return [event["port"] for event in self.events("listening on")]
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
+
+    @property
+    def metrics_port(self) -> int:
+        return int(self.event("metrics on")["port"])
+
+    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, Any]:
+        return get(self.metrics_port, path, method, **headers)
+
+    def metrics(self) -> Metrics:
+        status, body, _ = self.get("/metrics")
+        assert status == 200
+        return Metrics(body.decode())
+
+    def rss(self) -> int:
+        """Resident memory in bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+    def open_files(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def threads(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    def stop(self) -> dict[str, Any]:
+        """Ends it in order and gives its last event."""
+        self.terminate()
+        assert self.wait() == 0
+        assert self.error_path.read_text() == ""
+        last = self.events()[-1]
+        assert last["event"] == "stopped"
+        return last
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(PATIENCE)
+            finally:
+                self.process.kill()
+        assert "Traceback" not in self.error_path.read_text()
+
+
+class Metrics:
+    """One scrape."""
+
+    def __init__(self, text: str) -> None:
+        self.samples = {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def __call__(self, name: str, **labels: object) -> float:
+        """The sum of a metric's samples that have these labels; there must be one."""
+        wanted = {key: str(value) for key, value in labels.items()}.items()
+        found = [
+            value
+            for (sample, having), value in self.samples.items()
+            if sample == name and wanted <= dict(having).items()
+        ]
+        assert found, f"no sample of {name} with {labels}"
+        return sum(found)
+
+
+def get(
+    port: int, path: str, method: str = "GET", host: str = "127.0.0.1", **headers: str
+) -> tuple[int, bytes, Any]:
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
+    try:
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read(), response.headers
+    finally:
+        connection.close()
+
+
+def connect(port: int, host: str = "127.0.0.1", **options: int) -> socket.socket:
+    """A connected client; ``receive_buffer`` bytes make it a slow reader's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    client = socket.socket(family, socket.SOCK_STREAM)
+    client.settimeout(PATIENCE)
+    if "receive_buffer" in options:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["receive_buffer"])
+    try:
+        client.connect((host, port))
+    except OSError:
+        client.close()
+        raise
+    return client
+
+
+@contextmanager
+def connections(port: int, count: int) -> Iterator[list[socket.socket]]:
+    clients: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            clients.append(connect(port))  # noqa: PERF401  # closed even if one fails
+        yield clients
+    finally:
+        for client in clients:
+            client.close()
+
+
+def read_to_end(client: socket.socket) -> bytes:
+    """Everything up to the end of the stream; a reset raises ConnectionResetError."""
+    pieces = []
+    while piece := client.recv(1 << 16):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def read_exactly(client: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = client.recv(size - len(data))
+        assert piece, f"ended after {data!r}"
+        data += piece
+    return data
+
+
+def ask(client: socket.socket, line: bytes, prefix: bytes = b"one") -> None:
+    """One line and its reply, compared."""
+    client.sendall(line)
+    assert read_exactly(client, len(prefix) + 1 + len(line)) == prefix + b" " + line
+
+
+def converse(port: int, data: bytes, host: str = "127.0.0.1") -> bytes:
+    """Sends ``data``, half-closes, and gives everything that comes back."""
+    with connect(port, host) as client:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        return read_to_end(client)
+
+
+def reset(client: socket.socket) -> None:
+    """Closes with a true RST."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def expected(data: bytes, prefix: bytes = b"one") -> bytes:
+    """The model: what a server has to answer to ``data``."""
+    return b"".join(prefix + b" " + line + b"\n" for line in data.split(b"\n")[:-1])
+
+
+Start = Callable[..., Echod]
+"""The fixture ``start``: options, and ports, prefix, command, env, stdout by name."""

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from echod import limits
+from echod.limits import Admission, Budget, Latch
+
+
+def test_places_are_taken_up_to_the_limit_and_given_back() -> None:
+    """Two in, the third refused; one out, the next gets in."""
+    admission = Admission(2)
+    assert [admission.take(), admission.take(), admission.take()] == [True, True, False]
+    assert admission.full()
+    admission.give_back()
+    assert not admission.full()
+    assert admission.take()
+
+
+def test_the_budget_refuses_what_would_pass_it_and_keeps_its_count() -> None:
+    """A refused change changes nothing."""
+    budget = Budget(100)
+    assert budget.change(100)
+    assert not budget.change(1)
+    assert budget.held == 100
+    assert budget.change(-60)
+    assert budget.change(60)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(limits, "monotonic", clock)
+    return clock
+
+
+def test_a_state_is_reported_once_going_in_and_once_coming_out(clock: Clock) -> None:
+    """Overload must not flood the log that it is reported in."""
+    seen: list[Any] = []
+    latch = Latch(lambda **facts: seen.append(facts), lambda times: seen.append(times))
+    latch.settle()
+    latch.hit(limit=1)
+    clock.now = 0.9
+    latch.hit(limit=1)
+    clock.now = 1.5
+    latch.settle()
+    assert seen == [{"limit": 1}]
+    clock.now = 2.0
+    latch.settle()
+    latch.settle()
+    assert seen == [{"limit": 1}, 2]
+    latch.hit(limit=3)
+    assert seen == [{"limit": 1}, 2, {"limit": 3}]
+
+
+def test_a_state_lasts_while_its_cause_does(clock: Clock) -> None:
+    """A full server that nobody calls is still full."""
+    seen: list[Any] = []
+    full = [True]
+    latch = Latch(lambda **_: None, lambda times: seen.append(times), still=lambda: full[0])
+    latch.hit()
+    clock.now = 60.0
+    latch.settle()
+    assert seen == []
+    full[0] = False
+    latch.settle()
+    assert seen == [1]

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from echod import logs
+from echod.logs import ClosingLog, LogWriter, make_logger, peer, printable
+from hypothesis import given
+from hypothesis import strategies as st
+from support import PATIENCE, until
+
+
+class Lines:
+    """In the place of the writer: keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def msg(self, line: str) -> None:
+        self.lines.append(line)
+
+    debug = info = warning = error = msg
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+
+def logger_to(lines: Lines, *, console: bool = False, level: str = "info") -> Any:
+    return make_logger(lines, level, console=console, colors=False)  # type: ignore[arg-type]
+
+
+@given(st.text(), st.booleans())
+def test_an_event_is_one_line_without_control_bytes_whatever_is_in_it(
+    text: str, console: bool
+) -> None:
+    """Neither a client nor a prefix can forge an event or drive a terminal."""
+    lines = Lines()
+    logger_to(lines, console=console).info("said " + text, what=text)
+    (line,) = lines.lines
+    assert not any(ord(ch) < 0x20 or 0x7F <= ord(ch) < 0xA0 for ch in line)
+    assert len(line.splitlines()) == 1
+    if not console:
+        assert json.loads(line)["level"] == "info"
+
+
+def test_a_json_event_begins_with_time_level_and_text_and_leaves_out_what_is_not_known() -> None:
+    """A person can read it too."""
+    lines = Lines()
+    logger_to(lines).info("ready", seconds=1.5, version=None)
+    (event,) = lines.events()
+    assert list(event) == ["timestamp", "level", "event", "seconds"]
+
+
+@given(st.binary(max_size=2000))
+def test_what_a_client_sent_is_shown_as_text_and_cut(data: bytes) -> None:
+    """Invalid UTF-8 is escaped, a megabyte does not reach the log."""
+    assert len(printable(data)) <= max(4 * logs.CUT_AT, 8) + 3
+
+
+def test_peers_are_written_the_way_people_write_them() -> None:
+    """An IPv4 client of a dual-stack socket is an IPv4 client."""
+    assert peer(("::ffff:192.0.2.1", 40000, 0, 0)) == "192.0.2.1:40000"
+    assert peer(("192.0.2.1", 40000)) == "192.0.2.1:40000"
+    assert peer(("2001:db8::1", 40000, 0, 0)) == "[2001:db8::1]:40000"
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_ten_ends_a_second_are_logged_one_by_one_and_the_others_summed_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A flood of connections costs eleven events a second."""
+    clock, lines = Clock(), Lines()
+    monkeypatch.setattr(logs, "monotonic", clock)
+    log = ClosingLog(logger_to(lines))
+    facts = {"lines": 2, "received_bytes": 10, "sent_bytes": 18, "reason": "eof"}
+    for _ in range(25):
+        log.ended(("192.0.2.1", 1), facts)
+    log.settle()
+    assert [event["event"] for event in lines.events()] == ["connection closed"] * 10
+    clock.now = 101.0
+    log.settle()
+    summary = lines.events()[-1]
+    assert summary["event"] == "more connections closed"
+    assert (summary["count"], summary["lines"]) == (15, 30)
+    assert (summary["received_bytes"], summary["sent_bytes"]) == (150, 270)
+    log.ended(("192.0.2.1", 1), facts)
+    assert lines.events()[-1]["event"] == "connection closed"
+    log.settle(now=True)
+    assert len(lines.lines) == 12
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    for descriptor in (reader, writer):
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass
+
+
+def test_a_reader_who_stalls_costs_events_and_never_the_caller(pipe: tuple[int, int]) -> None:
+    """The queue is bounded; what does not fit is counted, and writing goes on afterwards."""
+    reader, descriptor = pipe
+    writer = LogWriter(descriptor)
+    writer.start()
+    for _ in range(3 * logs.QUEUED_EVENTS):
+        writer.msg("x" * 200)
+    assert writer.dropped >= logs.QUEUED_EVENTS
+    writer.close(0.01)  # gives up in time
+    assert writer.is_alive()
+    drain = threading.Thread(target=lambda: [*iter(lambda: os.read(reader, 1 << 16), b"")])
+    drain.start()
+    writer.close(PATIENCE)
+    assert not writer.is_alive()
+    os.close(descriptor)
+    drain.join(PATIENCE)
+
+
+def test_a_pipe_made_non_blocking_loses_nothing(pipe: tuple[int, int]) -> None:
+    """Whoever shares the pipe may have changed its mode."""
+    reader, descriptor = pipe
+    os.set_blocking(descriptor, False)
+    writer = LogWriter(descriptor)
+    writer.start()
+    line = "y" * 999
+    for _ in range(500):  # far over a pipe's 64 KiB
+        writer.msg(line)
+    with os.fdopen(reader, "rb", closefd=False) as stream:
+        assert [stream.readline() for _ in range(500)] == [line.encode() + b"\n"] * 500
+    writer.close(PATIENCE)
+    assert writer.dropped == 0
+
+
+def test_a_reader_who_is_gone_is_counted_and_survived() -> None:
+    """EPIPE is no reason to stop the service."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.close()
+        writer = LogWriter(ours.fileno())
+        writer.start()
+        writer.msg("anybody?")
+        until(lambda: writer.dropped == 1)
+        writer.close(PATIENCE)
+        assert not writer.is_alive()
