@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from echod import __version__
 from echod.config import OPTIONS, SystemRefused, UsageError, load, setting
+
+STDOUT, STDERR = 1, 2
 
 Environment = Mapping[str, str]
 
@@ -25,7 +29,22 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line, like every other wrong call."""
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message[:200])
+        raise UsageError(f"{shown} (see {self.prog} --help)")
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        """Help and version: on standard output, as everything that was asked for."""
+        say(STDOUT, message)
+
+
+def say(descriptor: int, text: str) -> None:
+    """Writes to standard output or error, unbuffered: a reader who is gone changes nothing
+    about the exit status.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    with suppress(OSError):
+        while data:
+            data = data[os.write(descriptor, data) :]
 
 
 def serve_parser() -> Parser:
@@ -52,14 +71,18 @@ def serve_parser() -> Parser:
 def serve(arguments: Sequence[str], environ: Environment) -> int:
     """``echod PORTS PREFIX``: runs the daemon."""
     parser = serve_parser()
-    flags = vars(parser.parse_args(arguments))
     if not arguments and not (environ.get("ECHOD_PORTS") or environ.get("ECHOD_PREFIX")):
-        parser.print_usage(sys.stderr)
+        say(STDERR, parser.format_usage())
         return 2
-    config = load(flags, environ)
-    from echod import daemon  # not before the call is known to be right: imports take time
+    if len(arguments) == 2 and re.fullmatch("-([^-h].*|h.+)", arguments[1], re.DOTALL):
+        arguments = ["--", *arguments]  # PORTS and PREFIX, as every deployment passes them
+    config = load(vars(parser.parse_args(arguments)), environ)
+    from echod.signals import StopSignals
 
-    return daemon.serve(config)
+    signals = StopSignals()
+    from echod import daemon  # only now: it takes time, and signals must not be lost meanwhile
+
+    return daemon.serve(config, signals)
 
 
 def health(arguments: Sequence[str], environ: Environment) -> int:
@@ -77,12 +100,12 @@ def health(arguments: Sequence[str], environ: Environment) -> int:
     port = setting("metrics_port", flags.metrics_port, environ)
     address = setting("metrics_address", flags.metrics_address, environ)
     if not port:
-        print("not ready: there is no metrics port to ask (--metrics-port)")
+        say(STDOUT, "not ready: there is no metrics port to ask (--metrics-port)\n")
         return 1
     from echod.health import ask_ready
 
     ready, answer = ask_ready(address, port)
-    print(answer)
+    say(STDOUT, f"{answer}\n")
     return 0 if ready else 1
 
 
@@ -94,8 +117,6 @@ COMMANDS: Mapping[str, Callable[[Sequence[str], Environment], int]] = {
 
 def run(argv: Sequence[str], environ: Environment) -> int:
     """Runs the command that ``argv`` (without the program's name) asks for."""
-    if sys.platform == "win32":
-        raise SystemRefused("echod runs on Linux and macOS; on Windows, run it inside WSL")
     if argv and argv[0] in COMMANDS:
         return COMMANDS[argv[0]](argv[1:], environ)
     return serve(argv, environ)
@@ -103,15 +124,21 @@ def run(argv: Sequence[str], environ: Environment) -> int:
 
 def main() -> int:
     """The ``echod`` command. Gives the exit status: 2 a wrong call, 1 refused by the system."""
+    if sys.platform == "win32":
+        say(STDERR, "echod: error: echod runs on Linux and macOS; on Windows, run it in WSL\n")
+        return 1
+    from echod.runtime import fill_standard_descriptors
+
+    fill_standard_descriptors()
     try:
         return run(sys.argv[1:], os.environ)
     except SystemExit as done:  # argparse's own end of --help and --version
         return int(done.code or 0)
     except UsageError as error:
-        print(f"echod: error: {error}", file=sys.stderr)
+        say(STDERR, f"echod: error: {error}\n")
         return 2
     except KeyboardInterrupt:  # before the daemon has taken the signals over
         return 130
     except SystemRefused as error:
-        print(f"echod: error: {error}", file=sys.stderr)
+        say(STDERR, f"echod: error: {error}\n")
         return 1

@@ -1,9 +1,9 @@
-"""The configuration: one table, from which flags, environment names, help and defaults come."""
+"""The configuration: one table for flags, environment names, help and defaults."""
 
 from __future__ import annotations
 
 import ipaddress
-import math
+import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -12,6 +12,10 @@ from typing import Any
 MAX_PREFIX_BYTES = 1024
 MAX_VERSION_BYTES = 128
 MAX_HANDLER_THREADS = 256
+MAX_DRAIN_SECONDS = 86_400
+MAX_TIME_LIMIT = 100_000_000
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?(e[0-9]{1,3})?|\.[0-9]+", re.ASCII)
 
 
 class UsageError(Exception):
@@ -68,10 +72,12 @@ def _text(most_bytes: int) -> Callable[[str], str]:
 
 def _address(text: str) -> str:
     try:
-        ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
+        if not re.fullmatch(r"[\w.:-]+(%[\w.-]{1,15})?", text, re.ASCII):
+            raise ValueError
     except ValueError as error:
         raise ValueError("an IPv4 or IPv6 address, for example ::, 0.0.0.0 or 127.0.0.1") from error
-    return text
+    return str(address)
 
 
 def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -88,26 +94,17 @@ def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ValueError("a number of seconds, 0 or more")
-    return seconds
+    if not (_NUMBER.fullmatch(text) and float(text) <= MAX_DRAIN_SECONDS):
+        raise ValueError(f"a number of seconds from 0 to {MAX_DRAIN_SECONDS}")
+    return float(text)
 
 
 def _time_limit(text: str) -> float | None:
     if text == "none":
         return None
-    allowed = "a number of seconds greater than 0, or none"
-    try:
-        seconds = _seconds(text)
-    except ValueError as error:
-        raise ValueError(allowed) from error
-    if seconds == 0:
-        raise ValueError(allowed)
-    return seconds
+    if not (_NUMBER.fullmatch(text) and 0 < float(text) <= MAX_TIME_LIMIT):
+        raise ValueError(f"a number of seconds over 0, {MAX_TIME_LIMIT} at most, or none")
+    return float(text)
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import select
-import signal
-import socket
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from signal import Signals
 from time import monotonic
 
 from echod import __version__
@@ -18,59 +16,36 @@ from echod.exporter import MAX_CLIENTS
 from echod.listeners import Listener, bind
 from echod.logs import LogWriter, make_logger
 from echod.reports import Logger, described
-from echod.runtime import gil_enabled, raise_open_file_limit
+from echod.runtime import gil_enabled, open_files, raise_open_file_limit
 from echod.service import Service, thread_count
+from echod.signals import StopSignals
 
 SPARE_OPEN_FILES = 64
 """Descriptors beside those of connections: log, listeners, selectors, /proc, a margin."""
 OPEN_FILES_PER_THREAD = 3
 STOP_SECONDS = 2.0
 """Longest wait for threads that have been told to end: longer than any of them lingers."""
-LOG_SECONDS = 0.5
+LOG_SECONDS = 0.2
+FORCED_LOG_SECONDS = 0.1
 """Longest wait at the end for a reader of the log who has stalled."""
 LOOK_SECONDS = 0.02
 """How often a drain looks whether it is over."""
 STDOUT = 1
 
 
-class Signals:
-    """SIGTERM and SIGINT as something to wait for. No work is done inside a handler."""
-
-    def __enter__(self) -> Signals:
-        """From here on the two signals are kept for ``wait``."""
-        self._read, self._write = socket.socketpair()
-        self._read.setblocking(False)
-        self._write.setblocking(False)
-        signal.set_wakeup_fd(self._write.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """The signals stay harmless: what follows is the end of the process."""
-        signal.set_wakeup_fd(-1)
-        self._read.close()
-        self._write.close()
-
-    def wait(self, timeout: float | None = None) -> signal.Signals | None:
-        """The next signal, or None when ``timeout`` seconds have passed without one."""
-        if not select.select([self._read], [], [], timeout)[0]:
-            return None
-        return signal.Signals(self._read.recv(1)[0])
-
-
-def serve(config: Config) -> int:
+def serve(config: Config, signals: StopSignals) -> int:
     """Serves until a signal, then drains; gives the exit status.
 
     Raises SystemRefused, before anything listens, if the system does not allow it.
     """
     began = monotonic()
-    with Signals() as signals, ExitStack() as sockets:
+    with ExitStack() as sockets:
         max_connections = _places(config)
-        ports = [_bound(sockets, config.address, port) for port in config.ports]
+        ports = [_bound(sockets, "PORTS", config.address, port) for port in config.ports]
         metrics = None
         if config.metrics_port is not None:
-            metrics = _bound(sockets, config.metrics_address, config.metrics_port)
+            option = "--metrics-port"
+            metrics = _bound(sockets, option, config.metrics_address, config.metrics_port)
         writer = LogWriter(STDOUT)
         logger = _logger(config, writer)
         service = Service(config, ports, metrics, max_connections, writer, logger)
@@ -80,32 +55,39 @@ def serve(config: Config) -> int:
         first = signals.wait()
         second = _drain(config, service, signals, logger, first)
         _report_stop(service, logger, began, second)
-        writer.close(LOG_SECONDS)
+        writer.close(FORCED_LOG_SECONDS if second else LOG_SECONDS)
         return 128 + second if second else 0
 
 
 def _places(config: Config) -> int:
     """The connection limit, as far as the open-file limit (raised to the most) can hold it."""
-    open_files = raise_open_file_limit()
+    limit = raise_open_file_limit()
     others = (
-        SPARE_OPEN_FILES
+        open_files()
+        + SPARE_OPEN_FILES
         + MAX_CLIENTS
         + len(config.ports)
-        + OPEN_FILES_PER_THREAD * thread_count(config)
+        + OPEN_FILES_PER_THREAD * (thread_count(config) + 1)
     )
-    room = open_files - others
+    room = limit - others
     if config.max_connections <= room:
         return config.max_connections
-    if room < 1 or "max_connections" in config.given:
+    cure = "raise it: ulimit -Hn, or LimitNOFILE= of a unit"
+    if room < 1:
         raise SystemRefused(
-            f"--max-connections {config.max_connections}: the open-file limit of {open_files}"
-            f" holds {max(room, 0)} at most (raise the limit: ulimit -Hn, LimitNOFILE=)"
+            f"the open-file limit of {limit} holds no connection beside the {others} files that"
+            f" the process itself may need ({cure})"
+        )
+    if "max_connections" in config.given:
+        raise SystemRefused(
+            f"--max-connections {config.max_connections}: the open-file limit of {limit}"
+            f" holds {room} at most ({cure})"
         )
     return room
 
 
-def _bound(sockets: ExitStack, address: str, port: int) -> Listener:
-    listener = bind(address, port)
+def _bound(sockets: ExitStack, option: str, address: str, port: int) -> Listener:
+    listener = bind(option, address, port)
     sockets.callback(listener.socket.close)
     return listener
 
@@ -151,10 +133,10 @@ def _report_start(config: Config, service: Service, logger: Logger, began: float
 def _drain(
     config: Config,
     service: Service,
-    signals: Signals,
+    signals: StopSignals,
     logger: Logger,
-    first: signal.Signals | None,
-) -> signal.Signals | None:
+    first: Signals | None,
+) -> Signals | None:
     """Stops as promised; gives the second signal at once if one comes meanwhile."""
     service.state = "draining"
     logger.info(
@@ -173,13 +155,12 @@ def _drain(
     service.drain(deadline)
     if second := _wait_for(service.handlers, deadline + STOP_SECONDS, signals):
         return second
-    service.stop()
-    return None
+    return _wait_for(service.stop_exporter(), monotonic() + STOP_SECONDS, signals)
 
 
 def _wait_for(
-    threads: Sequence[threading.Thread], deadline: float, signals: Signals
-) -> signal.Signals | None:
+    threads: Sequence[threading.Thread], deadline: float, signals: StopSignals
+) -> Signals | None:
     """Waits until the threads have ended, or a signal comes, which it gives."""
     while any(thread.is_alive() for thread in threads) and monotonic() < deadline:
         if second := signals.wait(LOOK_SECONDS):
@@ -187,9 +168,8 @@ def _wait_for(
     return None
 
 
-def _report_stop(
-    service: Service, logger: Logger, began: float, second: signal.Signals | None
-) -> None:
+def _report_stop(service: Service, logger: Logger, began: float, second: Signals | None) -> None:
+    service.reports.closing.settle(now=True)
     logger.info(
         "stopped",
         seconds=round(monotonic() - began, 3),

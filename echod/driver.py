@@ -95,7 +95,7 @@ class Driver(Thread):
         while self.drain_deadline is None or self._connections:
             self.now = monotonic()
             self.heartbeat.beat(self.now)
-            events = self._selector.select(self.timers.wait(self.now, LONGEST_WAIT))
+            events = self._selector.select(self._wait())
             self.now = monotonic()
             for key, event in events:
                 connection: Driven = key.data
@@ -104,23 +104,32 @@ class Driver(Thread):
                         connection.handle()
                     else:
                         connection.flush()
-                except Exception as error:  # noqa: BLE001  # see _guarded
+                except Exception as error:  # noqa: BLE001  # see guarded
                     self._crash(connection, error)
+            # Not before the events of this round are dealt with: a call may end connections.
+            self._inbox.make_calls()
             for due in self.timers.due(self.now):
-                self._guarded(due, due.expire, self.now)
+                self.guarded(due, due.expire, self.now)
             if self.drain_deadline is not None and self.now >= self.drain_deadline:
                 for connection in list(self._connections):
-                    self._guarded(connection, connection.cut)
+                    self.guarded(connection, connection.cut)
         self.heartbeat.end()
         self._selector.close()
         self._inbox.close()
 
+    def _wait(self) -> float:
+        """Seconds until something is to be done without an event."""
+        wait = self.timers.wait(self.now, LONGEST_WAIT)
+        if self.drain_deadline is not None and self.now < self.drain_deadline:
+            return min(wait, self.drain_deadline - self.now)
+        return wait
+
     def _begin_drain(self, deadline: float) -> None:
         self.drain_deadline = deadline
         for connection in list(self._connections):
-            self._guarded(connection, connection.drain)
+            self.guarded(connection, connection.drain)
 
-    def _guarded(self, connection: Driven, call: Callable[..., None], *args: float) -> None:
+    def guarded(self, connection: Driven, call: Callable[..., None], *args: float) -> None:
         """A defect that one connection meets costs that connection, never the thread."""
         try:
             call(*args)
@@ -161,8 +170,10 @@ class _Inbox:
             self._waker.send(b"\0")
 
     def handle(self) -> None:
-        # Emptied before the calls are taken: a call posted meanwhile wakes the thread again.
+        # Emptied before the calls are made: a call posted meanwhile wakes the thread again.
         self.request.recv(4096)
+
+    def make_calls(self) -> None:
         while self._calls:
             try:
                 self._calls.popleft()()

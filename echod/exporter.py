@@ -6,25 +6,18 @@ client_python's own server holds a thread per silent client and answers metrics 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from io import BytesIO
-from time import monotonic, sleep
-from typing import Any, cast
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
-from prometheus_client.openmetrics import exposition as openmetrics
+from time import sleep
 
 from echod.driver import READ, WRITE, Driver
+from echod.heartbeat import Heartbeat
 from echod.listeners import Listener
+from echod.pages import MAX_HEAD_BYTES, Pages, answer
 
 MAX_CLIENTS = 100
-"""Clients at a time; one more takes the place of the oldest whose request is not complete."""
-MAX_HEAD_BYTES = 16 * 1024
+"""Clients at a time; one more takes the place of the oldest that has its answer or else of the
+oldest whose request is not complete."""
 DEADLINE_SECONDS = 10.0
 """From the start of a connection to its end: a scrape's default time."""
 LINGER_SECONDS = 1.0
@@ -32,117 +25,7 @@ LINGER_SECONDS = 1.0
 PAUSE_SECONDS = 0.1
 """Time without an accept after one that the system refused."""
 
-TEXT = "text/plain; version=0.0.4; charset=utf-8"
-OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-PLAIN = "text/plain; charset=utf-8"
-
-
-@dataclass(frozen=True)
-class Page:
-    """An answer to GET."""
-
-    status: HTTPStatus
-    content_type: str
-    body: bytes
-
-
-Pages = Mapping[str, Callable[[str], Page]]
-"""Makes the page at a path; the argument is the request's Accept header."""
-
-
-def metrics_page(registry: CollectorRegistry, accept: str) -> Page:
-    """The metrics in the format that ``accept`` prefers."""
-    if prefers_openmetrics(accept):
-        return Page(HTTPStatus.OK, OPENMETRICS, openmetrics.generate_latest(registry))
-    return Page(HTTPStatus.OK, TEXT, generate_latest(registry))
-
-
-def health_page(problem: str) -> Page:
-    """200 and "ok", or 503 and what is wrong."""
-    status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
-    return Page(status, PLAIN, f"{problem or 'ok'}\n".encode())
-
-
-def prefers_openmetrics(accept: str) -> bool:
-    """Whether an Accept header asks for OpenMetrics 1.0.0 at least as much as for text.
-
-    Our own reading: client_python's raises on ``version=a`` and echoes versions it does not
-    speak. What is malformed counts as not said.
-    """
-    weights = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
-    spoken = {"application/openmetrics-text": "1.0.0", "text/plain": "0.0.4"}
-    for media_range in accept.lower().split(","):
-        kind, *pairs = (part.strip() for part in media_range.split(";"))
-        parameters = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-        if kind in weights and parameters.get("version", spoken[kind]).strip('"') == spoken[kind]:
-            with suppress(ValueError):
-                weights[kind] = max(weights[kind], float(parameters.get("q", "1")))
-    return weights["application/openmetrics-text"] >= max(weights["text/plain"], 0.001)
-
-
-class _Answer(BaseHTTPRequestHandler):
-    """Answers one request whose head is here already, into memory."""
-
-    protocol_version = default_request_version = "HTTP/1.1"  # no heads of errors are left out
-
-    def __init__(self, head: bytes, pages: Pages) -> None:
-        self._head = head
-        self._pages = pages
-        # In the place of a socket and a server, for which nothing asks: see setup().
-        super().__init__(cast("Any", head), ("", 0), cast("Any", None))
-
-    def setup(self) -> None:
-        self.rfile = BytesIO(self._head)
-        self.wfile = self._written = BytesIO()
-
-    def handle(self) -> None:
-        if len(self._head) > MAX_HEAD_BYTES:
-            self.requestline = self.request_version = self.command = ""
-            self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        else:
-            self.handle_one_request()
-
-    def finish(self) -> None:
-        self.response = self._written.getvalue()
-
-    def do_GET(self) -> None:
-        make = self._pages.get(self.path.partition("?")[0])
-        if make is None:
-            paths = ", ".join(self._pages)
-            self._send(Page(HTTPStatus.NOT_FOUND, PLAIN, f"here are: {paths}\n".encode()))
-        else:
-            accept = ",".join(self.headers.get_all("Accept") or [])
-            self._send(make(accept))
-
-    do_HEAD = do_GET  # noqa: N815  # the name that the base class looks for
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        status = HTTPStatus(code)
-        if status == HTTPStatus.NOT_IMPLEMENTED:  # the base class's word for another method
-            status, message = HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD"
-        self._send(Page(status, PLAIN, f"{message or status.phrase}\n".encode("ascii", "replace")))
-
-    def _send(self, page: Page) -> None:
-        self.send_response(page.status)
-        self.send_header("Content-Type", page.content_type)
-        self.send_header("Content-Length", str(len(page.body)))
-        self.send_header("Connection", "close")
-        if page.status == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.send_header("Allow", "GET, HEAD")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(page.body)
-
-    def version_string(self) -> str:
-        return "echod"
-
-    def log_message(self, *args: Any) -> None:
-        """Probes and scrapes come all the time: not logged."""
-
-
-def answer(head: bytes, pages: Pages) -> bytes:
-    """The response, head and body, to a request's head."""
-    return _Answer(head, pages).response
+LINGERING, READING, SENDING = range(3)  # a client's stages, by what it would lose
 
 
 class Exporter:
@@ -151,18 +34,18 @@ class Exporter:
     def __init__(self, listener: Listener, pages: Pages, report_defect: Callable[[], None]) -> None:
         """``report_defect`` is called in the handling of an exception that a page raised."""
         self.listener = listener
-        self._driver = Driver("exporter", report_defect)
-        self._door = _Door(listener, pages, self._driver, report_defect)
+        self.driver = Driver("exporter", report_defect)  # to stop it: drain and join
+        self._door = _Door(listener, pages, self.driver, report_defect)
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """The stamp of its thread."""
+        return self.driver.heartbeat
 
     def start(self) -> None:
         """Answers from now on. The listener must listen already."""
-        self._driver.post(lambda: self._driver.watch(self._door))
-        self._driver.start()
-
-    def stop(self, timeout: float) -> None:
-        """Closes the port; responses on their way have up to ``timeout`` seconds."""
-        self._driver.drain(monotonic() + timeout)
-        self._driver.join(timeout + 1.0)
+        self.driver.post(lambda: self.driver.watch(self._door))
+        self.driver.start()
 
 
 class _Door:
@@ -190,9 +73,10 @@ class _Door:
             return
         request.setblocking(False)
         if len(self.clients) >= MAX_CLIENTS:
-            unanswered = (client for client in self.clients if not client.answered)
-            next(unanswered, next(iter(self.clients))).close()
-        _Client(request, self)
+            # The oldest of those with the least to lose.
+            min(self.clients, key=lambda client: client.stage).close()
+        client = _Client(request, self)
+        self.driver.guarded(client, client.handle)  # it has probably asked already
 
     def drain(self) -> None:
         """Accepts no more."""
@@ -219,7 +103,7 @@ class _Client:
     def __init__(self, request: socket.socket, door: _Door) -> None:
         self.request = request
         self.tick = 0
-        self.answered = False
+        self.stage = READING
         self._door = door
         self._head = b""
         self._unsent = b""
@@ -233,14 +117,17 @@ class _Client:
             return  # gave way to another in this very round
         try:
             data = self.request.recv(MAX_HEAD_BYTES)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         if not data:
             self.close()
-        elif not self.answered:
-            self._head += data
-            if b"\r\n\r\n" in self._head or b"\n\n" in self._head or self._too_long():
-                self.answered = True
+        elif self.stage == READING:
+            self._head = (self._head + data).lstrip(b"\r\n")
+            complete = b"\n\r\n" in self._head or b"\n\n" in self._head
+            if complete or len(self._head) > MAX_HEAD_BYTES:
+                self.stage = SENDING
                 self._unsent = answer(self._head, self._door.pages)
                 self._head = b""
                 self.flush()
@@ -260,6 +147,7 @@ class _Client:
             self._door.driver.rewatch(self, WRITE)
         else:
             # Not closed yet: unread input would reset the response on its way.
+            self.stage = LINGERING
             self._door.driver.rewatch(self, READ)
             self._door.driver.timers.schedule(self, self._door.driver.now + LINGER_SECONDS)
             with suppress(OSError):
@@ -271,7 +159,7 @@ class _Client:
 
     def drain(self) -> None:
         """Goes if it has nothing to wait for."""
-        if not self.answered:
+        if self.stage != SENDING:
             self.close()
 
     def cut(self) -> None:
@@ -288,6 +176,3 @@ class _Client:
         if self._door.clients.pop(self, True) is None:
             self._door.driver.forget(self)
             self.request.close()
-
-    def _too_long(self) -> bool:
-        return len(self._head) > MAX_HEAD_BYTES

@@ -89,7 +89,7 @@ class LineHandler(BaseRequestHandler):
         self.lines = self.received = self.sent = 0  # bytes but for the lines
         self.unsent = b""
         self.held = 0  # bytes taken from the budget
-        self.events = READ
+        self.events = READ  # or WRITE, while replies are due
         self.leaving: str | None = None  # the reason to end with, when what is due is sent
         self.quota = 0  # bytes still to be read before leaving
         self.reason = ""
@@ -146,7 +146,11 @@ class LineHandler(BaseRequestHandler):
         """Looks which deadline has come, if one still has."""
         config = self.server.config
         quiet = now - self.active_at
-        if self.unsent and config.write_timeout is not None and quiet >= config.write_timeout:
+        if (
+            self._replies_due()
+            and config.write_timeout is not None
+            and quiet >= config.write_timeout
+        ):
             self._end("write_timeout")
         elif config.idle_timeout is not None and quiet >= config.idle_timeout:
             self._end("idle")
@@ -166,16 +170,20 @@ class LineHandler(BaseRequestHandler):
         seconds = self.thread.now - self.opened_at
         self.counters.count_closed(self.reason, seconds)
         self.server.budget.change(-self.held)
+        self.held = 0
         self.thread.forget(self)
-        if self.reason in _ORDERLY and not self.unsent:
+        if self.reason in _ORDERLY and not self._replies_due():
             Lingering(self.request, self.thread, self.counters, self.server.release)
         else:
-            if self.unsent and self.reason != "drain_timeout":
+            if self._replies_due() and self.reason != "drain_timeout":
                 # A client that does not take its replies: free the kernel's copy as well.
                 with suppress(OSError):
                     self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.server.release(self.request)
         self.server.connection_ended(self, seconds)
+
+    def _replies_due(self) -> bool:
+        return bool(self.unsent or self.protocol.waiting)
 
     def _answer(self, reply: bytes, lines: int) -> bool:
         """Counts the lines and sends their reply; false if that ended the connection."""
@@ -209,18 +217,16 @@ class LineHandler(BaseRequestHandler):
         self.held = held
         if self.protocol.overlong:
             self.leaving, self.quota = "line_too_long", 0
-        if self.unsent or self.protocol.waiting:
-            self._want(WRITE)
-        elif self.leaving and self.quota <= 0 and not (self.expires_at and self.protocol.in_line):
+        done = not self._replies_due()
+        waited_for = self.expires_at and self.protocol.in_line
+        if done and self.leaving and self.quota <= 0 and not waited_for:
             self._end(self.leaving)
-        else:
-            self._want(READ)
-
-    def _want(self, events: int) -> None:
+            return
+        events = READ if done else WRITE
         if events != self.events:
             self.events = events
             self.thread.rewatch(self, events)
-            self._schedule()
+        self._schedule()
 
     def _leave(self, reason: str, quota: int) -> None:
         """Ends for ``reason`` when ``quota`` bytes more are read and every reply is sent."""
@@ -231,7 +237,6 @@ class LineHandler(BaseRequestHandler):
         """Right after a reply is when an end costs a client least: waits a little for one."""
         if self.leaving is None:
             self.expires_at = now + AGE_GRACE_SECONDS
-            self._schedule()
             self._leave("max_age", max(_readable_bytes(self.request), 1))
         else:
             self.expires_at = None
@@ -243,7 +248,7 @@ class LineHandler(BaseRequestHandler):
         deadlines = []
         if config.idle_timeout is not None:
             deadlines.append(self.active_at + config.idle_timeout)
-        if self.unsent and config.write_timeout is not None:
+        if self._replies_due() and config.write_timeout is not None:
             deadlines.append(self.active_at + config.write_timeout)
         if self.expires_at is not None:
             deadlines.append(self.expires_at)

@@ -1,7 +1,6 @@
 """Stamps that threads leave as they go round their loops, and who has stopped leaving them."""
 
 from collections.abc import Iterable
-from time import monotonic
 
 STALLED_SECONDS = 3.0
 """A thread without a stamp for this long is stalled. Idle ones stamp at least every second."""
@@ -25,9 +24,12 @@ class Heartbeat:
         self.at = None
 
 
-def stalled(heartbeats: Iterable[Heartbeat]) -> list[str]:
-    """One text for each stalled thread, with its name and the age of its stamp."""
-    now = monotonic()
+def stalled(heartbeats: Iterable[Heartbeat], now: float) -> list[str]:
+    """One text for each thread that has stalled by ``now``: its name, the age of its stamp.
+
+    ``now`` is best the stamp of a thread that goes round itself: after the whole process has
+    stood still (a paused machine), all stamps are old alike, and nobody has stalled.
+    """
     stamps = [(beat.name, beat.at) for beat in heartbeats]
     return [
         f"{name} ({now - at:.1f} s)"

@@ -18,7 +18,7 @@ class Latch:
         coming_out: Callable[..., Any],
         still: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``going_in`` gets the facts of the first ``hit``; ``coming_out`` gets ``times``.
+        """``going_in`` gets the facts of the first ``hit``; ``coming_out`` the number of hits.
 
         While ``still()`` is true the state does not end, however quiet it is.
         """
@@ -47,7 +47,7 @@ class Latch:
                 return
             times, self._times = self._times, 0
         if times:
-            self._coming_out(times=times)
+            self._coming_out(times)
 
 
 class Admission:

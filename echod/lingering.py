@@ -11,7 +11,7 @@ from echod.driver import Driver
 RECV_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
 """How long the peer has to close as well."""
-DRAIN_LINGER_SECONDS = 0.5
+DRAIN_LINGER_SECONDS = 0.4
 """The same after the end of a drain, which must not be held up."""
 
 

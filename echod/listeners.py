@@ -32,8 +32,8 @@ class Listener:
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
-def bind(address: str, port: int) -> Listener:
-    """Binds a TCP port of an address and does not listen yet.
+def bind(option: str, address: str, port: int) -> Listener:
+    """Binds a TCP port of an address, which ``option`` asks for, and does not listen yet.
 
     ``::`` takes IPv4 clients too, and stands for ``0.0.0.0`` where there is no IPv6.
     Raises SystemRefused.
@@ -46,7 +46,7 @@ def bind(address: str, port: int) -> Listener:
                 raise
             return Listener(_bound_socket("0.0.0.0", port))  # noqa: S104  # asked for by "::"
     except OSError as error:
-        message = f"cannot listen on port {port} of address {address}: {_why(error)}"
+        message = f"{option} {port}: cannot listen on it at address {address}: {_why(error)}"
         raise SystemRefused(message) from error
 
 

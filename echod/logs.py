@@ -32,6 +32,7 @@ class LogWriter(Thread):
     def __init__(self, descriptor: int) -> None:
         super().__init__(name="log-writer", daemon=True)
         self.dropped = 0
+        self._torn = b""
         self._descriptor = descriptor
         self._queue: Queue[bytes | None] = Queue(QUEUED_EVENTS)
         self._lock = Lock()
@@ -50,8 +51,9 @@ class LogWriter(Thread):
         """Writes until closed."""
         while (line := self._queue.get()) is not None:
             try:
-                self._write(line)
-            except OSError:  # the reader is gone; the service goes on
+                self._write(self._torn + line)
+                self._torn = b""
+            except OSError:  # the reader is gone, the disk is full; the service goes on
                 self._drop()
 
     def close(self, timeout: float) -> None:
@@ -67,6 +69,7 @@ class LogWriter(Thread):
         while line:
             try:
                 line = line[os.write(self._descriptor, line) :]
+                self._torn = b"\n"  # if the rest fails: the next event begins its own line
             except BlockingIOError:  # somebody made the pipe non-blocking
                 select.select([], [self._descriptor], [])
 

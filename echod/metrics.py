@@ -15,12 +15,16 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.registry import Collector
 
 from echod import __version__
 from echod.counters import DURATION_BUCKETS, Counters, PortCounters
 from echod.limits import Admission, Budget
 from echod.runtime import gil_enabled
+
+Registry = CollectorRegistry
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,7 @@ class EchoCollector(Collector):
         return metric
 
 
-def make_registry(sources: Sources, version: str | None) -> CollectorRegistry:
+def make_registry(sources: Sources, version: str | None) -> Registry:
     """A registry with echod's families and client_python's process, platform and GC ones."""
     registry = CollectorRegistry()
     registry.register(EchoCollector(sources, version))
@@ -219,3 +223,10 @@ def make_registry(sources: Sources, version: str | None) -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
+
+
+def render(registry: Registry, *, openmetrics: bool) -> bytes:
+    """A registry's families as OpenMetrics 1.0.0, or as Prometheus text 0.0.4."""
+    if openmetrics:
+        return bytes(openmetrics_exposition.generate_latest(registry))
+    return generate_latest(registry)

@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+from contextlib import suppress
 
 
 def gil_enabled() -> bool:
@@ -15,6 +16,26 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def open_files() -> int:
+    """How many descriptors are open now, as far as the system tells."""
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:  # a bare chroot
+        return 3
+
+
+def fill_standard_descriptors() -> None:
+    """Puts /dev/null where standard input, output or error was closed.
+
+    The next socket would take its number otherwise, and be written to as a log. Opened for
+    reading: writing fails, as it does on a closed descriptor, and is counted.
+    """
+    with suppress(OSError):  # a bare chroot has none
+        while (descriptor := os.open(os.devnull, os.O_RDONLY)) <= 2:
+            pass
+        os.close(descriptor)
 
 
 def raise_open_file_limit() -> int:

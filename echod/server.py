@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -31,6 +32,10 @@ BATCH = 100
 """Connections accepted at one wake before the other duties of the loop have their turn."""
 LAST_ACCEPTS_SECONDS = 0.5
 """Longest time for emptying the accept queue at the end, however fast it fills."""
+
+
+class StopServing(Exception):
+    """Ends ``serve_forever`` from within."""
 
 
 @dataclass(frozen=True)
@@ -70,24 +75,33 @@ class EchoServer(ThreadingTCPServer):
         self._accepted = Counters()  # the accept thread's own
         self._head = engine.config.prefix.encode() + b" "
         self._more_may_wait = False
+        self._stopping = False
 
     @property
     def port_counters(self) -> PortCounters:
         """What all threads have counted for this port."""
         return PortCounters(self.listener.port, [self._accepted, *self.counters])
 
-    def accept_until_shutdown(self) -> None:
+    def accept_until_stopped(self) -> None:
         """The body of the accept thread: serves, then empties the queue and closes the port.
 
         An inherited listener is left as it is: what waits there is its next owner's.
         """
-        self.serve_forever(POLL_SECONDS)
+        with suppress(StopServing):
+            self.serve_forever(POLL_SECONDS)
         if not self.listener.inherited:
             deadline = monotonic() + LAST_ACCEPTS_SECONDS
             while self._accept_one() and monotonic() < deadline:
                 pass
             self.server_close()
         self.heartbeat.end()
+
+    def stop(self) -> None:
+        """Has the accept thread come to its end, within POLL_SECONDS; does not wait for it.
+
+        ``shutdown()`` waits, and for ever if ``serve_forever`` has not begun.
+        """
+        self._stopping = True
 
     # Hooks of socketserver.
 
@@ -118,8 +132,11 @@ class EchoServer(ThreadingTCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Hands the connection to a handler thread."""
         self._accepted.opened += 1
-        thread = next(self._threads_in_turn)
-        thread.post(partial(self.process_request_thread, request, client_address))
+        try:
+            thread = next(self._threads_in_turn)
+            thread.post(partial(self.process_request_thread, request, client_address))
+        except Exception:  # noqa: BLE001  # a defect costs this connection alone
+            self._lose(request, client_address, self._accepted)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """In the handler thread: makes the handler, which joins that thread."""
@@ -127,12 +144,12 @@ class EchoServer(ThreadingTCPServer):
             self.finish_request(request, client_address)
         except Exception:  # noqa: BLE001  # a defect costs this connection alone
             thread = cast(HandlerThread, current_thread())
-            self.counters[thread.index].count_closed("error", 0.0)
-            self.handle_error(request, client_address)
-            self.release(request)
+            self._lose(request, client_address, self.counters[thread.index])
 
     def service_actions(self) -> None:
         """Once a round: a heartbeat, the ends of overload, the rest of the backlog."""
+        if self._stopping:
+            raise StopServing
         self.heartbeat.beat(monotonic())
         self._reports.settle()
         for _ in range(BATCH):
@@ -171,6 +188,12 @@ class EchoServer(ThreadingTCPServer):
         )
 
     # Accepting.
+
+    def _lose(self, request: Any, client_address: Any, counters: Counters) -> None:
+        """Ends a connection that never got its handler."""
+        counters.count_closed("error", 0.0)
+        self.handle_error(request, client_address)
+        self.release(request)
 
     def _accept_one(self) -> bool:
         """What serve_forever does at a wake: false if nothing was there to accept."""

@@ -8,19 +8,21 @@ from threading import Thread
 from time import monotonic
 from typing import Any
 
-from echod.config import Config
+from echod.config import Config, SystemRefused
 from echod.driver import HandlerThread
-from echod.exporter import Exporter, Pages, health_page, metrics_page
+from echod.exporter import Exporter
 from echod.heartbeat import Heartbeat, stalled
 from echod.limits import Admission, Budget
 from echod.listeners import Listener, listen
 from echod.logs import LogWriter
 from echod.metrics import Sources, make_registry
+from echod.pages import Pages, health_page, metrics_page
 from echod.reports import Logger, Reports
 from echod.runtime import gil_enabled, usable_cpus
 from echod.server import EchoServer, Engine
 
-EXPORTER_STOP_SECONDS = 0.2
+EXPORTER_STOP_SECONDS = 0.1
+"""Time for responses on their way when everything else has ended."""
 
 
 class Service:
@@ -51,7 +53,7 @@ class Service:
         self.servers = [EchoServer(listener, engine) for listener in listeners]
         self.ports = [server.port_counters for server in self.servers]
         self.accepting = [
-            Thread(target=server.accept_until_shutdown, name=server.heartbeat.name, daemon=True)
+            Thread(target=server.accept_until_stopped, name=server.heartbeat.name, daemon=True)
             for server in self.servers
         ]
         self.exporter: Exporter | None = None
@@ -68,16 +70,20 @@ class Service:
             self.exporter = Exporter(metrics, pages, self.reports.thread_defect)
 
     def start(self) -> None:
-        """Listens on every port, then serves. Raises SystemRefused if a port cannot listen."""
+        """Listens on every port, then serves. Raises SystemRefused where the system does not."""
         for server in self.servers:
             listen(server.listener)
         if self.exporter:
             listen(self.exporter.listener)
-            self.exporter.start()
         for heartbeat in self._heartbeats():
             heartbeat.beat(monotonic())  # a thread that never gets going has stalled, too
-        for thread in [*self.handlers, *self.accepting]:
-            thread.start()
+        try:
+            for thread in [*self.handlers, *self.accepting]:
+                thread.start()
+            if self.exporter:
+                self.exporter.start()
+        except RuntimeError as error:
+            raise SystemRefused(f"not all threads can be started: {error}") from error
         self.state = "ready"
 
     def is_ready(self) -> bool:
@@ -90,7 +96,8 @@ class Service:
 
     def liveness_problem(self) -> str:
         """Which accept and handler threads no longer go round; empty if all do."""
-        names = stalled(self._heartbeats())
+        now = self.exporter.heartbeat.at if self.exporter else None
+        names = stalled(self._heartbeats(), now or monotonic())
         return "stalled: " + ", ".join(names) if names else ""
 
     def _heartbeats(self) -> list[Heartbeat]:
@@ -100,19 +107,19 @@ class Service:
     def stop_accepting(self) -> None:
         """Has every accept thread empty its queue, close its port and end."""
         for server in self.servers:
-            # shutdown() waits for its server's loop: all at once, not one after the other.
-            Thread(target=server.shutdown, daemon=True).start()
+            server.stop()
 
     def drain(self, deadline: float) -> None:
         """Has every connection answer what has arrived and end, at ``deadline`` at the latest."""
         for handler in self.handlers:
             handler.drain(deadline)
 
-    def stop(self) -> None:
-        """The last step, after accept and handler threads have ended."""
-        self.reports.closing.settle(now=True)
-        if self.exporter:
-            self.exporter.stop(EXPORTER_STOP_SECONDS)
+    def stop_exporter(self) -> list[Thread]:
+        """The last step; gives the thread to wait for, if there is one."""
+        if not self.exporter:
+            return []
+        self.exporter.driver.drain(monotonic() + EXPORTER_STOP_SECONDS)
+        return [self.exporter.driver]
 
     def totals(self) -> list[dict[str, Any]]:
         """What each port has counted, for the log."""

@@ -13,7 +13,6 @@ hypothesis.settings.register_profile("no clock", deadline=None)
 hypothesis.settings.load_profile("no clock")
 
 
-
 def make_starter(directory: Path, started: list[Echod]) -> Start:
     def start(*options: str, ports: str = "0", prefix: str = "one", **more: Any) -> Echod:
         own = directory / f"echod-{len(started)}"

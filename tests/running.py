@@ -7,11 +7,12 @@ import os
 from time import monotonic
 from typing import Any
 
+from support import Metrics, get
+
 from echod.config import load
 from echod.listeners import bind
 from echod.logs import LogWriter, make_logger
 from echod.service import Service
-from support import Metrics, get
 
 
 class Running:
@@ -21,12 +22,11 @@ class Running:
         self.lines: list[str] = []
         config = load({"ports": "0,0", "prefix": "one", "metrics_port": "0"} | flags, {})
         self.writer = LogWriter(os.open(os.devnull, os.O_WRONLY))
-        self.writer.msg = self.lines.append  # type: ignore[method-assign]
-        for level in ("debug", "info", "warning", "error"):
+        for level in ("msg", "debug", "info", "warning", "error"):
             setattr(self.writer, level, self.lines.append)
         logger = make_logger(self.writer, config.log_level, console=False, colors=False)
-        listeners = [bind("127.0.0.1", 0) for _ in config.ports]
-        metrics = bind("127.0.0.1", 0)
+        listeners = [bind("PORTS", "127.0.0.1", 0) for _ in config.ports]
+        metrics = bind("--metrics-port", "127.0.0.1", 0)
         self.service = Service(
             config, listeners, metrics, config.max_connections, self.writer, logger
         )
@@ -53,5 +53,6 @@ class Running:
         self.service.drain(monotonic() + 2)
         for handler in self.service.handlers:
             handler.join()
-        self.service.stop()
+        for thread in self.service.stop_exporter():
+            thread.join()
         os.close(self.writer._descriptor)

@@ -6,10 +6,11 @@ import pty
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support import Start, clean_environment, command, converse, until
+from support import Metrics, Start, clean_environment, command, converse, get, until
 
 
 def call(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -100,6 +101,11 @@ def test_version_and_help_are_answered_at_once(tmp_path: Path) -> None:
         (["9000", "x", "--max-conn", "5"], "unrecognized arguments: --max-conn 5"),
         (["9000", "x", "--idle-timeout"], "--idle-timeout: expected one argument"),
         (["health", "--metrics-port", "x"], "--metrics-port 'x': must be a port"),
+        (["0", "x", "--no\x1b[31m\nsuch"], "unrecognized arguments: --no\\x1b[31m\\nsuch"),
+        (["0", "x", "--address", "::1%\x1b[31m"], "--address '::1%\\x1b[31m': must be an IPv4"),
+        (["0", "x", "--address", "::1%" + "a" * 70], "must be an IPv4 or IPv6 address"),
+        (["0", "x", "--drain-delay", "1e10"], "from 0 to 86400"),
+        (["0", "x", "--idle-timeout", "1e308"], "100000000 at most, or none"),
         (["health", "now"], "unrecognized arguments: now"),
     ],
 )
@@ -113,6 +119,71 @@ def test_a_wrong_call_gives_one_line_and_2(
     assert result.stderr.startswith("echod: error: ")
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+def test_a_prefix_may_begin_with_a_dash(start: Start) -> None:
+    """Deployments pass exactly two arguments, whatever the second looks like."""
+    environment = clean_environment(ECHOD_METRICS_PORT="none")
+    echod = start(command=lambda *_: command("0", "-x- y"), env=environment)
+    assert converse(echod.port, b"hi\n") == b"-x- y hi\n"
+    echod.stop()
+
+
+@pytest.mark.parametrize("call_", [["--version"], ["--help"], ["health", "--metrics-port", "1"]])
+def test_a_reader_who_is_gone_changes_nothing_about_the_status(
+    tmp_path: Path, call_: list[str]
+) -> None:
+    """A probe's status is its answer."""
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run(
+            command(*call_), stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, check=False
+        )
+    assert (result.returncode, result.stderr) == (int(call_[0] == "health"), b"")
+
+
+def test_closed_standard_descriptors_are_not_taken_for_sockets(start: Start) -> None:
+    """The log is lost, and counted; the service is the same."""
+    script = 'exec "$0" -m echod "$@" <&- >&- 2>&-'
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        metrics_port = free.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [str(port), "one", "--metrics-port", str(metrics_port)]
+    echod = start(command=lambda *_: ["/bin/sh", "-c", script, sys.executable, *arguments])
+
+    def answered() -> bool:
+        try:
+            return converse(port, b"x\n") == b"one x\n"
+        except ConnectionRefusedError:
+            return False
+
+    until(answered)
+    metrics = Metrics(get(metrics_port, "/metrics")[1].decode())
+    assert metrics("echod_log_events_dropped_total") >= 4
+    echod.terminate()
+    assert echod.wait() == 0
+
+
+def test_descriptors_that_were_inherited_count_against_the_limit(start: Start) -> None:
+    """And numbers over 1,024 are numbers like any other."""
+    with ExitStack() as stack:
+        inherited = [os.open(os.devnull, os.O_RDONLY) for _ in range(1200)]
+        for descriptor in inherited:
+            stack.callback(os.close, descriptor)
+        echod = start(pass_fds=inherited)
+        assert converse(echod.port, b"hi\n") == b"one hi\n"
+    echod.stop()
+
+
+def test_a_signal_that_the_parent_blocks_still_stops_it(start: Start) -> None:
+    """The mask is inherited; whoever sends SIGTERM means it."""
+    block = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]);"
+    block += "os.execv(sys.executable, sys.argv[1:])"
+    echod = start(command=lambda *more: [sys.executable, "-c", block, *command(*more)])
+    echod.event("ready")
+    echod.stop()
 
 
 def test_a_service_link_of_kubernetes_is_recognised(tmp_path: Path) -> None:
@@ -136,8 +207,12 @@ def test_a_port_in_use_is_named_with_the_reason_and_1(tmp_path: Path, option: st
             "--metrics-port": ["0", "x", "--metrics-port", taken],
         }[option]
         result = call(tmp_path, *arguments)
+    name = "PORTS" if option == "ports" else option
     assert result.returncode == 1
-    assert f"cannot listen on port {taken} of address ::: Address already in use" in result.stderr
+    assert (
+        f"{name} {taken}: cannot listen on it at address ::: Address already in use"
+        in result.stderr
+    )
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
 
@@ -213,7 +288,7 @@ def test_no_room_for_a_single_connection_is_refused(tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 1
-    assert "the open-file limit of 60 holds 0 at most" in result.stderr
+    assert "the open-file limit of 60 holds no connection" in result.stderr
 
 
 def test_on_a_terminal_the_log_is_for_people(start: Start) -> None:

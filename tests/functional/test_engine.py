@@ -6,10 +6,11 @@ from pathlib import Path
 from socketserver import ThreadingTCPServer
 
 import pytest
-from echod.handler import LineHandler
-from echod.server import EchoServer
 from running import Running
 from support import Start, ask, connect, connections, until
+
+from echod.handler import LineHandler
+from echod.server import EchoServer
 
 
 def test_the_engine_is_a_threading_tcp_server_per_port_with_the_line_handler(
@@ -72,7 +73,7 @@ def test_a_frozen_thread_turns_livez_to_503_and_a_thawed_one_back(
     assert running.get("/livez")[0] == 200
     thaw = threading.Event()
     if which == "handler":
-        running.service.handlers[0].post(lambda: thaw.wait() and None)
+        running.service.handlers[0].post(lambda: wait(thaw))
         name = "handler-0"
     else:
         server = running.service.servers[0]
@@ -87,6 +88,10 @@ def test_a_frozen_thread_turns_livez_to_503_and_a_thawed_one_back(
             del server.service_actions
         thaw.set()
     until(lambda: running.get("/livez")[0] == 200)
+
+
+def wait(event: threading.Event) -> None:
+    event.wait()
 
 
 def test_idle_threads_are_alive(running: Running) -> None:

@@ -5,22 +5,30 @@ import http
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from time import monotonic
 from typing import Any, NoReturn
 
 import pytest
-from echod import exporter
-from echod.exporter import Exporter, Page, health_page
-from echod.listeners import Listener, bind, listen
 from running import Running
-from support import connect, get, read_exactly, read_to_end, reset, until
+from support import connect, connections, get, read_exactly, read_to_end, reset, until
+
+from echod import exporter
+from echod.exporter import Exporter
+from echod.listeners import Listener, bind, listen
+from echod.pages import Page, health_page
 
 BIG = b"x" * (32 << 20)  # more than the kernel keeps for two sockets
+
+
+def stop(exporter: Exporter) -> None:
+    exporter.driver.drain(monotonic() + 0.1)
+    exporter.driver.join()
 
 
 class Started:
     def __init__(self) -> None:
         self.defects: list[str] = []
-        self.listener = bind("127.0.0.1", 0)
+        self.listener = bind("--metrics-port", "127.0.0.1", 0)
         self.exporter = Exporter(
             self.listener,
             {
@@ -44,7 +52,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     monkeypatch.setattr(exporter, "DEADLINE_SECONDS", 0.6)
     started = Started()
     yield started
-    started.exporter.stop(0.2)
+    stop(started.exporter)
 
 
 def big_request(port: int) -> socket.socket:
@@ -104,6 +112,22 @@ def test_answered_clients_that_stay_do_not_fill_the_port(
         assert get(started.port, "/ok")[0] == 200
 
 
+def test_a_hundred_clients_that_have_their_answer_and_stay_keep_nobody_out(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have the least to lose, and give way to the newcomer, not the newcomer to them."""
+    monkeypatch.setattr(exporter, "LINGER_SECONDS", 20)
+    with connections(started.port, exporter.MAX_CLIENTS) as staying:
+        for client in staying:
+            client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
+            assert read_to_end(client).endswith(b"ok\n")
+        with connections(started.port, 20) as probes:
+            for client in probes:
+                client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
+            for client in probes:
+                assert read_to_end(client).endswith(b"ok\n")
+
+
 def test_what_a_client_sends_after_its_request_is_dropped(started: Started) -> None:
     """One answer a connection."""
     with connect(started.port) as client:
@@ -127,7 +151,7 @@ class Refusing(socket.socket):
 
 def test_a_refused_accept_is_tried_again_after_a_pause() -> None:
     """No busy loop without free descriptors, and the port recovers."""
-    bound = bind("127.0.0.1", 0)
+    bound = bind("--metrics-port", "127.0.0.1", 0)
     listener = Refusing(fileno=bound.socket.detach())
     listener.setblocking(False)
     listener.failures = [errno.EMFILE, errno.EAGAIN]
@@ -138,18 +162,18 @@ def test_a_refused_accept_is_tried_again_after_a_pause() -> None:
         assert get(Listener(listener).port, "/ok")[0] == 200
         assert listener.failures == []
     finally:
-        exporter.stop(0.2)
+        stop(exporter)
 
 
 def test_an_inherited_listener_stays_open() -> None:
     """It is somebody else's to close: a restart refuses nobody."""
-    bound = bind("127.0.0.1", 0)
+    bound = bind("--metrics-port", "127.0.0.1", 0)
     with bound.socket:
         listen(bound)
         exporter = Exporter(Listener(bound.socket, inherited=True), {}, lambda: None)
         exporter.start()
         assert get(bound.port, "/")[0] == 404
-        exporter.stop(0.2)
+        stop(exporter)
         with connect(bound.port) as waiting:  # in the queue of whoever comes next
             waiting.sendall(b"GET / HTTP/1.1\r\n\r\n")
 

@@ -63,6 +63,16 @@ def test_nobody_there_is_not_healthy(tmp_path: Path) -> None:
     assert "refused" in line
 
 
+def trickle(client: socket.socket) -> bool:
+    """True when the other side has gone."""
+    try:
+        client.sendall(b"X")
+    except OSError:
+        return True
+    threading.Event().wait(0.2)
+    return False
+
+
 def test_somebody_else_is_not_healthy(tmp_path: Path) -> None:
     """A port that speaks no HTTP, or nothing at all."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -75,11 +85,22 @@ def test_somebody_else_is_not_healthy(tmp_path: Path) -> None:
             client, _ = server.accept()
             with client:
                 until(lambda: client.recv(1000) == b"")
+            client, _ = server.accept()
+            with client:
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n")
+            client, _ = server.accept()
+            with client:
+                client.sendall(b"HTTP/1.1 200 OK\r\n")
+                until(lambda: trickle(client))
 
         thread = threading.Thread(target=speak, daemon=True)
         thread.start()
         assert health(tmp_path, "--metrics-port", port)[0] == 1
         status, line = health(tmp_path, "--metrics-port", port)
+        assert (status, "timed out" in line) == (1, True)
+        status, line = health(tmp_path, "--metrics-port", port)
+        assert (status, "200 from something that is not echod" in line) == (1, True)
+        status, line = health(tmp_path, "--metrics-port", port)  # a byte now and then for ever
         assert (status, "timed out" in line) == (1, True)
         thread.join()
 

@@ -120,6 +120,23 @@ def test_a_client_that_does_not_take_its_replies_is_not_read_and_ends(start: Sta
     assert echod.metrics()("echod_buffered_bytes") == 0
 
 
+def test_a_reply_that_the_kernel_takes_at_first_is_waited_for_no_longer(start: Start) -> None:
+    """The write timeout begins with the first byte that is not taken, in whatever step."""
+    echod = start("--write-timeout", "0.5", prefix="x" * 1024)
+    with connect(echod.port, receive_buffer=4096) as stuck:
+        stuck.sendall(b"\n" * 60_000)
+        until(lambda: closed(echod, "write_timeout") == 1)
+    assert echod.metrics()("echod_buffered_bytes") == 0
+
+
+def test_a_client_that_takes_nothing_ends_though_its_age_comes_first(start: Start) -> None:
+    """An age that cannot be acted on leaves the other deadlines in force."""
+    echod = start("--write-timeout", "2.5", "--max-connection-age", "0.3", prefix="x" * 1024)
+    with connect(echod.port, receive_buffer=4096) as stuck:
+        stuck.sendall(b"\n" * 60_000)
+        until(lambda: closed(echod, "write_timeout") == 1)
+
+
 def test_a_client_that_reads_again_gets_everything(start: Start) -> None:
     """Backpressure loses nothing: what was not read is read later."""
     echod = start()
@@ -163,10 +180,9 @@ def test_the_connection_that_would_pass_the_buffer_budget_ends(start: Start) -> 
 def test_unsent_replies_count_for_the_budget_and_end_with_a_reset(start: Start) -> None:
     """The kernel's copy is freed as well, and the client learns that it missed something."""
     echod = start("--max-buffered-bytes", "10000")
-    with connect(echod.port, receive_buffer=4096) as stuck:
-        with pytest.raises(ConnectionError):
-            for _ in range(10_000):
-                stuck.sendall(b"x" * 1000 + b"\n")
+    with connect(echod.port, receive_buffer=4096) as stuck, pytest.raises(ConnectionError):
+        for _ in range(10_000):
+            stuck.sendall(b"x" * 1000 + b"\n")
     assert closed(echod, "buffer_limit") == 1
     assert echod.metrics()("echod_buffered_bytes") == 0
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 import pytest
-from echod.counters import ACCEPT_ERROR_REASONS, CLOSE_REASONS
-from echod.metrics import FAMILIES
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
@@ -24,6 +24,9 @@ from support import (
     reset,
     until,
 )
+
+from echod.counters import ACCEPT_ERROR_REASONS, CLOSE_REASONS
+from echod.metrics import FAMILIES
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -131,7 +134,7 @@ def test_at_every_scrape_active_is_not_negative_and_no_counter_falls(start: Star
     for thread in threads:
         thread.start()
     try:
-        last: dict[object, float] = {}
+        last: dict[Any, float] = {}
         for _ in range(60):
             metrics = echod.metrics()
             assert metrics("echod_connections_active") >= 0
@@ -141,7 +144,7 @@ def test_at_every_scrape_active_is_not_negative_and_no_counter_falls(start: Star
                 if key[0].startswith("echod_") and key[0].endswith(("_total", "_bucket", "_sum"))
             }
             assert all(value >= last.get(key, 0) for key, value in counters.items())
-            last = dict(counters)
+            last = {**counters}
     finally:
         done.set()
         for thread in threads:
@@ -219,7 +222,8 @@ def raw(port: int, request: bytes) -> bytes:
         (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 2000 + b"\r\n", b"HTTP/1.1 431 "),
         (b"GET /" + b"x" * 100_000, b"HTTP/1.1 431 "),
         (b"GET /readyz HTTP/1.0\n\n", b"HTTP/1.1 200 "),
-        (b"\r\n\r\n", b""),
+        (b"\r\n\r\nGET /readyz HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 "),
+        (b"GET http://x/readyz?a HTTP/1.1\n\r\n", b"HTTP/1.1 200 "),
     ],
 )
 def test_a_strange_request_costs_its_own_connection(
@@ -247,10 +251,8 @@ def test_silent_and_slow_clients_do_not_keep_a_scrape_waiting(start: Start) -> N
     metrics_port, threads, files = echod.metrics_port, echod.threads(), echod.open_files()
     with connections(metrics_port, 300) as silent, connections(metrics_port, 300) as slow:
         for client in slow:
-            try:
+            with suppress(OSError):  # gave way
                 client.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow")
-            except OSError:
-                pass  # gave way
         began = monotonic()
         assert echod.get("/metrics")[0] == 200
         assert monotonic() - began < 1.0

@@ -3,16 +3,18 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from time import monotonic
 
 import pytest
 from support import (
+    Metrics,
     Start,
     ask,
     connect,
     connections,
+    converse,
     expected,
+    get,
     read_exactly,
     read_to_end,
     until,
@@ -56,9 +58,12 @@ def test_a_half_closed_client_gets_every_reply_however_slowly_it_takes_them(star
     echod = start("--drain-timeout", "20")
     data = b"".join(b"%06d\n" % number for number in range(300_000))
     with connect(echod.port, receive_buffer=4096) as client:
-        sender = threading.Thread(
-            target=lambda: (client.sendall(data), client.shutdown(socket.SHUT_WR))
-        )
+
+        def send() -> None:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
         sender.start()
         until(lambda: echod.metrics()("echod_buffered_bytes") > 0)
         received = [client.recv(1 << 16)]
@@ -148,6 +153,67 @@ def test_a_drain_waits_for_clients_to_close_but_not_long(start: Start) -> None:
         assert monotonic() - began < 3
 
 
+@pytest.mark.parametrize("timeout", ["0", "0.05", "1.3"])
+def test_the_end_is_in_time_whatever_the_time(start: Start, timeout: str) -> None:
+    """With a client that takes nothing, and a scraper that has its answer and stays."""
+    echod = start("--drain-timeout", timeout, prefix="x" * 1024)
+    with connect(echod.port, receive_buffer=4096) as stuck, connect(echod.metrics_port) as scraper:
+        stuck.sendall(b"\n" * 60_000)
+        until(lambda: echod.metrics()("echod_buffered_bytes") > 0)
+        scraper.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert read_to_end(scraper).endswith(b"ok\n")
+        began = monotonic()
+        echod.terminate()
+        assert echod.wait() == 0
+        assert monotonic() - began < float(timeout) + 1.0
+
+
+def test_ends_that_come_together_with_the_signal_are_counted_once(start: Start) -> None:
+    """Half-closes and a drain in the same round, while other clients keep the thread busy."""
+    echod = start("--drain-timeout", "20")
+    stop = threading.Event()
+
+    def pipeline() -> None:
+        with connect(echod.port) as client:
+            try:
+                while not stop.is_set():
+                    client.sendall(b"x\n" * 5000)
+                    client.recv(1 << 20)
+            except ConnectionError:
+                pass
+
+    busy = [threading.Thread(target=pipeline) for _ in range(8)]
+    for thread in busy:
+        thread.start()
+    with connections(echod.port, 500) as clients:
+        for client in clients:
+            ask(client, b"x\n")
+        for number, client in enumerate(clients):
+            client.shutdown(socket.SHUT_WR)
+            if number == 250:
+                echod.terminate()
+        assert echod.wait() == 0
+    stop.set()
+    for thread in busy:
+        thread.join()
+    (total,) = echod.events()[-1]["totals"]
+    assert total["closed"] == total["opened"]
+    assert {event["level"] for event in echod.events()} == {"info"}
+
+
+def test_a_second_signal_leaves_no_end_out_of_the_log(start: Start) -> None:
+    """What was summed up so far is told before the last event."""
+    echod = start("--drain-delay", "60")
+    for _ in range(30):
+        converse(echod.port, b"x\n")
+    echod.terminate()
+    echod.event("draining")
+    echod.terminate()
+    assert echod.wait() == 128 + signal.SIGTERM
+    single, sums = echod.events("connection closed"), echod.events("more connections closed")
+    assert len(single) + sum(event["count"] for event in sums) == 30
+
+
 @pytest.mark.parametrize("when", ["delay", "drain"])
 def test_a_second_signal_ends_it_at_once(start: Start, when: str) -> None:
     """In the delay and in the drain; the last event says so, and the status too."""
@@ -230,12 +296,6 @@ def test_a_signal_during_the_start_stops_it_in_order(start: Start) -> None:
         assert echod.error_path.read_text() == ""
 
 
-def hold(look: Callable[[], object]) -> None:
-    deadline = monotonic() + 0.3
-    while monotonic() < deadline:
-        assert look()
-
-
 def test_a_reader_of_the_log_who_stalls_delays_neither_service_nor_stop(start: Start) -> None:
     """Echoing goes on, what is dropped is counted, and SIGTERM still ends it in time."""
     theirs, ours = socket.socketpair()
@@ -246,8 +306,6 @@ def test_a_reader_of_the_log_who_stalls_delays_neither_service_nor_stop(start: S
             log += theirs.recv(65536)
         port = int(log.partition(b"listening on [::]:")[2].partition(b",")[0])
         metrics_port = int(log.partition(b"metrics on [::]:")[2].partition(b'"')[0])
-        from support import Metrics, get
-
         with connect(port) as client:
             for _ in range(50):
                 client.sendall(b"line\n" * 100)

@@ -42,7 +42,7 @@ def test_an_end_that_comes_while_a_total_is_made_does_not_show_before_its_start(
         __slots__ = ("real",)
 
         @property
-        def closed(self) -> dict[str, int]:  # type: ignore[override]
+        def closed(self) -> dict[str, int]:
             before = dict(self.real)
             self.opened += 1
             self.real["eof"] += 1

@@ -4,21 +4,22 @@ import sys
 from typing import NoReturn
 
 import pytest
+
 from echod import cli
 
 
 def test_windows_is_told_about_wsl(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One line, before anything is imported that Windows has not got."""
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(sys, "argv", ["echod", "9000", "hello"])
     assert cli.main() == 1
-    assert "WSL" in capsys.readouterr().err
+    assert "WSL" in capfd.readouterr().err
 
 
 def test_an_interrupt_before_the_start_ends_without_a_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Ctrl-C is no error."""
 
@@ -27,4 +28,4 @@ def test_an_interrupt_before_the_start_ends_without_a_traceback(
 
     monkeypatch.setattr(cli, "run", interrupted)
     assert cli.main() == 130
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""

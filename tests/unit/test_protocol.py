@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
-from echod.protocol import STEP_BYTES, LineProtocol
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import expected
+
+from echod.protocol import STEP_BYTES, LineProtocol
 
 NO_LIMIT = 1 << 20
 
@@ -35,7 +38,7 @@ def run(protocol: LineProtocol, pieces: list[bytes]) -> tuple[bytes, int]:
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({place % (len(data) + 1) for place in cuts} | {0, len(data)})
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
 @given(lines_and_more, st.lists(st.integers(0, 2000)), st.binary(min_size=1, max_size=20))

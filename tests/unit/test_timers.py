@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from echod.timers import TICK_SECONDS, Timers
 from hypothesis import given
 from hypothesis import strategies as st
+
+from echod.timers import TICK_SECONDS, Timers
 
 
 class Entry:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from echod import limits
 from echod.limits import Admission, Budget, Latch
 
@@ -44,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_a_state_is_reported_once_going_in_and_once_coming_out(clock: Clock) -> None:
     """Overload must not flood the log that it is reported in."""
     seen: list[Any] = []
-    latch = Latch(lambda **facts: seen.append(facts), lambda times: seen.append(times))
+    latch = Latch(lambda **facts: seen.append(facts), seen.append)
     latch.settle()
     latch.hit(limit=1)
     clock.now = 0.9
@@ -64,7 +65,7 @@ def test_a_state_lasts_while_its_cause_does(clock: Clock) -> None:
     """A full server that nobody calls is still full."""
     seen: list[Any] = []
     full = [True]
-    latch = Latch(lambda **_: None, lambda times: seen.append(times), still=lambda: full[0])
+    latch = Latch(lambda **_: None, seen.append, still=lambda: full[0])
     latch.hit()
     clock.now = 60.0
     latch.settle()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -8,11 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from echod import logs
-from echod.logs import ClosingLog, LogWriter, make_logger, peer, printable
 from hypothesis import given
 from hypothesis import strategies as st
 from support import PATIENCE, until
+
+from echod import logs
+from echod.logs import ClosingLog, LogWriter, make_logger, peer, printable
 
 
 class Lines:
@@ -105,10 +107,8 @@ def pipe() -> Iterator[tuple[int, int]]:
     reader, writer = os.pipe()
     yield reader, writer
     for descriptor in (reader, writer):
-        try:
+        with contextlib.suppress(OSError):
             os.close(descriptor)
-        except OSError:
-            pass
 
 
 def test_a_reader_who_stalls_costs_events_and_never_the_caller(pipe: tuple[int, int]) -> None:
@@ -142,6 +142,33 @@ def test_a_pipe_made_non_blocking_loses_nothing(pipe: tuple[int, int]) -> None:
         assert [stream.readline() for _ in range(500)] == [line.encode() + b"\n"] * 500
     writer.close(PATIENCE)
     assert writer.dropped == 0
+
+
+def test_an_event_after_one_that_was_torn_begins_its_own_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk that was full for a moment damages one event, not two."""
+    written = b""
+    room = [30]
+
+    def write(_: int, data: bytes) -> int:
+        nonlocal written
+        if not room[0]:
+            room[0] = 1000
+            raise OSError(28, "No space left on device")
+        taken = data[: room[0]]
+        written += taken
+        room[0] -= len(taken)
+        return len(taken)
+
+    monkeypatch.setattr(os, "write", write)
+    writer = LogWriter(1)
+    writer.start()
+    for text in ("a" * 20, "b" * 20, "c" * 20, "d" * 20):
+        writer.msg(text)
+    writer.close(PATIENCE)
+    assert written.split(b"\n") == [b"a" * 20, b"b" * 9, b"c" * 20, b"d" * 20, b""]
+    assert writer.dropped == 1
 
 
 def test_a_reader_who_is_gone_is_counted_and_survived() -> None:

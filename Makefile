@@ -1,0 +1,61 @@
+# make run and make test set up what they need on a fresh machine: Python 3.11 or later is all.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PORTS ?= 9000,9001,9002
+PREFIX ?= hello
+
+.PHONY: run test test-real lint format lock clean
+
+run: $(VENV)/run.stamp
+	$(BIN)/echod $(PORTS) $(PREFIX)
+
+# Python alone, no root: unit, functional and fault tests, and the project's own promises.
+test: $(VENV)/test.stamp
+	$(BIN)/coverage erase
+	$(BIN)/coverage run $(BIN)/pytest tests/unit tests/functional tests/faults tests/qa
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+# The same against real clients and kernels: needs root, nc, bash, unshare and ip.
+test-real: $(VENV)/test.stamp
+	$(BIN)/pytest tests/host
+
+lint: $(VENV)/lint.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/lint.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Newer versions within the ranges of setup.cfg, with the hashes of their files.
+lock: $(VENV)/lint.stamp
+	for extra in test lint; do \
+	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-annotate --no-emit-index-url --extra $$extra -o requirements/$$extra.lock -U setup.cfg; \
+	done
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate --no-emit-index-url -o requirements/run.lock -U setup.cfg
+
+clean:
+	rm -rf .venv* build *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp says which sources are installed: tests and runs see the package as a user gets it.
+SOURCES = setup.cfg pyproject.toml README.md $(shell find echod -name '*.py')
+
+$(VENV)/%.stamp: requirements/%.lock $(SOURCES) | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --force-reinstall .
+	@rm -rf build *.egg-info
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is not Python 3.11 or later: make PYTHON=python3.13, for example"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "make: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)

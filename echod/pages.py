@@ -1,0 +1,130 @@
+"""The pages of the metrics port, and the answer to one request: bytes in, bytes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from io import BytesIO
+from typing import Any, cast
+
+from echod.metrics import Registry, render
+
+MAX_HEAD_BYTES = 16 * 1024
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+PLAIN = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Page:
+    """An answer to GET."""
+
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+
+
+Pages = Mapping[str, Callable[[str], Page]]
+"""Makes the page at a path; the argument is the request's Accept header."""
+
+
+def metrics_page(registry: Registry, accept: str) -> Page:
+    """The metrics in the format that ``accept`` prefers."""
+    openmetrics = prefers_openmetrics(accept)
+    body = render(registry, openmetrics=openmetrics)
+    return Page(HTTPStatus.OK, OPENMETRICS if openmetrics else TEXT, body)
+
+
+def health_page(problem: str) -> Page:
+    """200 and "ok", or 503 and what is wrong."""
+    status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
+    return Page(status, PLAIN, f"{problem or 'ok'}\n".encode())
+
+
+def prefers_openmetrics(accept: str) -> bool:
+    """Whether an Accept header asks for OpenMetrics 1.0.0 at least as much as for text.
+
+    Our own reading: client_python's raises on ``version=a`` and echoes versions it does not
+    speak. What is malformed counts as not said.
+    """
+    weights = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    spoken = {"application/openmetrics-text": "1.0.0", "text/plain": "0.0.4"}
+    for media_range in accept.lower().split(","):
+        kind, *pairs = (part.strip() for part in media_range.split(";"))
+        parameters = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        if kind in weights and parameters.get("version", spoken[kind]).strip('"') == spoken[kind]:
+            with suppress(ValueError):
+                weights[kind] = max(weights[kind], float(parameters.get("q", "1")))
+    return weights["application/openmetrics-text"] >= max(weights["text/plain"], 0.001)
+
+
+class _Answer(BaseHTTPRequestHandler):
+    """Answers one request whose head is here already, into memory."""
+
+    protocol_version = default_request_version = "HTTP/1.1"  # no heads of errors are left out
+
+    def __init__(self, head: bytes, pages: Pages) -> None:
+        self._head = head
+        self._pages = pages
+        # In the place of a socket and a server, for which nothing asks: see setup().
+        super().__init__(cast("Any", head), ("", 0), cast("Any", None))
+
+    def setup(self) -> None:
+        self.rfile = BytesIO(self._head)
+        self.wfile = self._written = BytesIO()
+
+    def handle(self) -> None:
+        if len(self._head) > MAX_HEAD_BYTES:
+            self.requestline = self.request_version = self.command = ""
+            self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        else:
+            self.handle_one_request()
+
+    def finish(self) -> None:
+        self.response = self._written.getvalue()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path.startswith("http://"):  # the absolute form, which proxies send
+            path = "/" + path.removeprefix("http://").partition("/")[2]
+        make = self._pages.get(path)
+        if make is None:
+            paths = ", ".join(self._pages)
+            self._send(Page(HTTPStatus.NOT_FOUND, PLAIN, f"here are: {paths}\n".encode()))
+        else:
+            accept = ",".join(self.headers.get_all("Accept") or [])
+            self._send(make(accept))
+
+    do_HEAD = do_GET  # noqa: N815  # the name that the base class looks for
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        status = HTTPStatus(code)
+        if status == HTTPStatus.NOT_IMPLEMENTED:  # the base class's word for another method
+            status, message = HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD"
+        self._send(Page(status, PLAIN, f"{message or status.phrase}\n".encode("ascii", "replace")))
+
+    def _send(self, page: Page) -> None:
+        self.send_response(page.status)
+        self.send_header("Content-Type", page.content_type)
+        self.send_header("Content-Length", str(len(page.body)))
+        self.send_header("Connection", "close")
+        if page.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET, HEAD")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(page.body)
+
+    def version_string(self) -> str:
+        return "echod"
+
+    def log_message(self, *args: Any) -> None:
+        """Probes and scrapes come all the time: not logged."""
+
+
+def answer(head: bytes, pages: Pages) -> bytes:
+    """The response, head and body, to a request's head."""
+    return _Answer(head, pages).response

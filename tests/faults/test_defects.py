@@ -1,0 +1,261 @@
+"""What must not happen, made to happen: each costs one connection, one event and one count."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from itertools import cycle
+from typing import Any, NoReturn
+
+import pytest
+from running import Running
+from support import ask, connect, converse, read_to_end, until
+
+from echod.counters import ACCEPT_ERROR_REASONS
+
+
+def broken(*_: object, **__: object) -> NoReturn:
+    raise RuntimeError("a defect\nof two lines")
+
+
+def only_event(running: Running, name: str) -> dict[str, Any]:
+    until(lambda: running.events(name))
+    (event,) = running.events(name)
+    return event
+
+
+def counted(running: Running, reason: str) -> float:
+    return running.metrics()("echod_connections_closed_total", reason=reason)
+
+
+def drop(client: socket.socket) -> bytes:
+    try:
+        return read_to_end(client)
+    except ConnectionResetError:
+        return b""
+
+
+def test_a_handler_that_raises_costs_its_connection(running: Running) -> None:
+    """In the constructor and later; the others are served on."""
+    server = running.service.servers[0]
+    real = server.new_protocol
+
+    def protocol(client_address: Any) -> Any:
+        made = real(client_address)
+        return BrokenAt(made, 2)
+
+    server.new_protocol = protocol  # type: ignore[method-assign]
+    with connect(running.port) as client:
+        ask(client, b"fine\n")
+        client.sendall(b"broken\n")
+        assert drop(client) == b""
+    event = only_event(running, "connection failed on a defect")
+    assert event["level"] == "error"
+    assert "RuntimeError" in event["error"]
+    assert "test_defects.py" in event["at"]
+    assert counted(running, "error") == 1
+    del server.new_protocol
+    assert converse(running.port, b"x\n") == b"one x\n"
+    assert running.metrics()("echod_connections_active") == 0
+
+
+class BrokenAt:
+    """A protocol whose n-th receive raises."""
+
+    def __init__(self, real: Any, number: int) -> None:
+        self.real, self.left = real, number
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def receive(self, data: bytes) -> Any:
+        self.left -= 1
+        return self.real.receive(data) if self.left else broken()
+
+
+def test_a_handler_that_cannot_be_made_costs_its_connection(running: Running) -> None:
+    """It is counted, and its place is free again."""
+    server = running.service.servers[0]
+    server.new_protocol = broken  # type: ignore[method-assign]
+    with connect(running.port) as client:
+        assert drop(client) == b""
+    assert counted(running, "error") == 1
+    only_event(running, "connection failed on a defect")
+    del server.new_protocol
+    assert running.service.admission._taken == 0
+    assert converse(running.port, b"x\n") == b"one x\n"
+
+
+def test_a_first_read_that_raises_is_a_defect_like_any_other(running: Running) -> None:
+    """handle() is called by the constructor first, as the standard has it."""
+    server = running.service.servers[0]
+    real = server.new_protocol
+    server.new_protocol = lambda address: BrokenAt(real(address), 1)  # type: ignore[method-assign,return-value,assignment]
+    with connect(running.port) as client:
+        client.sendall(b"x\n")
+        assert drop(client) == b""
+    until(lambda: counted(running, "error") == 1)
+    assert running.metrics()("echod_connections_opened_total") == 1
+
+
+def test_a_hand_over_that_raises_costs_its_connection(running: Running) -> None:
+    """The accept thread goes on."""
+    server = running.service.servers[0]
+    server._threads_in_turn = iter([])  # type: ignore[assignment]
+    with connect(running.port) as client:
+        assert drop(client) == b""
+    only_event(running, "connection failed on a defect")
+    assert counted(running, "error") == 1
+    server._threads_in_turn = cycle(running.service.handlers)
+    assert converse(running.port, b"x\n") == b"one x\n"
+    assert running.get("/livez")[0] == 200
+
+
+def test_a_report_that_raises_costs_no_thread(running: Running) -> None:
+    """Even the end of a connection may have a defect."""
+    server = running.service.servers[0]
+    server.connection_ended = broken  # type: ignore[method-assign]
+    server.handle_error = broken  # type: ignore[method-assign]
+    assert converse(running.port, b"x\n") == b"one x\n"
+    until(lambda: running.events("defect"))
+    del server.connection_ended, server.handle_error
+    assert converse(running.port, b"x\n") == b"one x\n"
+    assert counted(running, "eof") == 2
+
+
+def test_a_defect_in_a_timer_costs_its_connection(running: Running) -> None:
+    """Deadlines are looked at under the same guard."""
+    handler = running.service.handlers[0]
+    with connect(running.port) as client:
+        ask(client, b"x\n")
+        (driven,) = handler._connections
+        driven.expire = broken  # type: ignore[method-assign]
+        handler.post(lambda: handler.timers.schedule(driven, 0.0))
+        assert drop(client) == b""
+    assert counted(running, "error") == 1
+
+
+def test_a_call_that_raises_costs_no_driver(running: Running) -> None:
+    """Whatever another thread wants done."""
+    running.service.handlers[0].post(broken)
+    assert only_event(running, "defect")["thread"] == "handler-0"
+    assert converse(running.port, b"x\n") == b"one x\n"
+
+
+class Failing(socket.socket):
+    """A socket on which something goes wrong."""
+
+    accepts: list[int]
+    recv_error = send_error = 0
+
+    def accept(self) -> Any:
+        if self.accepts:
+            raise OSError(self.accepts.pop(), "failed on purpose")
+        return super().accept()
+
+    def recv(self, *arguments: Any) -> bytes:
+        if self.recv_error:
+            raise OSError(self.recv_error, "failed on purpose")
+        return super().recv(*arguments)
+
+    def send(self, *arguments: Any) -> int:
+        if self.send_error:
+            raise OSError(self.send_error, "failed on purpose")
+        return super().send(*arguments)
+
+
+def replace(sock: socket.socket) -> Failing:
+    failing = Failing(fileno=sock.detach())
+    failing.setblocking(False)
+    failing.accepts = []
+    return failing
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.EMFILE, "EMFILE"),
+        (errno.ENFILE, "ENFILE"),
+        (errno.ENOBUFS, "ENOBUFS"),
+        (errno.ENOMEM, "ENOMEM"),
+        (errno.ECONNABORTED, "ECONNABORTED"),
+        (errno.EPROTO, "other"),
+    ],
+)
+def test_a_failed_accept_is_counted_and_the_next_one_works(
+    running: Running, number: int, reason: str
+) -> None:
+    """Each error under its name; what the client caused is not logged."""
+    assert reason in ACCEPT_ERROR_REASONS
+    server = running.service.servers[0]
+    running.service.handlers[0].post(lambda: None)
+    with connect(running.other_port):  # a server that is not touched
+        server.socket.setblocking(False)
+        failing = Failing(fileno=server.socket.fileno())
+        failing.setblocking(False)
+        failing.accepts = [number]
+        original, server.socket = server.socket, failing
+        try:
+            assert converse(running.port, b"x\n") == b"one x\n"
+        finally:
+            server.socket = original
+            failing.detach()
+    assert running.metrics()("echod_accept_errors_total", reason=reason) == 1
+    assert len(running.events("cannot accept")) == (0 if reason == "ECONNABORTED" else 1)
+
+
+@pytest.mark.parametrize(
+    ("where", "number", "reason"),
+    [
+        ("recv", errno.ECONNRESET, "reset"),
+        ("recv", errno.ETIMEDOUT, "timeout"),
+        ("recv", errno.EHOSTUNREACH, "timeout"),
+        ("recv", errno.EIO, "error"),
+        ("send", errno.EPIPE, "reset"),
+        ("send", errno.ENOBUFS, "error"),
+    ],
+)
+def test_what_the_network_reports_becomes_a_reason(
+    running: Running, where: str, number: int, reason: str
+) -> None:
+    """Outcomes with a counter, not errors with a traceback."""
+    server = running.service.servers[0]
+    accept = server.get_request
+
+    def get_request() -> tuple[Any, Any]:
+        request, address = accept()
+        failing = replace(request)
+        setattr(failing, f"{where}_error", number)
+        return failing, address
+
+    server.get_request = get_request  # type: ignore[method-assign]
+    with connect(running.port) as client:
+        client.sendall(b"x\n")
+        assert drop(client) == b""
+    until(lambda: counted(running, reason) == 1)
+    assert running.events("connection failed") == []
+    del server.get_request
+
+
+def test_a_socket_that_is_full_at_once_is_written_to_later(running: Running) -> None:
+    """EAGAIN on the first send loses nothing."""
+    server = running.service.servers[0]
+    accept = server.get_request
+
+    class FullOnce(Failing):
+        def send(self, *arguments: Any) -> int:
+            if not self.accepts:
+                self.accepts = [1]
+                raise BlockingIOError
+            return super().send(*arguments)
+
+    def get_request() -> tuple[Any, Any]:
+        request, address = accept()
+        full = FullOnce(fileno=request.detach())
+        full.setblocking(False)
+        full.accepts = []
+        return full, address
+
+    server.get_request = get_request  # type: ignore[method-assign]
+    assert converse(running.port, b"x\ny\n") == b"one x\none y\n"
+    del server.get_request

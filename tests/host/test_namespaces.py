@@ -1,0 +1,93 @@
+"""What takes a kernel of one's own: PID 1, a host without IPv6, an unprivileged user."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import Start, command, converse, until
+
+
+@pytest.fixture(scope="module", autouse=True)
+def root() -> None:
+    assert os.geteuid() == 0, "these tests need root: namespaces of their own"
+
+
+def child_of(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return int(until(lambda: children.read_text().split())[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_as_pid_1_it_drains_and_exits_with_0(start: Start, number: int) -> None:
+    """The kernel ignores signals for PID 1 that it has no handler for."""
+    namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    echod = start(command=lambda *more: [*namespace, *command(*more)])
+    assert echod.event("starting")["pid"] == 1
+    assert converse(echod.port, b"x\n") == b"one x\n"
+    with socket.create_connection(("127.0.0.1", echod.port)):
+        os.kill(child_of(echod.process.pid), number)
+        assert echod.wait() == 0
+    last = echod.events()[-1]
+    assert (last["event"], last["totals"][0]["requests"]) == ("stopped", 1)
+
+
+def test_as_pid_1_a_second_signal_ends_it_at_once(start: Start) -> None:
+    """As anywhere else."""
+    namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    echod = start("--drain-delay", "60", command=lambda *more: [*namespace, *command(*more)])
+    echod.event("ready")
+    pid = child_of(echod.process.pid)
+    os.kill(pid, signal.SIGTERM)
+    echod.event("draining")
+    os.kill(pid, signal.SIGTERM)
+    assert echod.wait() == 128 + signal.SIGTERM
+
+
+def test_on_a_host_without_ipv6_it_serves_ipv4(tmp_path: Path) -> None:
+    """:: is the default, and no reason not to start. (No AF_INET6 here: a seccomp-like stand-in
+    is a kernel whose IPv6 is disabled for every interface, loopback included.)"""
+    script = f"""
+        ip link set lo up
+        sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1
+        {sys.executable} -m echod 9000 one > log & pid=$!
+        for _ in $(seq 200); do grep -q '"ready"' log && break; sleep 0.05; done
+        echo hello | nc -q1 127.0.0.1 9000
+        {sys.executable} -m echod health
+        kill $pid; wait $pid; echo "status $?"
+    """
+    result = subprocess.run(
+        ["unshare", "--net", "bash", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=30,
+        check=False,
+    )
+    assert result.stdout.splitlines() == ["one hello", "ready", "status 0"], result.stderr
+
+
+def test_without_the_privilege_a_low_port_is_refused_by_name() -> None:
+    """One line, exit status 1."""
+    script = f"""
+        ip link set lo up
+        sysctl -qw net.ipv4.ip_unprivileged_port_start=1024
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all \\
+          --bounding-set=-all {sys.executable} -m echod 7 one
+    """
+    result = subprocess.run(
+        ["unshare", "--net", "bash", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "PORTS 7: cannot listen on it at address ::: Permission denied" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from time import monotonic
+from typing import NoReturn
+
+import pytest
+from support import until
+
+from echod.driver import Driver
+
+
+class Broken:
+    """Something driven in which everything raises."""
+
+    def __init__(self, request: socket.socket) -> None:
+        self.request = request
+        self.tick = 0
+
+    def fail(self, *_: object) -> NoReturn:
+        raise RuntimeError
+
+    handle = flush = drain = cut = expire = crash = fail
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    defects: list[str] = []
+    driver = Driver("under test", lambda: defects.append("defect"))
+    driver.defects = defects  # type: ignore[attr-defined]
+    driver.start()
+    yield driver
+    driver.drain(monotonic())
+    driver.join()
+
+
+def test_what_cannot_even_crash_is_thrown_out_and_the_driver_goes_on(driver: Driver) -> None:
+    """Nothing that a driver drives can end it or keep it busy for ever."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        broken = Broken(theirs)
+        driver.post(lambda: driver.watch(broken))
+        ours.sendall(b"x")
+        until(lambda: driver.defects)  # type: ignore[attr-defined]
+        until(lambda: theirs.fileno() == -1)
+    done: list[int] = []
+    driver.post(lambda: done.append(1))
+    until(lambda: done)
+
+
+def test_a_defect_of_a_thing_that_is_out_already_is_reported_only(driver: Driver) -> None:
+    """It may have taken itself out before it raised."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        broken = Broken(theirs)
+        driver.post(lambda: driver.timers.schedule(broken, monotonic()))
+        until(lambda: driver.defects)  # type: ignore[attr-defined]
+
+
+def test_more_calls_than_the_waking_pipe_holds_are_all_made(driver: Driver) -> None:
+    """A full pipe has wake-ups enough."""
+    made: list[int] = []
+    for number in range(20_000):
+        driver.post(lambda number=number: made.append(number))  # type: ignore[misc]
+    until(lambda: len(made) == 20_000)
+    assert made == list(range(20_000))
