@@ -146,22 +146,20 @@ def _drain(
         timeout=config.drain_timeout,
         connections=service.open_connections(),
     )
-    if second := signals.wait(config.drain_delay):
-        return second
-    service.stop_accepting()
-    if second := _wait_for(service.accepting, monotonic() + STOP_SECONDS, signals):
-        return second
-    deadline = monotonic() + config.drain_timeout
-    service.drain(deadline)
-    if second := _wait_for(service.handlers, deadline + STOP_SECONDS, signals):
-        return second
-    return _wait_for(service.stop_exporter(), monotonic() + STOP_SECONDS, signals)
+    timeout = config.drain_timeout
+    return (
+        signals.wait(config.drain_delay)
+        or _wait_for(service.stop_accepting(), STOP_SECONDS, signals)
+        or _wait_for(service.drain(timeout), timeout + STOP_SECONDS, signals)
+        or _wait_for(service.stop_exporter(), STOP_SECONDS, signals)
+    )
 
 
 def _wait_for(
-    threads: Sequence[threading.Thread], deadline: float, signals: StopSignals
+    threads: Sequence[threading.Thread], longest: float, signals: StopSignals
 ) -> Signals | None:
     """Waits until the threads have ended, or a signal comes, which it gives."""
+    deadline = monotonic() + longest
     while any(thread.is_alive() for thread in threads) and monotonic() < deadline:
         if second := signals.wait(LOOK_SECONDS):
             return second

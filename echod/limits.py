@@ -40,14 +40,12 @@ class Latch:
 
     def settle(self) -> None:
         """Ends the state if it has been quiet. To be called about every second."""
-        if not self._times:
-            return
         with self._lock:
-            if monotonic() - self._last < QUIET_SECONDS or self._still():
+            quiet = monotonic() - self._last >= QUIET_SECONDS
+            if not self._times or not quiet or self._still():
                 return
             times, self._times = self._times, 0
-        if times:
-            self._coming_out(times)
+        self._coming_out(times)
 
 
 class Admission:

@@ -104,18 +104,23 @@ class Service:
         accepting = [server.heartbeat for server in self.servers]
         return accepting + [handler.heartbeat for handler in self.handlers]
 
-    def stop_accepting(self) -> None:
+    # The three steps of a stop. Each gives the threads that end with it.
+
+    def stop_accepting(self) -> list[Thread]:
         """Has every accept thread empty its queue, close its port and end."""
         for server in self.servers:
             server.stop()
+        return self.accepting
 
-    def drain(self, deadline: float) -> None:
-        """Has every connection answer what has arrived and end, at ``deadline`` at the latest."""
+    def drain(self, timeout: float) -> list[HandlerThread]:
+        """Has every connection answer what has arrived and end, in ``timeout`` seconds."""
+        deadline = monotonic() + timeout
         for handler in self.handlers:
             handler.drain(deadline)
+        return self.handlers
 
     def stop_exporter(self) -> list[Thread]:
-        """The last step; gives the thread to wait for, if there is one."""
+        """Has the metrics port close, and what is left of its responses sent."""
         if not self.exporter:
             return []
         self.exporter.driver.drain(monotonic() + EXPORTER_STOP_SECONDS)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from time import monotonic
 from typing import Any
 
 from support import Metrics, get
 
 from echod.config import load
-from echod.listeners import bind
+from echod.listeners import Listener, bind
 from echod.logs import LogWriter, make_logger
 from echod.service import Service
 
@@ -18,14 +17,15 @@ from echod.service import Service
 class Running:
     """Two echo ports and a metrics port, with the log in a pipe's place: a list of events."""
 
-    def __init__(self, **flags: str) -> None:
+    def __init__(self, *, inherited: bool = False, **flags: str) -> None:
         self.lines: list[str] = []
         config = load({"ports": "0,0", "prefix": "one", "metrics_port": "0"} | flags, {})
         self.writer = LogWriter(os.open(os.devnull, os.O_WRONLY))
         for level in ("msg", "debug", "info", "warning", "error"):
             setattr(self.writer, level, self.lines.append)
         logger = make_logger(self.writer, config.log_level, console=False, colors=False)
-        listeners = [bind("PORTS", "127.0.0.1", 0) for _ in config.ports]
+        bound = [bind("PORTS", "127.0.0.1", 0) for _ in config.ports]
+        listeners = [Listener(one.socket, inherited=inherited) for one in bound]
         metrics = bind("--metrics-port", "127.0.0.1", 0)
         self.service = Service(
             config, listeners, metrics, config.max_connections, self.writer, logger
@@ -47,12 +47,11 @@ class Running:
 
     def close(self) -> None:
         self.service.state = "draining"
-        self.service.stop_accepting()
-        for thread in self.service.accepting:
-            thread.join()
-        self.service.drain(monotonic() + 2)
-        for handler in self.service.handlers:
-            handler.join()
-        for thread in self.service.stop_exporter():
-            thread.join()
+        for threads in (
+            self.service.stop_accepting,
+            lambda: self.service.drain(2),
+            self.service.stop_exporter,
+        ):
+            for thread in threads():
+                thread.join()
         os.close(self.writer._descriptor)

@@ -89,13 +89,22 @@ def test_a_handler_that_cannot_be_made_costs_its_connection(running: Running) ->
 def test_a_first_read_that_raises_is_a_defect_like_any_other(running: Running) -> None:
     """handle() is called by the constructor first, as the standard has it."""
     server = running.service.servers[0]
-    real = server.new_protocol
-    server.new_protocol = lambda address: BrokenAt(real(address), 1)  # type: ignore[method-assign,return-value,assignment]
+    accept = server.get_request
+
+    class Broken(Failing):
+        def recv(self, *_: Any) -> bytes:
+            return broken()
+
+    def get_request() -> tuple[Any, Any]:
+        request, address = accept()
+        return Broken(fileno=request.detach()), address
+
+    server.get_request = get_request  # type: ignore[method-assign]
     with connect(running.port) as client:
-        client.sendall(b"x\n")
         assert drop(client) == b""
-    until(lambda: counted(running, "error") == 1)
+    assert counted(running, "error") == 1
     assert running.metrics()("echod_connections_opened_total") == 1
+    del server.get_request
 
 
 def test_a_hand_over_that_raises_costs_its_connection(running: Running) -> None:
@@ -121,6 +130,45 @@ def test_a_report_that_raises_costs_no_thread(running: Running) -> None:
     del server.connection_ended, server.handle_error
     assert converse(running.port, b"x\n") == b"one x\n"
     assert counted(running, "eof") == 2
+
+
+def test_a_report_of_an_end_that_raises_is_a_defect_of_an_ended_connection(
+    running: Running,
+) -> None:
+    """It is reported, and the end is not counted twice."""
+    server = running.service.servers[0]
+    server.connection_ended = broken  # type: ignore[method-assign]
+    assert converse(running.port, b"x\n") == b"one x\n"
+    only_event(running, "connection failed on a defect")
+    del server.connection_ended
+    assert counted(running, "eof") == 1
+    assert counted(running, "error") == 0
+
+
+def test_a_reset_between_two_steps_of_a_long_reply_is_an_outcome(running: Running) -> None:
+    """The second step finds the pipe broken."""
+    server = running.service.servers[0]
+    accept = server.get_request
+
+    class BrokenLater(Failing):
+        def send(self, *arguments: Any) -> int:
+            sent = super().send(*arguments)
+            self.send_error = errno.EPIPE
+            return sent
+
+    def get_request() -> tuple[Any, Any]:
+        request, address = accept()
+        later = BrokenLater(fileno=request.detach())
+        later.setblocking(False)
+        return later, address
+
+    server.get_request = get_request  # type: ignore[method-assign]
+    with connect(running.port) as client:
+        client.sendall(b"\n" * 65_000)  # more replies than one step has
+        drop(client)
+    until(lambda: counted(running, "reset") == 1)
+    assert running.metrics()("echod_buffered_bytes") == 0
+    del server.get_request
 
 
 def test_a_defect_in_a_timer_costs_its_connection(running: Running) -> None:

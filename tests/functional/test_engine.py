@@ -4,11 +4,13 @@ import socketserver
 import threading
 from pathlib import Path
 from socketserver import ThreadingTCPServer
+from typing import NoReturn
 
 import pytest
 from running import Running
-from support import Start, ask, connect, connections, until
+from support import Start, ask, connect, connections, read_to_end, until
 
+from echod.config import SystemRefused
 from echod.handler import LineHandler
 from echod.server import EchoServer
 
@@ -88,6 +90,36 @@ def test_a_frozen_thread_turns_livez_to_503_and_a_thawed_one_back(
             del server.service_actions
         thaw.set()
     until(lambda: running.get("/livez")[0] == 200)
+
+
+def test_inherited_listeners_stay_open_and_keep_their_queue() -> None:
+    """A restart behind them refuses nobody: what waits is the next process's to serve."""
+    first = Running(inherited=True)
+    sockets = [server.socket for server in first.service.servers]
+    with sockets[0], sockets[1], connect(first.port) as served:
+        ask(served, b"x\n")
+        first.close()
+        assert read_to_end(served) == b""
+        with connect(first.port) as waiting:
+            waiting.sendall(b"y\n")
+            sockets[0].setblocking(True)
+            accepted, _ = sockets[0].accept()
+            with accepted:
+                assert accepted.recv(10) == b"y\n"
+
+
+def test_threads_that_cannot_be_started_are_a_refusal_of_the_system(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line and exit status 1, not a traceback."""
+
+    def refused(_: threading.Thread) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(SystemRefused, match="not all threads can be started: can't start"):
+        running.service.start()
+    monkeypatch.undo()
 
 
 def wait(event: threading.Event) -> None:

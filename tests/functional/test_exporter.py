@@ -3,8 +3,9 @@ from __future__ import annotations
 import errno
 import http
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -138,6 +139,36 @@ def test_what_a_client_sends_after_its_request_is_dropped(started: Started) -> N
         until(lambda: not started.exporter._door.clients)
 
 
+def test_a_client_that_is_gone_already_is_left_alone(started: Started) -> None:
+    """An event of the round in which it gave way, or a second end, finds it closed."""
+    driver, done = started.exporter.driver, threading.Event()
+    with connect(started.port):
+        until(lambda: started.exporter._door.clients)
+        (client,) = started.exporter._door.clients
+        for call in (client.close, client.handle, client.flush, client.close, done.set):
+            driver.post(call)
+        assert done.wait(20)
+    assert started.defects == []
+    assert get(started.port, "/ok")[0] == 200
+
+
+def test_a_response_on_its_way_has_until_the_end_of_the_stop(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow reader is cut then, however much is left."""
+    monkeypatch.setattr(exporter, "DEADLINE_SECONDS", 20)
+    driver, done = started.exporter.driver, threading.Event()
+    with big_request(started.port) as client:
+        until(lambda: started.exporter._door.clients)
+        (served,) = started.exporter._door.clients
+        driver.post(served.flush)  # though there is no room
+        driver.post(done.set)
+        assert done.wait(20)
+        stop(started.exporter)
+        with suppress(ConnectionResetError):
+            assert len(read_to_end(client)) < len(BIG)
+
+
 class Refusing(socket.socket):
     """A listener whose next accepts fail."""
 
@@ -145,7 +176,9 @@ class Refusing(socket.socket):
 
     def accept(self) -> Any:
         if self.failures:
-            raise OSError(self.failures.pop(), "refused")
+            if not (number := self.failures.pop()):
+                raise RuntimeError("a defect")
+            raise OSError(number, "refused")
         return super().accept()
 
 
@@ -154,13 +187,16 @@ def test_a_refused_accept_is_tried_again_after_a_pause() -> None:
     bound = bind("--metrics-port", "127.0.0.1", 0)
     listener = Refusing(fileno=bound.socket.detach())
     listener.setblocking(False)
-    listener.failures = [errno.EMFILE, errno.EAGAIN]
+    listener.failures = [errno.EMFILE, errno.EAGAIN, 0]
     listen(Listener(listener))
-    exporter = Exporter(Listener(listener), {"/ok": lambda _: health_page("")}, lambda: None)
+    defects: list[str] = []
+    exporter = Exporter(
+        Listener(listener), {"/ok": lambda _: health_page("")}, lambda: defects.append("one")
+    )
     exporter.start()
     try:
         assert get(Listener(listener).port, "/ok")[0] == 200
-        assert listener.failures == []
+        assert (listener.failures, defects) == ([], ["one"])
     finally:
         stop(exporter)
 

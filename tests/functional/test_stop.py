@@ -219,7 +219,7 @@ def test_a_second_signal_ends_it_at_once(start: Start, when: str) -> None:
     """In the delay and in the drain; the last event says so, and the status too."""
     options = {"delay": ["--drain-delay", "60"], "drain": ["--drain-timeout", "60"]}[when]
     echod = start("--write-timeout", "none", *options)
-    with connect(echod.port, receive_buffer=4096) as stuck:
+    with connect(echod.port, receive_buffer=4096) as stuck, connect(echod.port) as idle:
         stuck.settimeout(0.3)
         with pytest.raises(TimeoutError):
             while True:
@@ -227,11 +227,13 @@ def test_a_second_signal_ends_it_at_once(start: Start, when: str) -> None:
         echod.terminate()
         echod.event("draining")
         if when == "drain":
-            until(lambda: not can_connect(echod.port))
+            assert read_to_end(idle) == b""
+            assert not can_connect(echod.port)
         echod.process.send_signal(signal.SIGINT)
         assert echod.wait() == 128 + signal.SIGINT
     last = echod.events()[-1]
-    assert (last["event"], last["forced_by"], last["cut"]) == ("stopped", "SIGINT", 1)
+    cut = {"delay": 2, "drain": 1}[when]
+    assert (last["event"], last["forced_by"], last["cut"]) == ("stopped", "SIGINT", cut)
 
 
 def can_connect(port: int) -> bool:

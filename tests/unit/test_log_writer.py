@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -129,15 +130,26 @@ def test_a_reader_who_stalls_costs_events_and_never_the_caller(pipe: tuple[int, 
     drain.join(PATIENCE)
 
 
-def test_a_pipe_made_non_blocking_loses_nothing(pipe: tuple[int, int]) -> None:
+def test_a_pipe_made_non_blocking_loses_nothing(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever shares the pipe may have changed its mode."""
     reader, descriptor = pipe
     os.set_blocking(descriptor, False)
+    waits: list[float] = []
+    real = select.select
+
+    def counting(*arguments: Any) -> Any:
+        waits.append(0)
+        return real(*arguments)
+
+    monkeypatch.setattr(select, "select", counting)
     writer = LogWriter(descriptor)
     writer.start()
     line = "y" * 999
     for _ in range(500):  # far over a pipe's 64 KiB
         writer.msg(line)
+    until(lambda: waits)
     with os.fdopen(reader, "rb", closefd=False) as stream:
         assert [stream.readline() for _ in range(500)] == [line.encode() + b"\n"] * 500
     writer.close(PATIENCE)

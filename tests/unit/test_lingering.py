@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import pytest
+from support import until
+
+from echod.counters import Counters
+from echod.driver import Driver
+from echod.lingering import Lingering
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    driver = Driver("under test", lambda: None)
+    driver.start()
+    yield driver
+    driver.drain(monotonic())
+    driver.join()
+
+
+class Sockets:
+    """Both ends; ours is of a kind whose calls can be made to fail."""
+
+    def __init__(self) -> None:
+        ours, self.theirs = socket.socketpair()
+        self.ours = Failing(fileno=ours.detach())
+        self.ours.setblocking(False)
+        self.counters = Counters()
+
+    def linger(self, driver: Driver) -> None:
+        made: list[Lingering] = []
+        driver.post(
+            lambda: made.append(Lingering(self.ours, driver, self.counters, socket.socket.close))
+        )
+
+    def wait_until_closed(self) -> None:
+        until(lambda: self.ours.fileno() == -1)
+        self.theirs.close()
+
+
+class Failing(socket.socket):
+    failing = ""
+
+    def shutdown(self, how: int) -> None:
+        if self.failing == "shutdown":
+            raise OSError(errno.ENOTCONN, "reset meanwhile")
+        super().shutdown(how)
+
+    def recv(self, *arguments: Any) -> bytes:
+        if self.failing == "recv":
+            raise ConnectionResetError
+        if self.failing == "defect":
+            raise RuntimeError
+        return super().recv(*arguments)
+
+
+@pytest.mark.parametrize("failing", ["shutdown", "recv", "defect"])
+def test_whatever_happens_after_the_end_the_socket_goes(driver: Driver, failing: str) -> None:
+    """Its connection is counted already: nothing is left to report."""
+    sockets = Sockets()
+    sockets.ours.failing = failing
+    sockets.linger(driver)
+    with suppress(BrokenPipeError):  # gone already
+        sockets.theirs.sendall(b"x")
+    sockets.wait_until_closed()
+
+
+def test_what_still_arrives_is_counted_until_the_peer_closes(driver: Driver) -> None:
+    """Every byte read counts, an unanswered one too."""
+    sockets = Sockets()
+    sockets.linger(driver)
+    assert sockets.theirs.recv(1) == b""
+    sockets.theirs.sendall(b"late")
+    until(lambda: sockets.counters.received == 4)
+    sockets.theirs.shutdown(socket.SHUT_WR)
+    sockets.wait_until_closed()
+
+
+def test_a_peer_that_does_not_close_has_a_second(driver: Driver) -> None:
+    """Then its place is free again."""
+    sockets = Sockets()
+    sockets.linger(driver)
+    sockets.wait_until_closed()
