@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PORTS ?= 9000,9001,9002
 PREFIX ?= hello
 
-.PHONY: run test test-plain test-real lint format lock clean
+.PHONY: run test test-plain test-real lint format tables lock clean
 
 run: $(VENV)/run.stamp
 	$(BIN)/echod $(PORTS) $(PREFIX)
@@ -34,6 +34,10 @@ lint: $(VENV)/lint.stamp
 format: $(VENV)/lint.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The tables of options and metrics in the README, from the code.
+tables: $(VENV)/test.stamp
+	$(BIN)/python tests/tables.py README.md
 
 # Newer versions within the ranges of setup.cfg, with the hashes of their files.
 lock: $(VENV)/lint.stamp

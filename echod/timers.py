@@ -60,5 +60,5 @@ class Timers(Generic[Entry]):
         """Seconds until the next entry is due, ``most`` at the most."""
         for tick in range(self._tick + 1, int((now + most) / TICK_SECONDS) + 1):
             if tick in self._buckets:
-                return max(tick * TICK_SECONDS - now, 0.0)
+                return min(max(tick * TICK_SECONDS - now, 0.0), most)
         return most

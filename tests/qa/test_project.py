@@ -1,0 +1,96 @@
+"""What the project promises about itself."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.metadata
+import re
+import subprocess
+
+import echod
+import pytest
+from support import ROOT
+from tables import filled
+
+README = (ROOT / "README.md").read_text()
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def names(requirements: str) -> set[str]:
+    found = re.findall(r"^\s*([A-Za-z][\w-]*)(?:\[\w+\])?\s*(?:[<>=].*)?$", requirements, re.MULTILINE)
+    return {name.lower() for name in found} - {"tcp-echod"}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    """In the package, its metadata and the changelog's first entry."""
+    assert importlib.metadata.version("tcp-echod") == echod.__version__
+    first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first
+    assert first[1] == echod.__version__
+
+
+def test_the_tables_of_the_readme_are_those_of_the_code() -> None:
+    """An option or a metric cannot be added without being documented."""
+    assert filled(README) == README, "run: make tables"
+
+
+def test_the_readme_has_its_two_commands() -> None:
+    """One runs it, one tests it, and both are targets."""
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("run", "test"):
+        assert re.search(rf"^make {target}$", README, re.MULTILINE)
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_daemon_needs_two_packages_and_each_is_explained() -> None:
+    """Dependencies are few, and named with their reason."""
+    runtime = names(setup_cfg()["options"]["install_requires"])
+    assert runtime == {"prometheus-client", "structlog"}
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    extras = setup_cfg()["options.extras_require"]
+    for name in runtime.union(*(names(extras[extra]) for extra in extras)):
+        assert f"| {name} |" in contributing, f"{name} has no reason in CONTRIBUTING.md"
+
+
+@pytest.mark.parametrize("lock", ["run", "test", "lint"])
+def test_the_locks_hold_every_requirement_with_hashes(lock: str) -> None:
+    """And no address of the place they were made at."""
+    text = (ROOT / "requirements" / f"{lock}.lock").read_text()
+    locked = set(re.findall(r"^([a-z][\w-]*)==", text, re.MULTILINE))
+    wanted = names(setup_cfg()["options"]["install_requires"])
+    if lock != "run":
+        wanted |= names(setup_cfg()["options.extras_require"][lock])
+    assert wanted <= locked
+    assert text.count("==") == len(re.findall(r"^[a-z].*\\$", text, re.MULTILINE))
+    assert "://" not in text
+
+
+def test_no_document_installs_somebody_elses_program() -> None:
+    """echod on the package index is not this one."""
+    for path in tracked("*.md"):
+        assert not re.search(r"pip install (-\S+ )*echod\b", (ROOT / path).read_text()), path
+
+
+def test_build_metadata_stays_three_lines() -> None:
+    """Everything else is in setup.cfg."""
+    assert len((ROOT / "pyproject.toml").read_text().splitlines()) == 3
+
+
+def tracked(pattern: str) -> list[str]:
+    result = subprocess.run(
+        ["git", "ls-files", pattern], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return result.stdout.split() or [str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)]
+
+
+def test_every_test_says_in_a_sentence_what_must_hold() -> None:
+    """A failure is read by somebody who did not write the test."""
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = path.read_text()
+        for name, following in re.findall(r"def (test_\w+)\([^:]*?\) -> None:\n\s+(\S+)", text, re.S):
+            assert following.startswith('"""'), f"{path.name}: {name}"
