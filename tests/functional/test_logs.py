@@ -22,6 +22,7 @@ def test_the_life_of_a_daemon_is_told_in_order(start: Start) -> None:
     """Each event once, in words that can be searched for."""
     echod = start("--service-version", "v1", ports="0,0")
     assert converse(echod.port, b"a\nb\n") == b"one a\none b\n"
+    echod.event("connection closed")
     echod.stop()
     names = [event["event"].split(" on ")[0] for event in echod.events()]
     assert names == [
