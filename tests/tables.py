@@ -21,7 +21,7 @@ def options() -> str:
 def metrics() -> str:
     rows = ["| family | type | labels | meaning |", "| --- | --- | --- | --- |"]
     for family in FAMILIES:
-        labels = ", ".join(family.labels) or "–"
+        labels = ", ".join(family.labels) or "none"
         rows.append(f"| `{family.name}` | {family.kind} | {labels} | {family.help} |")
     return "\n".join(rows)
 

@@ -31,10 +31,11 @@ def test_the_engine_is_a_threading_tcp_server_per_port_with_the_line_handler(
         for client in clients:
             ask(client, b"hello\n")
         names = sorted(thread.name for thread in threading.enumerate())
-        assert len([name for name in names if name.startswith("handler-")]) == 1
+        handlers = service.handlers
+        assert [name for name in names if name.startswith("handler-")] == [h.name for h in handlers]
         assert len([name for name in names if name.startswith("accept-")]) == 2
-        (handler,) = service.handlers
-        driven = [item for item in handler._connections if isinstance(item, LineHandler)]
+        driven = [item for handler in handlers for item in handler._connections]
+        assert all(isinstance(item, LineHandler) for item in driven)
         assert len(driven) == 20
 
 
