@@ -42,6 +42,24 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "echod", *arguments]
 
 
+def with_open_files(limit: int, *arguments: str) -> list[str]:
+    """The command under an open-file limit of its own."""
+    return ["/bin/sh", "-c", f'ulimit -n {limit}; exec "$0" "$@"', *command(*arguments)]
+
+
+def call(directory: Path, words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end, outside the checkout."""
+    return subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        env=clean_environment(**variables),
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
 class Echod:
     """An echod process whose log and error output go to files."""
 

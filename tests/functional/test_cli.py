@@ -10,24 +10,22 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support import Metrics, Start, clean_environment, command, converse, get, until
-
-
-def call(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments),
-        capture_output=True,
-        text=True,
-        cwd=directory,
-        env=clean_environment(**variables),
-        timeout=20,
-        check=False,
-    )
+from support import (
+    Metrics,
+    Start,
+    call,
+    clean_environment,
+    command,
+    converse,
+    get,
+    until,
+    with_open_files,
+)
 
 
 def test_without_arguments_it_prints_its_usage_and_ends_with_2(tmp_path: Path) -> None:
     """As the contract has it for a wrong call."""
-    result = call(tmp_path)
+    result = call(tmp_path, command())
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.startswith("usage: echod PORTS PREFIX [options]")
@@ -72,11 +70,11 @@ def test_the_log_names_each_port_in_the_words_of_the_reference(start: Start) -> 
 def test_version_and_help_are_answered_at_once(tmp_path: Path) -> None:
     """Nothing that the daemon alone needs is imported for them."""
     version = importlib.metadata.version("tcp-echod")
-    assert call(tmp_path, "--version").stdout == f"echod {version}\n"
-    text = call(tmp_path, "--help").stdout
+    assert call(tmp_path, command("--version")).stdout == f"echod {version}\n"
+    text = call(tmp_path, command("--help")).stdout
     for word in ("PORTS", "PREFIX", "--max-line-bytes", "ECHOD_MAX_LINE_BYTES", "67108864"):
         assert word in text
-    assert "--metrics-port" in call(tmp_path, "health", "--help").stdout
+    assert "--metrics-port" in call(tmp_path, command("health", "--help")).stdout
     code = "import sys; sys.argv[1:] = ['--help']\ntry:\n import echod.__main__\nfinally:\n"
     code += " print(sorted({'structlog', 'prometheus_client'} & set(sys.modules)))"
     result = subprocess.run(
@@ -113,7 +111,7 @@ def test_a_wrong_call_gives_one_line_and_2(
     tmp_path: Path, arguments: list[str], words: str
 ) -> None:
     """The line names the option, the value and what is allowed."""
-    result = call(tmp_path, *arguments)
+    result = call(tmp_path, command(*arguments))
     assert result.returncode == 2
     assert words in result.stderr
     assert result.stderr.startswith("echod: error: ")
@@ -188,7 +186,7 @@ def test_a_signal_that_the_parent_blocks_still_stops_it(start: Start) -> None:
 
 def test_a_service_link_of_kubernetes_is_recognised(tmp_path: Path) -> None:
     """The cause and the cure are named."""
-    result = call(tmp_path, "0", "x", ECHOD_METRICS_PORT="tcp://10.96.0.7:9464")
+    result = call(tmp_path, command("0", "x"), ECHOD_METRICS_PORT="tcp://10.96.0.7:9464")
     assert result.returncode == 2
     assert "ECHOD_METRICS_PORT 'tcp://10.96.0.7:9464'" in result.stderr
     assert "echod-metrics" in result.stderr
@@ -206,7 +204,7 @@ def test_a_port_in_use_is_named_with_the_reason_and_1(tmp_path: Path, option: st
             "ports": [f"0,{taken}", "x", "--metrics-port", "0"],
             "--metrics-port": ["0", "x", "--metrics-port", taken],
         }[option]
-        result = call(tmp_path, *arguments)
+        result = call(tmp_path, command(*arguments))
     name = "PORTS" if option == "ports" else option
     assert result.returncode == 1
     assert (
@@ -241,23 +239,15 @@ def test_two_starts_at_once_on_one_port_leave_one_with_a_clear_line(tmp_path: Pa
 
 def test_an_address_that_is_not_here_is_named(tmp_path: Path) -> None:
     """192.0.2.0/24 is nobody's."""
-    result = call(tmp_path, "0", "x", "--metrics-port", "0", "--address", "192.0.2.1")
+    result = call(tmp_path, command("0", "x", "--metrics-port", "0", "--address", "192.0.2.1"))
     assert result.returncode == 1
     assert "address 192.0.2.1: Cannot assign requested address" in result.stderr
 
 
 def test_a_connection_limit_that_the_open_files_cannot_hold_is_refused(tmp_path: Path) -> None:
     """An explicit wish is not silently changed; a default is lowered with a warning."""
-    script = 'ulimit -n 300; exec "$0" -m echod 0 x --metrics-port 0 "$@"'
-    result = subprocess.run(
-        ["/bin/sh", "-c", script, sys.executable, "--max-connections", "300"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=clean_environment(),
-        timeout=20,
-        check=False,
-    )
+    arguments = ["0", "x", "--metrics-port", "0", "--max-connections", "300"]
+    result = call(tmp_path, with_open_files(300, *arguments))
     assert result.returncode == 1
     assert "--max-connections 300: the open-file limit of 300 holds" in result.stderr
     assert result.stderr.count("\n") == 1
@@ -265,8 +255,7 @@ def test_a_connection_limit_that_the_open_files_cannot_hold_is_refused(tmp_path:
 
 def test_a_default_limit_that_does_not_fit_is_lowered_with_a_warning(start: Start) -> None:
     """The metrics show what holds."""
-    script = 'ulimit -n 300; exec "$0" -m echod "$@"'
-    echod = start(command=lambda *more: ["/bin/sh", "-c", script, sys.executable, *more])
+    echod = start(command=lambda *more: with_open_files(300, *more))
     event = echod.event("connection limit lowered")
     assert event["level"] == "warning"
     assert event["wanted"] == 10_000
@@ -277,16 +266,7 @@ def test_a_default_limit_that_does_not_fit_is_lowered_with_a_warning(start: Star
 
 def test_no_room_for_a_single_connection_is_refused(tmp_path: Path) -> None:
     """There is nothing to lower to."""
-    script = 'ulimit -n 60; exec "$0" -m echod 0 x --metrics-port 0'
-    result = subprocess.run(
-        ["/bin/sh", "-c", script, sys.executable],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=clean_environment(),
-        timeout=20,
-        check=False,
-    )
+    result = call(tmp_path, with_open_files(60, "0", "x", "--metrics-port", "0"))
     assert result.returncode == 1
     assert "the open-file limit of 60 holds no connection" in result.stderr
 

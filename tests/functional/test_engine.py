@@ -93,6 +93,26 @@ def test_a_frozen_thread_turns_livez_to_503_and_a_thawed_one_back(
     until(lambda: running.get("/livez")[0] == 200)
 
 
+def test_a_burst_is_accepted_in_batches(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other duties of an accept thread have their turn in between; nobody waits for it."""
+    monkeypatch.setattr("echod.server.BATCH", 2)
+    server, thaw = running.service.servers[0], threading.Event()
+    rounds: list[int] = []
+
+    def frozen() -> None:
+        thaw.wait()
+        EchoServer.service_actions(server)
+        rounds.append(1)
+
+    server.service_actions = frozen  # type: ignore[method-assign]
+    with connections(running.port, 9) as clients:
+        thaw.set()
+        for client in clients:
+            ask(client, b"x\n")
+    del server.service_actions
+    assert len(rounds) >= 3
+
+
 def test_inherited_listeners_stay_open_and_keep_their_queue() -> None:
     """A restart behind them refuses nobody: what waits is the next process's to serve."""
     first = Running(inherited=True)

@@ -2,24 +2,15 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import threading
 from pathlib import Path
 
 import pytest
-from support import Start, clean_environment, command, connect, until
+from support import Start, call, command, connect, until
 
 
 def health(directory: Path, *options: str, **variables: str) -> tuple[int, str]:
-    result = subprocess.run(
-        command("health", *options),
-        capture_output=True,
-        text=True,
-        cwd=directory,
-        env=clean_environment(**variables),
-        timeout=20,
-        check=False,
-    )
+    result = call(directory, command("health", *options), **variables)
     assert result.stderr == ""
     assert result.stdout.count("\n") == 1
     return result.returncode, result.stdout.strip()
