@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import socketserver
 import threading
 from pathlib import Path
@@ -91,6 +92,18 @@ def test_a_frozen_thread_turns_livez_to_503_and_a_thawed_one_back(
             del server.service_actions
         thaw.set()
     until(lambda: running.get("/livez")[0] == 200)
+
+
+def test_accepted_sockets_inherit_what_the_listener_was_given(running: Running) -> None:
+    """Nagle is off, and a dead peer is found after 60 s and six probes 10 s apart."""
+    with connect(running.port) as client:
+        ask(client, b"x\n")
+        (driven,) = [item for handler in running.service.handlers for item in handler._connections]
+        for option, value in (("NODELAY", 1), ("KEEPIDLE", 60), ("KEEPINTVL", 10), ("KEEPCNT", 6)):
+            number = getattr(socket, f"TCP_{option}")
+            assert driven.request.getsockopt(socket.IPPROTO_TCP, number) == value
+        assert driven.request.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert not driven.request.getblocking()
 
 
 def test_a_burst_is_accepted_in_batches(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
