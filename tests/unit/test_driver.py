@@ -65,3 +65,36 @@ def test_more_calls_than_the_waking_pipe_holds_are_all_made(driver: Driver) -> N
         driver.post(lambda number=number: made.append(number))  # type: ignore[misc]
     until(lambda: len(made) == 20_000)
     assert made == list(range(20_000))
+
+
+class Recording(Broken):
+    """Something driven that notes its events."""
+
+    def __init__(self, request: socket.socket, seen: list[str]) -> None:
+        super().__init__(request)
+        self.seen = seen
+
+    def handle(self, *_: object) -> None:  # type: ignore[override]  # it does return
+        self.request.recv(1)
+        self.seen.append("event")
+
+
+def test_calls_are_made_when_the_events_of_the_round_are_dealt_with() -> None:
+    """A call may end a connection; an event of the same round must not find it ended."""
+    driver = Driver("under test", lambda: None)
+    ours, theirs = socket.socketpair()
+    seen: list[str] = []
+    with ours, theirs:
+        driven = Recording(theirs, seen)
+        driver.watch(driven)
+
+        def end() -> None:
+            seen.append("call")
+            driver.forget(driven)
+
+        driver.post(end)  # ready first, and dealt with last
+        ours.sendall(b"x")
+        driver.drain(monotonic() + 20)
+        driver.start()
+        driver.join()
+    assert seen == ["event", "call"]
