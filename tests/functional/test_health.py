@@ -50,7 +50,7 @@ def test_nobody_there_is_not_healthy(tmp_path: Path) -> None:
         port = str(free.getsockname()[1])
         status, line = health(tmp_path, "--metrics-port", port)
     assert status == 1
-    assert f"http://localhost:{port}/readyz" in line
+    assert f"http://127.0.0.1:{port}/readyz" in line
     assert "refused" in line
 
 
