@@ -26,7 +26,7 @@ def child_of(pid: int) -> int:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_as_pid_1_it_drains_and_exits_with_0(start: Start, number: int) -> None:
     """The kernel ignores signals for PID 1 that it has no handler for."""
-    namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    namespace = ["unshare", "--pid", "--fork", "--kill-child"]
     echod = start(command=lambda *more: [*namespace, *command(*more)])
     assert echod.event("starting")["pid"] == 1
     assert converse(echod.port, b"x\n") == b"one x\n"
@@ -39,7 +39,7 @@ def test_as_pid_1_it_drains_and_exits_with_0(start: Start, number: int) -> None:
 
 def test_as_pid_1_a_second_signal_ends_it_at_once(start: Start) -> None:
     """As anywhere else."""
-    namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    namespace = ["unshare", "--pid", "--fork", "--kill-child"]
     echod = start("--drain-delay", "60", command=lambda *more: [*namespace, *command(*more)])
     echod.event("ready")
     pid = child_of(echod.process.pid)
@@ -77,7 +77,7 @@ def test_without_the_privilege_a_low_port_is_refused_by_name() -> None:
     script = f"""
         ip link set lo up
         sysctl -qw net.ipv4.ip_unprivileged_port_start=1024
-        exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all \\
+        exec setpriv --inh-caps=-all \\
           --bounding-set=-all {sys.executable} -m echod 7 one
     """
     result = subprocess.run(
