@@ -126,6 +126,25 @@ def test_a_burst_is_accepted_in_batches(running: Running, monkeypatch: pytest.Mo
     until(lambda: len(rounds) >= 3)
 
 
+def test_what_waits_to_be_accepted_at_the_stop_is_served(running: Running) -> None:
+    """The queue is emptied before the port closes."""
+    server, frozen, thaw = running.service.servers[0], threading.Event(), threading.Event()
+
+    def freeze() -> None:
+        frozen.set()
+        thaw.wait()
+        EchoServer.service_actions(server)
+
+    server.service_actions = freeze  # type: ignore[method-assign]
+    assert frozen.wait(20)
+    with connections(running.port, 3) as waiting:
+        server.stop()
+        thaw.set()
+        for client in waiting:
+            ask(client, b"x\n")
+    until(lambda: server.socket.fileno() == -1)
+
+
 def test_inherited_listeners_stay_open_and_keep_their_queue() -> None:
     """A restart behind them refuses nobody: what waits is the next process's to serve."""
     first = Running(inherited=True)
