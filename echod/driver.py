@@ -51,7 +51,7 @@ class Driver(Thread):
     def __init__(self, name: str, report_defect: Callable[[], None]) -> None:
         """``report_defect`` is called in the handling of an exception that nobody expected."""
         super().__init__(name=name, daemon=True)
-        self._report_defect = report_defect
+        self.report_defect = report_defect
         self.heartbeat = Heartbeat(self.name)
         self.now = monotonic()  # when the current round began
         self.drain_deadline: float | None = None
@@ -140,7 +140,7 @@ class Driver(Thread):
         try:
             connection.crash(error)
         except Exception:  # noqa: BLE001  # not even that: without it, for ever the same event
-            self._report_defect()
+            self.report_defect()
             if connection in self._connections:
                 self.forget(connection)
                 connection.request.close()

@@ -35,7 +35,7 @@ class Exporter:
         """``report_defect`` is called in the handling of an exception that a page raised."""
         self.listener = listener
         self.driver = Driver("exporter", report_defect)  # to stop it: drain and join
-        self._door = _Door(listener, pages, self.driver, report_defect)
+        self._door = _Door(listener, pages, self.driver)
 
     @property
     def heartbeat(self) -> Heartbeat:
@@ -51,14 +51,11 @@ class Exporter:
 class _Door:
     """The listening socket: accepts whatever the clients before are doing."""
 
-    def __init__(
-        self, listener: Listener, pages: Pages, driver: Driver, report_defect: Callable[[], None]
-    ) -> None:
+    def __init__(self, listener: Listener, pages: Pages, driver: Driver) -> None:
         self.request = listener.socket
         self.tick = 0
         self.pages = pages
         self.driver = driver
-        self.report_defect = report_defect
         self.clients: dict[_Client, None] = {}  # in the order of their arrival
         self._inherited = listener.inherited
 
@@ -88,7 +85,7 @@ class _Door:
 
     def crash(self, error: Exception) -> None:
         """Costs the client that was being accepted, not the port."""
-        self.report_defect()
+        self.driver.report_defect()
 
     def flush(self) -> None:
         """Never called: a listener is not written to."""
@@ -168,7 +165,7 @@ class _Client:
 
     def crash(self, error: Exception) -> None:
         """A page that cannot be made costs the client its answer."""
-        self._door.report_defect()
+        self._door.driver.report_defect()
         self.close()
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ class Admission:
     def take(self) -> bool:
         """Takes a place if one is free."""
         with self._lock:
-            if self._taken >= self.limit:
+            if self.full():
                 return False
             self._taken += 1
             return True

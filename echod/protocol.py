@@ -1,7 +1,15 @@
 """The wire format without sockets: bytes in, reply bytes and a count of lines out."""
 
+from functools import lru_cache
+
 STEP_BYTES = 256 * 1024
 """One step answers lines until its reply has this many bytes; the other lines wait."""
+
+
+@lru_cache
+def _joint(head: bytes) -> bytes:
+    """What ends a line inside a reply and begins the next: one object for all connections."""
+    return b"\n" + head
 
 
 class LineProtocol:
@@ -18,7 +26,7 @@ class LineProtocol:
     def __init__(self, head: bytes, max_line_bytes: int) -> None:
         r"""``head`` is the prefix and its space; ``max_line_bytes`` excludes the ``\n``."""
         self._head = head
-        self._joint = b"\n" + head
+        self._joint = _joint(head)
         self._max_line_bytes = max_line_bytes
         self._tail: bytes | bytearray = b""
         self.waiting = b""

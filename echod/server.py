@@ -59,7 +59,7 @@ class EchoServer(ThreadingTCPServer):
     request_queue_size = BACKLOG
 
     def __init__(self, listener: Listener, engine: Engine) -> None:
-        """Takes a bound listener, which listens after ``server_activate``."""
+        """Takes a bound listener; ``listen`` has it listen with the same backlog."""
         super().__init__(("", 0), LineHandler, bind_and_activate=False)
         self.socket.close()  # the constructor's own: the bound one takes its place
         self.socket = listener.socket
