@@ -112,6 +112,8 @@ def test_clients_that_never_stop_sending_do_not_hold_the_drain_up(start: Start) 
     threads = [threading.Thread(target=talk) for _ in range(4)]
     for thread in threads:
         thread.start()
+    # All of them: one that connects too late would be refused.
+    until(lambda: echod.metrics()("echod_connections_opened_total") == len(threads))
     until(lambda: echod.metrics()("echod_requests_total") > 1000)
     began = monotonic()
     echod.terminate()
