@@ -6,7 +6,8 @@ BIN = $(VENV)/bin
 PORTS ?= 9000,9001,9002
 PREFIX ?= hello
 
-.PHONY: run test test-plain test-real lint format tables lock clean
+.PHONY: run test test-plain test-real lint format tables lock clean \
+  install uninstall
 
 run: $(VENV)/run.stamp
 	$(BIN)/echod $(PORTS) $(PREFIX)
@@ -22,7 +23,8 @@ test: $(VENV)/test.stamp
 test-plain: $(VENV)/test.stamp
 	$(BIN)/pytest -q tests/unit tests/functional tests/faults tests/qa
 
-# Against real clients and kernels: needs root, nc, busybox, bash, unshare and ip.
+# Against real clients and kernels: needs root, nc, busybox, bash, unshare, ip, curl and
+# systemd-nspawn, in which a systemd is booted.
 test-real: $(VENV)/test.stamp
 	$(BIN)/pytest tests/host
 
@@ -47,6 +49,10 @@ lock: $(VENV)/lint.stamp
 	done
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --no-emit-index-url -o requirements/run.lock -U setup.cfg
+
+# A service of this host, in /opt/echod; PYTHON is the one that it will run with.
+install uninstall:
+	@PYTHON="$(PYTHON)" sh systemd/install.sh $@
 
 clean:
 	rm -rf .venv* build *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -76,13 +76,18 @@ def serve(arguments: Sequence[str], environ: Environment) -> int:
         return 2
     if len(arguments) == 2 and re.fullmatch("-([^-h].*|h.+)", arguments[1], re.DOTALL):
         arguments = ["--", *arguments]  # PORTS and PREFIX, as every deployment passes them
-    config = load(vars(parser.parse_args(arguments)), environ)
+    flags = parser.parse_args(arguments)
     from echod.signals import StopSignals
+    from echod.systemd import ServiceManager, inherited_sockets
 
+    inherited = inherited_sockets(environ)
+    config = load(vars(flags), inherited.complete(environ))
+    inherited.check(config)
+    manager = ServiceManager(environ)
     signals = StopSignals()
     from echod import daemon  # only now: it takes time, and signals must not be lost meanwhile
 
-    return daemon.serve(config, signals)
+    return daemon.serve(config, signals, inherited, manager)
 
 
 def health(arguments: Sequence[str], environ: Environment) -> int:

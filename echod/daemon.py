@@ -19,6 +19,8 @@ from echod.reports import Logger, described
 from echod.runtime import gil_enabled, open_files, raise_open_file_limit
 from echod.service import Service, thread_count
 from echod.signals import StopSignals
+from echod.supervision import Supervisor
+from echod.systemd import InheritedSockets, ServiceManager
 
 SPARE_OPEN_FILES = 64
 """Descriptors beside those of connections: log, listeners, selectors, /proc, a margin."""
@@ -33,7 +35,9 @@ LOOK_SECONDS = 0.02
 STDOUT = 1
 
 
-def serve(config: Config, signals: StopSignals) -> int:
+def serve(
+    config: Config, signals: StopSignals, inherited: InheritedSockets, manager: ServiceManager
+) -> int:
     """Serves until a signal, then drains; gives the exit status.
 
     Raises SystemRefused, before anything listens, if the system does not allow it.
@@ -41,19 +45,25 @@ def serve(config: Config, signals: StopSignals) -> int:
     began = monotonic()
     with ExitStack() as sockets:
         max_connections = _places(config)
-        ports = [_bound(sockets, "PORTS", config.address, port) for port in config.ports]
-        metrics = None
-        if config.metrics_port is not None:
+        ports = list(inherited.echo) or [
+            _bound(sockets, "PORTS", config.address, port) for port in config.ports
+        ]
+        metrics = inherited.metrics[0] if inherited.metrics else None
+        if metrics is None and config.metrics_port is not None:
             option = "--metrics-port"
             metrics = _bound(sockets, option, config.metrics_address, config.metrics_port)
         writer = LogWriter(STDOUT)
         logger = _logger(config, writer)
         service = Service(config, ports, metrics, max_connections, writer, logger)
+        service.listen()
+        _report_start(config, service, logger)
         service.start()
         writer.start()
-        _report_start(config, service, logger, began)
-        first = signals.wait()
-        second = _drain(config, service, signals, logger, first)
+        logger.info("ready", seconds=round(monotonic() - began, 3))
+        supervisor = Supervisor(service, signals, manager, logger)
+        supervisor.ready()
+        first = supervisor.wait()
+        second = _drain(config, service, supervisor, logger, first)
         _report_stop(service, logger, began, second)
         writer.close(FORCED_LOG_SECONDS if second else LOG_SECONDS)
         return 128 + second if second else 0
@@ -102,7 +112,7 @@ def _logger(config: Config, writer: LogWriter) -> Logger:
     return logger
 
 
-def _report_start(config: Config, service: Service, logger: Logger, began: float) -> None:
+def _report_start(config: Config, service: Service, logger: Logger) -> None:
     limit = service.admission.limit
     logger.info(
         "starting",
@@ -127,13 +137,12 @@ def _report_start(config: Config, service: Service, logger: Logger, began: float
     if service.exporter:
         listener = service.exporter.listener
         logger.info(f"metrics on {listener.address}", port=listener.port)
-    logger.info("ready", seconds=round(monotonic() - began, 3))
 
 
 def _drain(
     config: Config,
     service: Service,
-    signals: StopSignals,
+    supervisor: Supervisor,
     logger: Logger,
     first: Signals | None,
 ) -> Signals | None:
@@ -147,21 +156,22 @@ def _drain(
         connections=service.open_connections(),
     )
     timeout = config.drain_timeout
+    supervisor.stopping(config.drain_delay + timeout)
     return (
-        signals.wait(config.drain_delay)
-        or _wait_for(service.stop_accepting(), STOP_SECONDS, signals)
-        or _wait_for(service.drain(timeout), timeout + STOP_SECONDS, signals)
-        or _wait_for(service.stop_exporter(), STOP_SECONDS, signals)
+        supervisor.wait(config.drain_delay)
+        or _wait_for(service.stop_accepting(), STOP_SECONDS, supervisor)
+        or _wait_for(service.drain(timeout), timeout + STOP_SECONDS, supervisor)
+        or _wait_for(service.stop_exporter(), STOP_SECONDS, supervisor)
     )
 
 
 def _wait_for(
-    threads: Sequence[threading.Thread], longest: float, signals: StopSignals
+    threads: Sequence[threading.Thread], longest: float, supervisor: Supervisor
 ) -> Signals | None:
     """Waits until the threads have ended, or a signal comes, which it gives."""
     deadline = monotonic() + longest
     while any(thread.is_alive() for thread in threads) and monotonic() < deadline:
-        if second := signals.wait(LOOK_SECONDS):
+        if second := supervisor.wait(LOOK_SECONDS):
             return second
     return None
 

@@ -21,6 +21,7 @@ from echod.lingering import RECV_BYTES, Lingering
 from echod.protocol import LineProtocol
 
 AGE_GRACE_SECONDS = 1.0
+FRESH_SECONDS = 1.0
 """How long a connection past its age waits for the next line, to end right after a reply."""
 AGE_JITTER = 0.1
 """Ages are spread by this share, so that connections made together do not return together."""
@@ -134,9 +135,19 @@ class LineHandler(BaseRequestHandler):
         self._settle()
 
     def drain(self) -> None:
-        """Ends the connection once all that has arrived by now is answered."""
-        self.expires_at = None
-        self._leave("drain", _readable_bytes(self.request))
+        """Ends the connection once all that has arrived by now is answered.
+
+        The first line of a client that has only just connected is probably on its way.
+        """
+        arrived = _readable_bytes(self.request)
+        fresh_until = self.opened_at + FRESH_SECONDS
+        deadline = self.thread.drain_deadline or 0
+        if not self.received + arrived and self.thread.now < fresh_until < deadline:
+            self.expires_at = fresh_until
+            self._leave("drain", 1)
+        else:
+            self.expires_at = None
+            self._leave("drain", arrived)
 
     def cut(self) -> None:
         """Ends the connection as it is, because the time to drain is over."""

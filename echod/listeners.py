@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 
-from echod.config import SystemRefused
+from echod.config import SystemRefused, UsageError
 
 BACKLOG = 65535
 """More than any system's maximum (net.core.somaxconn, for example), which then applies."""
@@ -21,15 +21,16 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 class Listener:
     """A bound socket. An ``inherited`` one is somebody else's to close: it stays open.
 
-    ``port`` is the real one where the system was asked for any; ``address`` is written
-    ``[::]:9000`` or ``0.0.0.0:9000``.
+    ``port`` is the real one where the system was asked for any, ``host`` its address alone;
+    ``address`` is written ``[::]:9000`` or ``0.0.0.0:9000``.
     """
 
     def __init__(self, bound: socket.socket, *, inherited: bool = False) -> None:
         self.socket = bound
         self.inherited = inherited
-        host, self.port = bound.getsockname()[:2]
-        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self.host, self.port = bound.getsockname()[:2]
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        self.address = f"{host}:{self.port}"
 
 
 def bind(option: str, address: str, port: int) -> Listener:
@@ -48,6 +49,21 @@ def bind(option: str, address: str, port: int) -> Listener:
     except OSError as error:
         message = f"{option} {port}: cannot listen on it at address {address}: {_why(error)}"
         raise SystemRefused(message) from error
+
+
+def inherit(descriptor: int) -> Listener:
+    """The listening TCP socket that the process was started with. Raises UsageError."""
+    try:
+        inherited = socket.socket(fileno=descriptor)
+        if inherited.family not in (socket.AF_INET, socket.AF_INET6):
+            raise OSError(errno.EAFNOSUPPORT, "")
+        if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError(errno.EINVAL, "")
+        prepare(inherited)
+    except OSError as error:
+        message = f"inherited descriptor {descriptor}: must be a listening TCP socket"
+        raise UsageError(f"{message} ({_why(error)})") from error
+    return Listener(inherited, inherited=True)
 
 
 def listen(listener: Listener) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
-from socketserver import ThreadingTCPServer
+from socketserver import BaseServer, ThreadingTCPServer
 from threading import current_thread
 from time import monotonic, sleep
 from typing import Any, cast
@@ -60,10 +60,10 @@ class EchoServer(ThreadingTCPServer):
 
     def __init__(self, listener: Listener, engine: Engine) -> None:
         """Takes a bound listener; ``listen`` has it listen with the same backlog."""
-        super().__init__(("", 0), LineHandler, bind_and_activate=False)
-        self.socket.close()  # the constructor's own: the bound one takes its place
+        # Not TCPServer's constructor: it makes a socket of its own, which a unit whose sockets
+        # are all inherited is not allowed to.
+        BaseServer.__init__(self, listener.socket.getsockname(), LineHandler)
         self.socket = listener.socket
-        self.server_address = listener.socket.getsockname()
         self.listener = listener
         self.config = engine.config
         self.admission = engine.admission

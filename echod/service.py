@@ -64,17 +64,20 @@ class Service:
             registry = make_registry(sources, config.service_version)
             pages: Pages = {
                 "/metrics": partial(metrics_page, registry),
-                "/livez": lambda _accept: health_page(self.liveness_problem()),
+                "/livez": lambda _accept: health_page(self.liveness_problem(self._answering())),
                 "/readyz": lambda _accept: health_page(self.readiness_problem()),
             }
             self.exporter = Exporter(metrics, pages, self.reports.thread_defect)
 
-    def start(self) -> None:
-        """Listens on every port, then serves. Raises SystemRefused where the system does not."""
+    def listen(self) -> None:
+        """Listens on every port: clients may come. Raises SystemRefused."""
         for server in self.servers:
             listen(server.listener)
         if self.exporter:
             listen(self.exporter.listener)
+
+    def start(self) -> None:
+        """Serves those who have come and those who come. Raises SystemRefused."""
         for heartbeat in self._heartbeats():
             heartbeat.beat(monotonic())  # a thread that never gets going has stalled, too
         try:
@@ -94,11 +97,17 @@ class Service:
         """Why not, in a word; empty if they are."""
         return "" if self.is_ready() else self.state
 
-    def liveness_problem(self) -> str:
-        """Which accept and handler threads no longer go round; empty if all do."""
-        now = self.exporter.heartbeat.at if self.exporter else None
-        names = stalled(self._heartbeats(), now or monotonic())
+    def liveness_problem(self, now: float) -> str:
+        """Which accept and handler threads no longer go round; empty if all do.
+
+        ``now`` is best the stamp of the asker's own last round: see ``stalled``.
+        """
+        names = stalled(self._heartbeats(), now)
         return "stalled: " + ", ".join(names) if names else ""
+
+    def _answering(self) -> float:
+        """When the exporter's round began in which it answers."""
+        return (self.exporter and self.exporter.heartbeat.at) or monotonic()
 
     def _heartbeats(self) -> list[Heartbeat]:
         accepting = [server.heartbeat for server in self.servers]

@@ -33,6 +33,7 @@ class Running:
         self.port = listeners[0].port
         self.other_port = listeners[1].port
         self.metrics_port = metrics.port
+        self.service.listen()
         self.service.start()
 
     def events(self, name: str = "") -> list[dict[str, Any]]:

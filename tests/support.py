@@ -47,7 +47,9 @@ def with_open_files(limit: int, *arguments: str) -> list[str]:
     return ["/bin/sh", "-c", f'ulimit -n {limit}; exec "$0" "$@"', *command(*arguments)]
 
 
-def call(directory: Path, words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+def call(
+    directory: Path, words: list[str], pass_fds: Sequence[int] = (), /, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end, outside the checkout."""
     return subprocess.run(
         words,
@@ -56,6 +58,7 @@ def call(directory: Path, words: list[str], **variables: str) -> subprocess.Comp
         cwd=directory,
         env=clean_environment(**variables),
         timeout=PATIENCE,
+        pass_fds=pass_fds,
         check=False,
     )
 

@@ -145,6 +145,31 @@ def test_what_waits_to_be_accepted_at_the_stop_is_served(running: Running) -> No
     until(lambda: server.socket.fileno() == -1)
 
 
+def test_a_drain_waits_a_moment_for_the_first_line_of_a_client_just_come(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had connected before the signal: a restart refuses nobody. Later ones end at once."""
+    monkeypatch.setattr("echod.handler.FRESH_SECONDS", 20.0)
+    opened = "echod_connections_opened_total"
+    with connect(running.port) as before, connect(running.port) as client:
+        ask(before, b"x\n")
+        until(lambda: running.metrics()(opened) == 2)
+        running.service.drain(60)
+        assert read_to_end(before) == b""  # the drain has begun
+        client.sendall(b"on its ")
+        client.sendall(b"way\n")
+        assert read_to_end(client) == b"one on its way\n"
+    until(lambda: running.metrics()("echod_connections_closed_total", reason="drain") == 2)
+
+
+def test_a_silent_client_just_come_holds_a_drain_up_for_a_moment_only(running: Running) -> None:
+    """A second after its coming it is ended like the others."""
+    with connect(running.port) as client:
+        until(lambda: running.metrics()("echod_connections_opened_total") == 1)
+        running.service.drain(60)
+        assert read_to_end(client) == b""
+
+
 def test_inherited_listeners_stay_open_and_keep_their_queue() -> None:
     """A restart behind them refuses nobody: what waits is the next process's to serve."""
     first = Running(inherited=True)

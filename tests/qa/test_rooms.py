@@ -17,19 +17,20 @@ LAYERS = [
     {"__init__", "config", "counters", "protocol"},
     {"runtime", "timers", "heartbeat", "limits", "health"},
     {"listeners", "logs", "driver", "signals"},
-    {"reports", "lingering", "metrics"},
+    {"reports", "lingering", "metrics", "systemd"},
     {"pages"},
     {"exporter"},
     {"handler"},
     {"server"},
     {"service"},
+    {"supervision"},
     {"daemon"},
     {"cli"},
     {"__main__"},
 ]  # fmt: skip
 
 OWNERS = {
-    "signal": {"daemon", "signals"},
+    "signal": {"daemon", "signals", "supervision"},
     "prometheus_client": {"metrics"},
     "structlog": {"logs", "reports"},
     "argparse": {"cli"},

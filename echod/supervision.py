@@ -1,0 +1,99 @@
+"""What the main thread does while it waits for signals: it tells the service manager how things
+are, and feeds its watchdog as long as every accept and handler thread goes round.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from signal import Signals
+from time import monotonic
+
+from echod.reports import Logger
+from echod.service import Service
+from echod.signals import StopSignals
+from echod.systemd import ServiceManager
+
+REPORT_SECONDS = 1.0
+REPORTS_PER_WATCHDOG = 4
+STOP_MARGIN_SECONDS = 10.0
+"""What a stop may take on top of the times that the user has set for it."""
+
+
+class Supervisor:
+    """Waits for signals, and reports to the service manager meanwhile, if there is one."""
+
+    def __init__(
+        self, service: Service, signals: StopSignals, manager: ServiceManager, logger: Logger
+    ) -> None:
+        self._service = service
+        self._signals = signals
+        self._manager = manager
+        self._logger = logger
+        self._ports = ", ".join(str(server.listener.port) for server in service.servers)
+        watchdog = manager.watchdog_seconds or REPORT_SECONDS * REPORTS_PER_WATCHDOG
+        self._interval = min(REPORT_SECONDS, watchdog / REPORTS_PER_WATCHDOG)
+        self._reported_at = monotonic()
+        self._status = ""
+        self._told = True
+        self._fed = True
+
+    def ready(self) -> None:
+        """Says that connections are welcome."""
+        self._tell("READY=1", *self._news())
+
+    def stopping(self, seconds: float) -> None:
+        """Says that the service ends, and asks for the ``seconds`` that this takes at most."""
+        most = round((seconds + STOP_MARGIN_SECONDS) * 1e6)
+        self._tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={most}", *self._news())
+
+    def wait(self, seconds: float | None = None) -> Signals | None:
+        """The next signal, or None when ``seconds`` have passed without one."""
+        if not self._manager.address:
+            return self._signals.wait(seconds)
+        end = inf if seconds is None else monotonic() + seconds
+        signal = None
+        while signal is None and (now := monotonic()) < end:
+            due = self._reported_at + self._interval
+            if now >= due:
+                self._report(now)
+                due = now + self._interval
+            signal = self._signals.wait(min(due, end) - now)
+        return signal
+
+    def _report(self, now: float) -> None:
+        # Judged by the time of the report before: after the whole process has stood still, all
+        # stamps are old alike, and nobody has stalled.
+        problem = self._service.liveness_problem(self._reported_at)
+        self._reported_at = now
+        news = self._news()
+        if self._manager.watchdog_seconds:
+            if not problem:
+                news.append("WATCHDOG=1")
+            if self._fed == bool(problem):
+                self._fed = not problem
+                if problem:
+                    self._logger.error("the watchdog is not fed", problem=problem)
+                else:
+                    self._logger.warning("the watchdog is fed again")
+        if news:
+            self._tell(*news)
+
+    def _news(self) -> list[str]:
+        """The status, if it is another one than was told before."""
+        count = self._service.open_connections()
+        status = f"STATUS={self._service.state}: {count} connections on ports {self._ports}"
+        if status == self._status:
+            return []
+        self._status = status
+        return [status]
+
+    def _tell(self, *assignments: str) -> None:
+        """A service manager that is gone costs an event, not the service."""
+        try:
+            self._manager.tell(*assignments)
+        except OSError as error:
+            if self._told:
+                self._logger.warning("the service manager cannot be told", error=str(error))
+            self._told = False
+        else:
+            self._told = True

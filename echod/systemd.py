@@ -1,0 +1,105 @@
+"""The service manager: the sockets that it hands over, and what it is told.
+
+The part of sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3) that is needed here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from echod.config import OPTIONS, Config, UsageError
+from echod.listeners import Listener, inherit
+
+FIRST_DESCRIPTOR = 3
+TELL_SECONDS = 1.0
+"""Longest wait for a service manager that does not take what it is told."""
+
+
+@dataclass(frozen=True)
+class InheritedSockets:
+    """Listening sockets that were open when the process started, by their names."""
+
+    echo: Sequence[Listener] = ()
+    metrics: Sequence[Listener] = ()  # one at most
+
+    def complete(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The environment, with the ports of these sockets where it says nothing of ports."""
+        ports = {
+            "ECHOD_PORTS": _listed(listener.port for listener in self.echo),
+            "ECHOD_METRICS_PORT": _listed(listener.port for listener in self.metrics),
+        }
+        return ports | {name: value for name, value in environ.items() if value}
+
+    def check(self, config: Config) -> None:
+        """Raises UsageError if the user asked for something else: somebody would be served, or
+        not be, against one of the two.
+        """
+        have: dict[str, list[object]] = {
+            "ports": [listener.port for listener in self.echo],
+            "address": [listener.host for listener in self.echo],
+            "metrics_port": [listener.port for listener in self.metrics],
+            "metrics_address": [listener.host for listener in self.metrics],
+        }
+        for option in OPTIONS:
+            inherited, value = have.get(option.name), getattr(config, option.name)
+            given = value if isinstance(value, tuple) else [value]
+            if inherited and option.name in config.given and set(given) != set(inherited):
+                raise UsageError(
+                    f"{option.flag} {_listed(given)}: must be as the inherited sockets have it"
+                    f" ({_listed(inherited)}), or be left out"
+                )
+
+
+def inherited_sockets(environ: Mapping[str, str]) -> InheritedSockets:
+    """The sockets named ``echo`` and ``metrics`` that this process was given.
+
+    None unless LISTEN_PID says that they are for this process. Raises UsageError if one of
+    them could not be answered on.
+    """
+    count = environ.get("LISTEN_FDS") or "0"
+    if environ.get("LISTEN_PID") != str(os.getpid()) or count == "0":
+        return InheritedSockets()
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    if count != str(len(names)) or not {"echo", "metrics"}.issuperset(names):
+        raise UsageError(
+            f"LISTEN_FDNAMES {':'.join(names)!a}: must name each inherited socket (LISTEN_FDS:"
+            f" {count!a}) echo or metrics, as FileDescriptorName= of its unit does"
+        )
+    listeners = [inherit(descriptor) for descriptor, _ in enumerate(names, FIRST_DESCRIPTOR)]
+    echo = [listener for listener, name in zip(listeners, names, strict=True) if name == "echo"]
+    metrics = [listener for listener in listeners if listener not in echo]
+    if len({listener.port for listener in echo}) != len(echo) or len(metrics) > 1:
+        raise UsageError(
+            f"inherited sockets {_listed(each.address for each in listeners)}: must be one for"
+            " each echo port, and one for metrics at most"
+        )
+    return InheritedSockets(echo, metrics)
+
+
+class ServiceManager:
+    """Whoever started the process and wants to know how it is; nobody, most of the time."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        """Raises UsageError if it asks for a watchdog in no number of microseconds."""
+        self.address = environ.get("NOTIFY_SOCKET", "")
+        self.watchdog_seconds: float | None = None
+        wanted = environ.get("WATCHDOG_USEC", "")
+        if wanted and environ.get("WATCHDOG_PID") in (None, "", str(os.getpid())):
+            if not (wanted.isascii() and wanted.isdigit() and int(wanted) > 0):
+                raise UsageError(f"WATCHDOG_USEC {wanted!a}: must be a number of microseconds")
+            self.watchdog_seconds = int(wanted) / 1e6
+
+    def tell(self, *assignments: str) -> None:
+        """Sends assignments such as ``READY=1``. Raises OSError if they cannot be delivered."""
+        if self.address:
+            target = "\0" + self.address[1:] if self.address[0] == "@" else self.address
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(TELL_SECONDS)
+                sender.sendto("\n".join(assignments).encode(), target)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ",".join("none" if value is None else str(value) for value in values)

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import Running
+from support import (
+    PATIENCE,
+    Start,
+    ask,
+    call,
+    clean_environment,
+    command,
+    connect,
+    converse,
+    read_to_end,
+    until,
+)
+
+from echod.signals import StopSignals
+from echod.supervision import Supervisor
+from echod.systemd import ServiceManager
+
+HAND_OVER = """
+import os, sys
+names, *rest = sys.argv[1:]
+descriptors = [int(rest.pop(0)) for _ in filter(None, names.split(":"))]
+for number, descriptor in enumerate(descriptors):
+    os.dup2(descriptor, 100 + number)
+for number, _ in enumerate(descriptors):
+    os.dup2(100 + number, 3 + number)
+os.environ.update(LISTEN_FDS=str(len(descriptors)), LISTEN_FDNAMES=names)
+os.environ.setdefault("LISTEN_PID", str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-m", "echod", *rest])
+"""
+"""Passes descriptors on as systemd does: from 3 on, with names, for one process alone."""
+
+
+class Sockets:
+    """Bound sockets to be handed over, by name."""
+
+    def __init__(self, **names: list[socket.socket]) -> None:
+        self.named = [(name, one) for name, several in names.items() for one in several]
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [one.fileno() for _, one in self.named]
+
+    def command(self, *arguments: str) -> list[str]:
+        names = ":".join(name for name, _ in self.named)
+        numbers = map(str, self.descriptors)
+        return [sys.executable, "-c", HAND_OVER, names, *numbers, *arguments]
+
+
+@pytest.fixture
+def tcp() -> Iterator[Any]:
+    """Makes listening sockets of 127.0.0.1."""
+    with ExitStack() as opened:
+        yield lambda: opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+
+def start_with(start: Start, sockets: Sockets, *arguments: str, **variables: str) -> Any:
+    return start(
+        command=lambda *_: sockets.command(*arguments),
+        env=clean_environment(**{"ECHOD_PREFIX": "one"} | variables),
+        pass_fds=sockets.descriptors,
+    )
+
+
+def test_it_serves_on_the_sockets_that_it_inherits(start: Start, tcp: Any) -> None:
+    """By their names, without PORTS; a restart behind them refuses nobody."""
+    first, second, metrics = tcp(), tcp(), tcp()
+    port, other = first.getsockname()[1], second.getsockname()[1]
+    sockets = Sockets(echo=[first, second], metrics=[metrics])
+    echod = start_with(start, sockets)
+    assert echod.ports == [port, other]
+    assert echod.metrics_port == metrics.getsockname()[1]
+    assert converse(port, b"x\n") + converse(other, b"y\n") == b"one x\none y\n"
+    with connect(port) as client:
+        ask(client, b"z\n")
+        echod.terminate()
+        assert read_to_end(client) == b""
+        assert echod.wait() == 0
+        with connect(port) as waiting:
+            waiting.sendall(b"w\n")
+            again = start_with(start, sockets)
+            until(lambda: again.events("ready"))
+            ask(waiting, b"v\n", prefix=b"one w\none")
+            waiting.shutdown(socket.SHUT_WR)
+    again.stop()
+
+
+def test_what_the_configuration_says_as_well_must_be_the_same(
+    start: Start, tcp: Any, tmp_path: Path
+) -> None:
+    """Or somebody is served, or is not, against one of the two."""
+    echo, metrics = tcp(), tcp()
+    port, metrics_port = (one.getsockname()[1] for one in (echo, metrics))
+    sockets = Sockets(echo=[echo], metrics=[metrics])
+    agreeing = {
+        "ECHOD_PORTS": str(port),
+        "ECHOD_ADDRESS": "127.0.0.1",
+        "ECHOD_METRICS_PORT": str(metrics_port),
+        "ECHOD_METRICS_ADDRESS": "127.0.0.1",
+    }
+    start_with(start, sockets, **agreeing).event("ready")
+    for variable, option, value in (
+        ("ECHOD_PORTS", "PORTS", f"1{port % 1000},{port}"),
+        ("ECHOD_ADDRESS", "--address", "::"),
+        ("ECHOD_METRICS_PORT", "--metrics-port", "none"),
+        ("ECHOD_METRICS_ADDRESS", "--metrics-address", "::1"),
+    ):
+        line = refusal(tmp_path, sockets, **agreeing | {variable: value})
+        expected = f"echod: error: {option} {value}: must be as the inherited sockets have it"
+        assert line.startswith(expected)
+
+
+def refusal(directory: Path, sockets: Sockets, **variables: str) -> str:
+    """The one line with which it ends, at once and with exit status 2."""
+    result = call(
+        directory,
+        sockets.command(),
+        sockets.descriptors,
+        **{"ECHOD_PREFIX": "one"} | variables,
+    )
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    return result.stderr
+
+
+def test_a_socket_that_nobody_would_answer_on_is_refused(tmp_path: Path, tcp: Any) -> None:
+    """An unknown name, a second one for metrics, a port twice, and what is no listener at all."""
+    one = tcp()
+    assert "LISTEN_FDNAMES 'echo:other'" in refusal(tmp_path, Sockets(echo=[one], other=[tcp()]))
+    assert "one for metrics at most" in refusal(tmp_path, Sockets(metrics=[one, tcp()]))
+    assert "one for each echo port" in refusal(tmp_path, Sockets(echo=[one, one]))
+    with socket.socket() as silent, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        unix, other = socket.socketpair()
+        with unix, other, Path(os.devnull).open() as file:
+            for descriptor in (silent, datagrams, unix, file):
+                line = refusal(tmp_path, Sockets(echo=[descriptor]))  # type: ignore[list-item]
+                assert "inherited descriptor 3: must be a listening TCP socket" in line
+
+
+def test_sockets_for_another_process_are_left_alone(start: Start, tcp: Any) -> None:
+    """The variables are inherited by children that they are not meant for."""
+    echod = start_with(
+        start, Sockets(echo=[tcp()]), "0", "--metrics-port", "0", LISTEN_PID=str(os.getpid())
+    )
+    assert converse(echod.port, b"x\n") == b"one x\n"
+    assert echod.port != 0
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """The end of a NOTIFY_SOCKET that a service manager reads."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        receiver.settimeout(PATIENCE)
+        yield receiver
+
+
+def told(manager: socket.socket, wanted: str) -> list[str]:
+    """The first message with an assignment that begins so; skips those before."""
+    while True:
+        message = manager.recv(4096).decode().split("\n")
+        if any(assignment.startswith(wanted) for assignment in message):
+            return message
+
+
+def test_the_service_manager_is_told_how_it_is(start: Start, manager: socket.socket) -> None:
+    """Ready when it listens and not before, its connections, and how long a stop may take."""
+    echod = start(
+        "--drain-delay", "0.5", env=clean_environment(NOTIFY_SOCKET=manager.getsockname())
+    )
+    message = told(manager, "READY=1")
+    port = echod.port
+    assert message == ["READY=1", f"STATUS=ready: 0 connections on ports {port}"]
+    with connect(port) as client:
+        ask(client, b"x\n")
+        assert told(manager, "STATUS=") == [f"STATUS=ready: 1 connections on ports {port}"]
+        echod.terminate()
+        message = told(manager, "STOPPING=1")
+        assert message[1:] == [
+            f"EXTEND_TIMEOUT_USEC={(0.5 + 4 + 10) * 1e6:.0f}",
+            f"STATUS=draining: 1 connections on ports {port}",
+        ]
+    assert echod.wait() == 0
+
+
+def test_the_watchdog_is_fed_in_time(start: Start, manager: socket.socket) -> None:
+    """Several times in each of its periods, while draining too."""
+    environment = clean_environment(NOTIFY_SOCKET=manager.getsockname(), WATCHDOG_USEC="400000")
+    echod = start("--drain-delay", "30", env=environment)
+    for _ in range(10):
+        told(manager, "WATCHDOG=1")
+    echod.terminate()
+    told(manager, "STOPPING=1")
+    told(manager, "WATCHDOG=1")
+    echod.terminate()
+    assert echod.wait() == 128 + 15
+
+
+def test_a_watchdog_for_another_process_is_not_fed(start: Start, manager: socket.socket) -> None:
+    """WATCHDOG_PID says whose it is."""
+    environment = clean_environment(
+        NOTIFY_SOCKET=manager.getsockname(), WATCHDOG_USEC="400000", WATCHDOG_PID="1"
+    )
+    echod = start(env=environment)
+    told(manager, "READY=1")
+    with connect(echod.port) as client:
+        ask(client, b"x\n")
+        assert "WATCHDOG=1" not in told(manager, "STATUS=")
+    echod.stop()
+
+
+@pytest.mark.parametrize("wanted", ["often", "0", "-1"])
+def test_a_watchdog_without_a_time_is_refused(tmp_path: Path, wanted: str) -> None:
+    """It would end the service at a time that nobody knows."""
+    result = call(tmp_path, command("0", "one"), WATCHDOG_USEC=wanted)
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"echod: error: WATCHDOG_USEC {wanted!r}: must be a number of microseconds\n"
+    )
+
+
+def test_a_service_manager_that_is_gone_costs_one_event(start: Start, tmp_path: Path) -> None:
+    """And is told again when it is back."""
+    path = tmp_path / "notify"
+    environment = clean_environment(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="400000")
+    echod = start(env=environment)
+    assert converse(echod.port, b"x\n") == b"one x\n"
+    echod.event("the service manager cannot be told")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.settimeout(PATIENCE)
+        receiver.bind(str(path))
+        told(receiver, "WATCHDOG=1")
+    echod.stop()
+    assert len(echod.events("the service manager cannot be told")) in (1, 2)  # gone again
+
+
+def test_an_abstract_address_is_told_too(start: Start) -> None:
+    """``@name`` is how the variable spells it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind("")  # the kernel picks an abstract one
+        receiver.settimeout(PATIENCE)
+        address = "@" + receiver.getsockname()[1:].decode()
+        echod = start(env=clean_environment(NOTIFY_SOCKET=address))
+        told(receiver, "READY=1")
+        echod.stop()
+
+
+def wait(event: threading.Event) -> None:
+    event.wait()
+
+
+class Waiting(StopSignals):
+    """No signal comes; the time passes."""
+
+    def __init__(self) -> None:
+        self.passing = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> None:
+        self.passing.wait(timeout)
+
+
+def test_the_watchdog_starves_while_a_thread_is_frozen(
+    running: Running, manager: socket.socket
+) -> None:
+    """The main thread going round is no proof of life; the log says who does not."""
+    environment = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "400000"}
+    supervisor = Supervisor(
+        running.service, Waiting(), ServiceManager(environment), running.service.reports._logger
+    )
+    thaw = threading.Event()
+    running.service.handlers[0].post(lambda: wait(thaw))
+    until(lambda: supervisor.wait(0.2) or running.events("the watchdog is not fed"))
+    assert "stalled: handler-0" in running.events("the watchdog is not fed")[0]["problem"]
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):  # what came before it starved
+        while True:
+            manager.recv(4096)
+    supervisor.wait(0.3)
+    with pytest.raises(BlockingIOError):
+        manager.recv(4096)
+    thaw.set()
+    until(lambda: supervisor.wait(0.2) or running.events("the watchdog is fed again"))
+    assert b"WATCHDOG=1" in manager.recv(4096)
