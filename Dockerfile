@@ -1,0 +1,42 @@
+# echod as an image. docs/image.md has what is built from it, and how it is run.
+
+# Both stages stand on this one: any image with Python 3.11 or later and its venv.
+ARG BASE=python:3.14-slim
+
+FROM ${BASE} AS build
+# Where Python keeps what it has compiled. Slim images ship their standard library uncompiled, and
+# on a read-only root it would be compiled anew at each start and at each health check.
+ENV PYTHONPYCACHEPREFIX=/opt/echod/pycache PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+COPY requirements/build.lock requirements/run.lock requirements/
+# pip and setuptools stay behind in /tools.
+RUN python3 -m venv /tools && \
+    python3 -m venv --without-pip /opt/echod && \
+    /tools/bin/pip install --require-hashes -r requirements/build.lock && \
+    /tools/bin/pip --python /opt/echod/bin/python install --no-compile \
+      --require-hashes -r requirements/run.lock
+COPY setup.cfg pyproject.toml README.md LICENSE ./
+COPY echod echod
+# A first run proves that it works on this base, and compiles what it imports.
+RUN /tools/bin/pip wheel -q --no-deps --no-index --no-build-isolation -w /wheels . && \
+    /tools/bin/pip --python /opt/echod/bin/python install --no-compile --no-deps /wheels/*.whl && \
+    /opt/echod/bin/python -m compileall -q /opt/echod/lib && \
+    timeout --preserve-status 3 /opt/echod/bin/echod 0 first --metrics-port 0 && \
+    /opt/echod/bin/python -c 'import echod.health'
+
+FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="echod" \
+      org.opencontainers.image.description="A drop-in for Istio's tcp-echo sample that can be observed, limited and drained" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/echod /opt/echod
+ENV PATH=/opt/echod/bin:$PATH PYTHONPYCACHEPREFIX=/opt/echod/pycache
+USER 65532:65532
+WORKDIR /
+EXPOSE 9000 9464
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s CMD ["echod", "health"]
+ENTRYPOINT ["echod"]
+CMD ["9000", "hello"]
