@@ -4,9 +4,7 @@
 ARG BASE=python:3.14-slim
 
 FROM ${BASE} AS build
-# Where Python keeps what it has compiled. Slim images ship their standard library uncompiled, and
-# on a read-only root it would be compiled anew at each start and at each health check.
-ENV PYTHONPYCACHEPREFIX=/opt/echod/pycache PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 COPY requirements/build.lock requirements/run.lock requirements/
 # pip and setuptools stay behind in /tools.
@@ -17,12 +15,15 @@ RUN python3 -m venv /tools && \
       --require-hashes -r requirements/run.lock
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY echod echod
-# A first run proves that it works on this base, and compiles what it imports.
+# Slim images ship their standard library uncompiled, and on a read-only root it would be compiled
+# anew at each start and at each health check. A first run proves that echod works on this base,
+# and leaves what it has compiled where later runs look for it.
 RUN /tools/bin/pip wheel -q --no-deps --no-index --no-build-isolation -w /wheels . && \
     /tools/bin/pip --python /opt/echod/bin/python install --no-compile --no-deps /wheels/*.whl && \
+    export PYTHONPYCACHEPREFIX=/opt/echod/pycache && \
     /opt/echod/bin/python -m compileall -q /opt/echod/lib && \
     timeout --preserve-status 3 /opt/echod/bin/echod 0 first --metrics-port 0 && \
-    /opt/echod/bin/python -c 'import echod.health'
+    /opt/echod/bin/python -P -c 'import echod.health'
 
 FROM ${BASE}
 ARG VERSION=0.1.0

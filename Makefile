@@ -7,7 +7,7 @@ PORTS ?= 9000,9001,9002
 PREFIX ?= hello
 
 .PHONY: run test test-plain test-real lint format tables lock clean \
-  install uninstall
+  install uninstall image
 
 run: $(VENV)/run.stamp
 	$(BIN)/echod $(PORTS) $(PREFIX)
@@ -23,9 +23,8 @@ test: $(VENV)/test.stamp
 test-plain: $(VENV)/test.stamp
 	$(BIN)/pytest -q tests/unit tests/functional tests/faults tests/qa
 
-# Against real clients and kernels: needs root, nc, busybox, bash, unshare, ip, curl and
-# systemd-nspawn, in which a systemd is booted.
-test-real: $(VENV)/test.stamp
+# Against the real clients, kernels, systemd, image builders and schemas: .ci/run installs them.
+test-real: $(VENV)/real.stamp
 	$(BIN)/pytest tests/host
 
 lint: $(VENV)/lint.stamp
@@ -43,16 +42,32 @@ tables: $(VENV)/test.stamp
 
 # Newer versions within the ranges of setup.cfg, with the hashes of their files.
 lock: $(VENV)/lint.stamp
-	for extra in test lint; do \
+	for extra in test lint real; do \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-index-url --extra $$extra -o requirements/$$extra.lock -U setup.cfg; \
 	done
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --no-emit-index-url -o requirements/run.lock -U setup.cfg
+	echo 'setuptools>=77' | $(BIN)/uv pip compile -q --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/build.lock -U -
 
 # A service of this host, in /opt/echod; PYTHON is the one that it will run with.
 install uninstall:
 	@PYTHON="$(PYTHON)" sh systemd/install.sh $@
+
+# echod:VERSION, by the first of docker, podman and buildah that is there. BASE is another base
+# image, IMAGE another name, and BUILD_OPTIONS goes to the builder as it is.
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' echod/__init__.py)
+IMAGE ?= echod:$(VERSION)
+BUILDER ?= $(firstword $(foreach tool,docker podman buildah,$(shell command -v $(tool))))
+# The other format has no health check.
+FORMAT = $(if $(findstring docker,$(BUILDER)),,--format docker)
+
+image:
+	@[ -n "$(BUILDER)" ] || { echo "make: no docker, podman or buildah found"; exit 1; }
+	$(BUILDER) build $(FORMAT) --build-arg VERSION=$(VERSION) \
+	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	  $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_OPTIONS) -t $(IMAGE) .
 
 clean:
 	rm -rf .venv* build *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,166 @@
+"""The image, built by buildah on a slim base and run by podman as hard as it goes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from containers import RUN, Container, Engine
+from support import ROOT
+
+import echod
+
+IMAGE = "localhost/echod:tested"
+REFERENCE_ARGUMENTS = ("9000,9001,9002", "one")
+"""As the sample's manifests give them."""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = Engine(tmp_path_factory.mktemp("images"))
+    try:
+        engine.make_base("localhost/slim:base")
+        engine.make_image(IMAGE, "localhost/slim:base")
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def serving(engine: Engine) -> Container:
+    container = Container(engine, IMAGE, *REFERENCE_ARGUMENTS)
+    container.wait_ready()
+    return container
+
+
+def test_the_references_arguments_work_unchanged(serving: Container) -> None:
+    """On all three ports, for a client that half-closes."""
+    for port in ("9000", "9001", "9002"):
+        replies, _ = serving.client("nc", "-N", "127.0.0.1", port).communicate(b"hi\n", timeout=10)
+        assert replies == b"one hi\n"
+    replies, _ = serving.client("nc", "-N", "::1", "9000").communicate(b"hi\n", timeout=10)
+    assert replies == b"one hi\n"
+
+
+def test_the_process_is_the_first_and_has_no_rights(serving: Container) -> None:
+    """PID 1, user and group 65532, no capability, no file that it could write."""
+    status = dict(
+        line.split(":\t", 1)
+        for line in serving.run("python3", "-c", "print(open('/proc/1/status').read())").split("\n")
+        if ":\t" in line
+    )
+    assert (status["Name"], status["Uid"].split(), status["Gid"].split()) == (
+        "echod",
+        ["65532"] * 4,
+        ["65532"] * 4,
+    )
+    assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+    refused = serving.run("python3", "-c", "open('/tmp/file', 'w')", check=False)
+    assert "Read-only file system" in refused
+
+
+def test_the_health_check_of_the_image_passes(engine: Engine, serving: Container) -> None:
+    """The format in which it is built keeps it."""
+    assert serving.inspect("{{.Config.Healthcheck.Test}}") == "[CMD echod health]"
+    engine("podman", "healthcheck", "run", serving.name)
+
+
+def test_a_stop_drains_and_exits_with_0(engine: Engine) -> None:
+    """What a client has half-closed is answered in full."""
+    container = Container(engine, IMAGE, *REFERENCE_ARGUMENTS)
+    container.wait_ready()
+    client = container.client("nc", "127.0.0.1", "9000")
+    assert client.stdin
+    assert client.stdout
+    client.stdin.write(b"a\n")
+    client.stdin.flush()
+    assert client.stdout.readline() == b"one a\n"
+    assert container.stop() == "0"
+    assert client.communicate(timeout=10)[0] == b""
+    events = container.events()
+    assert [event["event"] for event in events][-3:] == [
+        "draining",
+        "connection closed",
+        "stopped",
+    ]
+    assert events[-2]["reason"] == "drain"
+
+
+def test_without_arguments_it_is_the_references_default(engine: Engine) -> None:
+    """Port 9000, prefix hello."""
+    container = Container(engine, IMAGE)
+    container.wait_ready()
+    replies, _ = container.client("nc", "-N", "127.0.0.1", "9000").communicate(b"x\n", timeout=10)
+    assert replies == b"hello x\n"
+    assert container.stop() == "0"
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["health"], "not ready: http://127.0.0.1:9464/readyz: "),
+        (["--version"], f"echod {echod.__version__}\n"),
+        (["9000", "one", "--max-connections", "many"], "--max-connections"),
+    ],
+)
+def test_commands_and_mistakes_reach_the_program(
+    engine: Engine, words: list[str], answer: str
+) -> None:
+    """What follows the image's name is the command line, with its exit status and no traceback."""
+    said = engine("podman", "run", "--rm", *RUN, IMAGE, *words, check=False)
+    assert answer in said
+    assert "Traceback" not in said
+
+
+def test_no_shell_is_needed(engine: Engine) -> None:
+    """With the shells of the base hidden it serves, is found healthy and stops."""
+    shells = [f"--volume=/dev/null:/usr/bin/{shell}:ro" for shell in ("dash", "bash")]
+    container = Container(engine, IMAGE, *REFERENCE_ARGUMENTS, options=shells)
+    container.wait_ready()
+    with pytest.raises(AssertionError, match="ermission denied"):
+        container.run("sh", "-c", "true")
+    engine("podman", "healthcheck", "run", container.name)
+    assert container.stop() == "0"
+
+
+def test_nothing_is_compiled_at_run_time(engine: Engine) -> None:
+    """A read-only root could not keep it, and each start and health check would take longer."""
+    script = (
+        "import echod.daemon, echod.health, os, sys;"
+        "print([n for n, m in list(sys.modules.items())"
+        " if getattr(m, '__cached__', None) and not os.path.exists(m.__cached__)])"
+    )
+    found = engine("podman", "run", "--rm", *RUN, "--entrypoint=python3", IMAGE, "-c", script)
+    assert found == "[]\n"
+
+
+def test_the_image_says_what_it_is(engine: Engine) -> None:
+    """Title, version and revision by the open standard's labels."""
+    config = json.loads(engine("buildah", "inspect", "--type", "image", IMAGE))["Docker"]["config"]
+    prefix = "org.opencontainers.image."
+    labels = {key.removeprefix(prefix): value for key, value in config["Labels"].items()}
+    assert (labels["title"], labels["version"], labels["licenses"]) == (
+        "echod",
+        echod.__version__,
+        "Apache-2.0",
+    )
+    revision = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert labels["revision"] == revision.stdout.strip()
+
+
+def test_hadolint_finds_nothing() -> None:
+    """The usual mistakes in a Dockerfile."""
+    result = subprocess.run(
+        [Path(sys.executable).parent / "hadolint", "Dockerfile"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "")
