@@ -24,8 +24,9 @@ test-plain: $(VENV)/test.stamp
 	$(BIN)/pytest -q tests/unit tests/functional tests/faults tests/qa
 
 # Against the real clients, kernels, systemd, image builders and schemas: .ci/run installs them.
-test-real: $(VENV)/real.stamp
-	$(BIN)/pytest tests/host
+# checkov has an environment of its own: what it needs would not go with the rest.
+test-real: $(VENV)/real.stamp $(VENV)-checkov/checkov.stamp
+	PATH="$$PATH:$(abspath $(VENV)-checkov/bin)" $(BIN)/pytest tests/host
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .
@@ -48,8 +49,11 @@ lock: $(VENV)/lint.stamp
 	done
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --no-emit-index-url -o requirements/run.lock -U setup.cfg
-	echo 'setuptools>=77' | $(BIN)/uv pip compile -q --universal --python-version 3.11 \
-	  --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/build.lock -U -
+	for tool in build:setuptools'>=77' checkov:checkov; do \
+	  echo "$${tool#*:}" | $(BIN)/uv pip compile -q --universal --python-version 3.11 \
+	    --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	    -o requirements/$${tool%%:*}.lock -U -; \
+	done
 
 # A service of this host, in /opt/echod; PYTHON is the one that it will run with.
 install uninstall:
@@ -80,6 +84,11 @@ $(VENV)/%.stamp: requirements/%.lock $(SOURCES) | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --force-reinstall .
 	@rm -rf build *.egg-info
+	@touch $@
+
+$(VENV)-checkov/checkov.stamp: requirements/checkov.lock | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)-checkov
+	$(VENV)-checkov/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 $(VENV)/bin/python:
