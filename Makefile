@@ -26,7 +26,7 @@ test-plain: $(VENV)/test.stamp
 # Against the real clients, kernels, systemd, image builders and schemas: .ci/run installs them.
 # checkov has an environment of its own: what it needs would not go with the rest.
 test-real: $(VENV)/real.stamp $(VENV)-checkov/checkov.stamp
-	PATH="$$PATH:$(abspath $(VENV)-checkov/bin)" $(BIN)/pytest tests/host
+	PATH="$$PATH:$(abspath $(VENV)-checkov/bin)" $(BIN)/pytest tests/host tests/mesh
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .
@@ -37,9 +37,9 @@ format: $(VENV)/lint.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The tables of options and metrics in the README, from the code.
+# The tables of options, metrics and sample sizes in the documents, from the code.
 tables: $(VENV)/test.stamp
-	$(BIN)/python tests/tables.py README.md
+	$(BIN)/python tests/tables.py
 
 # Newer versions within the ranges of setup.cfg, with the hashes of their files.
 lock: $(VENV)/lint.stamp

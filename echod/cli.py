@@ -19,8 +19,9 @@ Environment = Mapping[str, str]
 
 EPILOG = """\
 commands: "echod serve PORTS PREFIX" is the same; "echod health" asks a running echod on this
-host whether it is ready. Every option can be given by its environment variable (in brackets)
-instead; an option given on the command line wins.
+host whether it is ready; "echod probe HOST:PORT" judges how a mesh splits connections between
+versions. Every option can be given by its environment variable (in brackets) instead; an option
+given on the command line wins.
 """
 
 
@@ -51,7 +52,8 @@ def serve_parser() -> Parser:
     """The parser of the daemon's own command line, from the table of options."""
     parser = Parser(
         prog="echod",
-        usage="echod PORTS PREFIX [options]\n       echod health [--metrics-port PORT]",
+        usage="echod PORTS PREFIX [options]\n       echod health [--metrics-port PORT]"
+        "\n       echod probe HOST:PORT --expect NAME=SHARE,... [options]",
         description="Answers each line of a TCP client with PREFIX, a space and the line.",
         epilog=EPILOG,
         allow_abbrev=False,
@@ -114,9 +116,39 @@ def health(arguments: Sequence[str], environ: Environment) -> int:
     return 0 if ready else 1
 
 
+def probe(arguments: Sequence[str], _environ: Environment) -> int:
+    """``echod probe``: judges how connections are split between versions."""
+    from echod.probe.arguments import add_to, settings
+
+    parser = Parser(prog="echod probe", allow_abbrev=False)
+    add_to(parser)
+    if not arguments:
+        say(STDERR, parser.format_usage())
+        return 2
+    asked = settings(parser.parse_args(arguments))
+    from echod.signals import StopSignals
+
+    signals = StopSignals()
+    from echod.probe.command import Output, run
+    from echod.runtime import raise_open_file_limit
+
+    raise_open_file_limit()
+    live = os.isatty(STDERR) and not asked.quiet
+    output = Output(
+        say=lambda text: say(STDOUT, text),
+        progress=lambda line: say(STDERR, f"\r\x1b[K{line}") if live else None,
+    )
+    try:
+        return run(asked, signals, output)
+    except SystemRefused as error:
+        say(STDERR, f"echod: error: {error}\n")
+        return 3
+
+
 COMMANDS: Mapping[str, Callable[[Sequence[str], Environment], int]] = {
     "serve": serve,
     "health": health,
+    "probe": probe,
 }
 
 

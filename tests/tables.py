@@ -1,13 +1,17 @@
-"""The tables of the README, made from the code: ``python tests/tables.py README.md``."""
+"""Tables of the documents, made from the code: ``python tests/tables.py`` writes them anew."""
 
 from __future__ import annotations
 
 import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from echod.config import OPTIONS
 from echod.metrics import FAMILIES
+from echod.probe.expectation import parse
+from echod.probe.planning import sample_size
+
+ROOT = Path(__file__).parent.parent
 
 
 def options() -> str:
@@ -26,16 +30,39 @@ def metrics() -> str:
     return "\n".join(rows)
 
 
-def filled(text: str) -> str:
-    """The text with its tables as the code has them now."""
-    for name, table in (("options", options()), ("metrics", metrics())):
+def sizes() -> str:
+    """Connections by split and by what they have to find, with the probe's defaults."""
+    points = (20, 10, 5, 3, 2, 1)
+    rows = ["| split | " + " | ".join(f"{one} point{'s' * (one > 1)}" for one in points) + " |"]
+    rows.append("| --- |" + " --- |" * len(points))
+    for split in ("50/50", "80/20", "90/10", "95/5", "99/1", "34/33/33"):
+        names = ",".join(
+            f"{name}={share}" for name, share in zip("abc", split.split("/"), strict=False)
+        )
+        tested = parse([names]).tested
+        tail = 0.001 / 2 / len(tested)
+        cells = [f"{sample_size(tested, tail, one / 100):,}" for one in points]
+        rows.append(f"| {split} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"options": options, "metrics": metrics},
+    "docs/probe.md": {"sizes": sizes},
+}
+
+
+def filled(document: str) -> str:
+    """A document with its tables as the code has them now."""
+    text = (ROOT / document).read_text()
+    for name, table in TABLES[document].items():
         begin, end = f"<!-- {name}: made by make tables -->", f"<!-- end of {name} -->"
         pattern = re.escape(begin) + ".*?" + re.escape(end)
-        text, count = re.subn(pattern, f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)
+        text, count = re.subn(pattern, f"{begin}\n{table()}\n{end}", text, flags=re.DOTALL)
         assert count == 1, f"no place for the table of {name}"
     return text
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(filled(path.read_text()))
+    for document in TABLES:
+        (ROOT / document).write_text(filled(document))

@@ -104,6 +104,7 @@ def test_without_arguments_it_is_the_references_default(engine: Engine) -> None:
     [
         (["health"], "not ready: http://127.0.0.1:9464/readyz: "),
         (["--version"], f"echod {echod.__version__}\n"),
+        (["probe", "--plan", "--expect", "one=80,two=20", "--quiet"], "1712\n"),
         (["9000", "one", "--max-connections", "many"], "--max-connections"),
     ],
 )

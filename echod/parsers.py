@@ -1,0 +1,130 @@
+"""Parsers of settings: from a text to a value. What their ValueError says completes "must be"."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Callable
+
+MAX_DRAIN_SECONDS = 86_400
+MAX_TIME_LIMIT = 100_000_000
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?(e[0-9]{1,3})?|\.[0-9]+", re.ASCII)
+
+
+def ports(value: str) -> tuple[int, ...]:
+    """Ports separated by commas, each once but for 0."""
+    found = tuple(port(part) for part in value.split(","))
+    named = [one for one in found if one]
+    if len(named) != len(set(named)):
+        raise ValueError("ports that differ from each other")
+    return found
+
+
+def port(value: str) -> int:
+    """A port, or 0."""
+    if value.startswith(("tcp://", "udp://")):
+        raise ValueError(
+            "a port number; Kubernetes service links set such values for a Service called"
+            " echod-metrics: use enableServiceLinks: false in the pod, or another Service name"
+        )
+    if not (value.isascii() and value.isdigit() and len(value) <= 5 and int(value) <= 65535):
+        raise ValueError("a port from 1 to 65535, or 0 for any free one")
+    return int(value)
+
+
+def metrics_port(value: str) -> int | None:
+    """A port, 0, or none."""
+    try:
+        return None if value == "none" else port(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or none") from error
+
+
+def text(most_bytes: int) -> Callable[[str], str]:
+    """Text that is not empty, without control characters."""
+    allowed = f"1 to {most_bytes} bytes of UTF-8 without control characters"
+
+    def parse(value: str) -> str:
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError as error:  # the command line was not UTF-8
+            raise ValueError(allowed) from error
+        if not 1 <= size <= most_bytes or any(unicodedata.category(c) == "Cc" for c in value):
+            raise ValueError(allowed)
+        return value
+
+    return parse
+
+
+def address(value: str) -> str:
+    """An IP address, an IPv6 one with its zone perhaps."""
+    try:
+        found = ipaddress.ip_address(value)
+        if not re.fullmatch(r"[\w.:-]+(%[\w.-]{1,15})?", value, re.ASCII):
+            raise ValueError
+    except ValueError as error:
+        raise ValueError("an IPv4 or IPv6 address, for example ::, 0.0.0.0 or 127.0.0.1") from error
+    return str(found)
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A whole number between bounds."""
+    allowed = f"a whole number from {least}" + (" on" if most is None else f" to {most}")
+
+    def parse(value: str) -> int:
+        if not (value.isascii() and value.isdigit() and len(value) <= 18):
+            raise ValueError(allowed)
+        if int(value) < least or (most is not None and int(value) > most):
+            raise ValueError(allowed)
+        return int(value)
+
+    return parse
+
+
+def number(allowed: str, over: float, most: float) -> Callable[[str], float]:
+    """A number over one bound, at most another; ``allowed`` says so."""
+
+    def parse(value: str) -> float:
+        if not (_NUMBER.fullmatch(value) and over < float(value) <= most):
+            raise ValueError(allowed)
+        return float(value)
+
+    return parse
+
+
+def seconds(value: str) -> float:
+    """A time that may be 0."""
+    if not (_NUMBER.fullmatch(value) and float(value) <= MAX_DRAIN_SECONDS):
+        raise ValueError(f"a number of seconds from 0 to {MAX_DRAIN_SECONDS}")
+    return float(value)
+
+
+def time_limit(value: str) -> float | None:
+    """A time over 0, or none."""
+    allowed = f"a number of seconds over 0, {MAX_TIME_LIMIT} at most, or none"
+    return None if value == "none" else number(allowed, 0, MAX_TIME_LIMIT)(value)
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """One of these words."""
+
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return value
+
+    return parse
+
+
+def or_auto(parse: Callable[[str], int]) -> Callable[[str], int | None]:
+    """What another parser takes, or auto, which is None."""
+
+    def parse_or_auto(value: str) -> int | None:
+        try:
+            return None if value == "auto" else parse(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or auto") from error
+
+    return parse_or_auto

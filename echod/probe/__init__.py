@@ -1,0 +1,1 @@
+"""The client that judges a traffic split: connections, statistics, report."""

@@ -1,0 +1,238 @@
+"""The command line of ``echod probe``."""
+
+from __future__ import annotations
+
+import socket
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from echod import parsers
+from echod.config import Option, UsageError, shown
+
+MOST_CONNECTIONS = 10_000_000
+MOST_HELD = 1000
+
+DESCRIPTION = """\
+Opens connections to HOST:PORT, sends one line on each, and tells by the prefix of the reply which
+version answered. With --expect it judges whether the split is as expected.
+"""
+
+EPILOG = """\
+examples:
+  echod probe localhost:9000 --expect one=80,two=20   sample, judge, exit status
+  echod probe localhost:9000 -n 200                   tally and intervals alone
+  echod probe --plan --expect one=80,two=20           how many connections does that take?
+
+exit status:
+  0 the split holds    1 it does not    2 wrong call    3 too many errors, or this host failed
+  4 inconclusive: nothing speaks against it, but too few connections to say so
+"""
+
+
+_seconds = parsers.number("a number of seconds over 0, 86400 at most", 0, 86_400)
+_points = parsers.number("a number of percentage points over 0, 100 at most", 0, 100)
+
+_ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
+    ("duration", _seconds, "", "SECONDS", "end after this time, with as many as there are then"),
+    (
+        "concurrency",
+        parsers.whole(1, MOST_HELD),
+        "10",
+        "N",
+        "connections at a time; default: 10",
+    ),
+    (
+        "rate",
+        parsers.number("a number of connections a second over 0, 1000000 at most", 0, 1e6),
+        "",
+        "N",
+        "begin this many connections a second at most; may be a fraction",
+    ),
+    ("timeout", _seconds, "5", "SECONDS", "for each connection as a whole; default: 5"),
+    (
+        "resolve",
+        parsers.one_of("once", "each"),
+        "once",
+        "WHEN",
+        "look the name up once, or afresh for each connection; default: once",
+    ),
+    ("source", parsers.address, "", "ADDRESS", "connect from this address of this host"),
+    (
+        "alpha",
+        parsers.number("a number over 0, 0.5 at most", 0, 0.5),
+        "0.001",
+        "CHANCE",
+        "the chance of a wrong verdict that is accepted; default: 0.001",
+    ),
+    (
+        "detect",
+        _points,
+        "5",
+        "POINTS",
+        "a share that is off by this much must be found with 95 %% probability; default: 5",
+    ),
+    (
+        "tolerance",
+        _points,
+        "",
+        "POINTS",
+        "holds only if every share is shown to be within this of what is expected",
+    ),
+    (
+        "max_errors",
+        parsers.whole(0, MOST_CONNECTIONS),
+        "0",
+        "N",
+        "connections that may fail; default: 0",
+    ),
+    (
+        "wait",
+        _seconds,
+        "",
+        "SECONDS",
+        "judge fresh connections until the split holds or this time is over; needs --tolerance",
+    ),
+    (
+        "hold",
+        parsers.whole(1, MOST_HELD),
+        "",
+        "N",
+        "keep N connections open, a line a second on each: who stays where while weights change?",
+    ),
+)
+"""As in the daemon's table: name, parser, default, placeholder, help."""
+
+OPTIONS = tuple(Option(*row) for row in _ROWS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A call of the probe. Times are in seconds, shares are fractions, ``None`` is "not given"."""
+
+    host: str
+    port: int
+    family: int
+    expect: Sequence[str]
+    n: int | None
+    duration: float | None
+    concurrency: int
+    rate: float | None
+    timeout: float
+    resolve: str
+    source: str | None
+    alpha: float
+    detect: float
+    tolerance: float | None
+    max_errors: int
+    wait: float | None
+    hold: int | None
+    metrics: Sequence[str]
+    plan: bool
+    json: bool
+    junit: str | None
+    quiet: bool
+
+
+def add_to(parser: ArgumentParser) -> None:
+    """Gives a parser the probe's arguments."""
+    parser.usage = (
+        "echod probe HOST:PORT [options]\n       echod probe --plan --expect NAME=SHARE,..."
+    )
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.formatter_class = RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("target", nargs="?", metavar="HOST:PORT", help="what to connect to; [::1]:9000 for IPv6")
+    add(
+        "--expect",
+        action="append",
+        default=[],
+        metavar="NAME=SHARE,...",
+        help="shares by version, in any unit; NAME=0 forbids it, error=SHARE is for failures",
+    )
+    add("-n", metavar="N", help="connections; default: what --plan says, 200 without --expect")
+    for option in OPTIONS:
+        add(option.flag, metavar=option.metavar, help=option.help)
+    families = parser.add_mutually_exclusive_group()
+    families.add_argument("-4", dest="v4", action="store_true", help="IPv4 alone")
+    families.add_argument("-6", dest="v6", action="store_true", help="IPv6 alone")
+    add(
+        "--metrics",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="an echod's /metrics: has it counted what was seen here? may be repeated",
+    )
+    add("--plan", action="store_true", help="say how many connections it takes, and make none")
+    add("--json", action="store_true", help="the result as JSON on standard output")
+    add("--junit", metavar="FILE", help="the result as JUnit XML into FILE")
+    add("--quiet", action="store_true", help="no output but errors; with --plan the number alone")
+
+
+def settings(flags: Namespace) -> Settings:
+    """The settings of a call. Raises UsageError."""
+    given = vars(flags)
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        text = given[option.name]
+        if text is None:
+            values[option.name] = option.parse(option.default) if option.default else None
+        else:
+            values[option.name] = option.read(option.flag, text)
+    number = Option("n", parsers.whole(1, MOST_CONNECTIONS), "", "N", "")
+    n = None if flags.n is None else number.read("-n", flags.n)
+    _check(given)
+    host, port = ("", 0) if flags.plan else _target(flags.target)
+    for name in ("detect", "tolerance"):
+        values[name] = None if values[name] is None else values[name] / 100
+    family = socket.AF_INET6 if flags.v6 else socket.AF_INET if flags.v4 else socket.AF_UNSPEC
+    same = {name: given[name] for name in ("expect", "metrics", "plan", "json", "junit", "quiet")}
+    return Settings(host=host, port=port, family=family, n=n, **values, **same)
+
+
+_NEEDS = {
+    "plan": ["expect"],
+    "detect": ["expect"],
+    "tolerance": ["expect"],
+    "wait": ["tolerance"],
+}
+_EXCLUDES = {
+    "tolerance": ["detect"],
+    "wait": ["duration", "metrics"],
+    "plan": ["target", "n", "hold", "wait", "metrics", "junit"],
+    "hold": ["expect", "n", "metrics", "rate", "concurrency", "json", "junit"],
+}
+"""What goes with what; all of it would be ignored, or mean two things, if it were taken."""
+
+
+def _check(given: dict[str, Any]) -> None:
+    def flag(name: str) -> str:
+        return {"target": "HOST:PORT", "n": "-n"}.get(name, "--" + name)
+
+    def is_given(name: str) -> bool:
+        return given[name] not in (None, [], False)
+
+    for name in filter(is_given, _NEEDS):
+        for needed in _NEEDS[name]:
+            if not is_given(needed):
+                raise UsageError(f"{flag(name)}: must be given together with {flag(needed)}")
+    for name in filter(is_given, _EXCLUDES):
+        for other in filter(is_given, _EXCLUDES[name]):
+            raise UsageError(f"{flag(name)}: must be given without {flag(other)}")
+
+
+def _target(text: str | None) -> tuple[str, int]:
+    if text is None:
+        raise UsageError("HOST:PORT is missing (see echod probe --help)")
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not (colon and host) or (":" in host and not bracketed) or not host.isprintable():
+        raise UsageError(
+            f"HOST:PORT {shown(text)}: must be a name or an address and a port,"
+            " for example localhost:9000 or [::1]:9000"
+        )
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535):
+        raise UsageError(f"HOST:PORT {shown(text)}: must have a port from 1 to 65535")
+    return host, int(port)

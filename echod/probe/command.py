@@ -1,0 +1,255 @@
+"""``echod probe``: what each kind of call does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Protocol
+
+from echod.config import SystemRefused, UsageError
+from echod.probe import formats, report, servers
+from echod.probe.arguments import Settings
+from echod.probe.expectation import parse
+from echod.probe.hold import Held
+from echod.probe.planning import POWER
+from echod.probe.report import Result, percent, printable
+from echod.probe.sampler import Sampler, Target
+from echod.probe.tally import Tally
+from echod.probe.verdict import Rules, Status, judge
+
+PAUSE_SECONDS = 1.0
+"""Between two looks at a split that is waited for."""
+
+_TICK_SECONDS = 0.1
+
+
+class Signals(Protocol):
+    """What is asked of the signals that stop a run."""
+
+    def wait(self, timeout: float | None = None) -> object | None:
+        """The next one, or None when ``timeout`` seconds have passed without."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a run speaks: lines that stay, and a line that is written over."""
+
+    say: Callable[[str], None]
+    progress: Callable[[str], None]
+
+
+def run(settings: Settings, signals: Signals, output: Output) -> int:
+    """Does what is asked and gives the exit status. Raises UsageError and SystemRefused."""
+    rules = _rules(settings)
+    if settings.plan:
+        return _plan(settings, rules, output)
+    servers.check(settings.metrics)
+    target = Target(
+        settings.host,
+        settings.port,
+        settings.timeout,
+        settings.family,
+        settings.source,
+        settings.resolve == "each",
+    )
+    if settings.hold:
+        return _hold(settings, Held(target, settings.hold), signals, output)
+    probe = _Probe(settings, target, signals, output)
+    result = probe.wait(rules, settings.wait) if settings.wait else probe.sample(rules)
+    output.progress("")
+    return _finish(settings, result, output)
+
+
+def _rules(settings: Settings) -> Rules:
+    expectation = parse(settings.expect) if settings.expect else None
+    rules = Rules(
+        expectation=expectation,
+        alpha=settings.alpha,
+        detect=settings.detect,
+        tolerance=settings.tolerance,
+        max_errors=settings.max_errors,
+    )
+    if rules.failures_count and settings.max_errors:
+        raise UsageError("--max-errors: must be given without a share for errors in --expect")
+    if expectation:
+        for share in expectation.tested:
+            if settings.tolerance is None and settings.detect > max(share, 1 - share) + 1e-9:
+                most = percent(max(share, 1 - share))
+                raise UsageError(f"--detect {100 * settings.detect:g}: must be {most} at most here")
+    return rules
+
+
+def _plan(settings: Settings, rules: Rules, output: Output) -> int:
+    size = rules.plan()
+    wrong = f"with {100 * rules.alpha:g} % at most (alpha {rules.alpha:g})"
+    chance = f"with {100 * POWER:.0f} % probability"
+    if settings.json:
+        output.say(f'{{"connections": {size}}}\n')
+    elif settings.quiet:
+        output.say(f"{size}\n")
+    elif rules.tolerance is None:
+        output.say(
+            f"{size:,} connections find a share that is off by {100 * rules.detect:g} points"
+            f" {chance},\nand reject a split that is as expected {wrong}\n"
+        )
+    else:
+        output.say(
+            f"{size:,} connections show {chance} that a split that is as expected is within"
+            f" {100 * rules.tolerance:g} points\nof that, and pass one that is not {wrong}\n"
+        )
+    return 0
+
+
+class _Probe:
+    """Runs of samples against one target."""
+
+    def __init__(
+        self, settings: Settings, target: Target, signals: Signals, output: Output
+    ) -> None:
+        self._settings = settings
+        self._target = target
+        self._signals = signals
+        self._output = output
+
+    def sample(self, rules: Rules) -> Result:
+        """One run, with the servers' own counts if they are asked for."""
+        settings = self._settings
+        needed = rules.plan()
+        size = settings.n or (math.inf if settings.duration else needed)
+        before = servers.read(settings.metrics) if settings.metrics else None
+        result = self._run(rules, size, settings.duration, needed)
+        if before:
+            counts = servers.read(settings.metrics).since(before)
+            result = replace(result, servers=counts)
+        return result
+
+    def wait(self, rules: Rules, seconds: float) -> Result:
+        """Looks at fresh samples until a look shows that the split holds, or time is over."""
+        end = monotonic() + seconds
+        look = 0
+        before = None
+        while True:
+            look += 1
+            strict = rules.look(look)
+            needed = strict.plan()
+            left = max(0.001, end - monotonic())
+            result = self._run(strict, self._settings.n or needed, left, needed)
+            result = replace(result, looks=look)
+            left = end - monotonic()
+            if result.status is Status.HOLDS or result.interrupted or result.refused:
+                return result
+            if left <= 0:  # a look that was cut short says less than the one before
+                short = result.status is Status.INCONCLUSIVE and result.connections < needed
+                return before if before and short else result
+            before = result
+            if not (self._settings.quiet or self._settings.json):
+                self._output.progress("")
+                reason = report.verdict_lines(result)[0]
+                self._output.say(f"look {look}: {reason}\n")
+            if self._signals.wait(min(PAUSE_SECONDS, left)):
+                return replace(result, interrupted=True)
+
+    def _run(self, rules: Rules, size: float, duration: float | None, needed: int) -> Result:
+        settings = self._settings
+        expectation = rules.expectation
+        tally = Tally(expectation.shares if expectation else ())
+        sampler = Sampler(
+            self._target,
+            tally,
+            wanted=size,
+            max_errors=rules.max_errors,
+            failures_count=rules.failures_count,
+            duration=duration,
+            concurrency=settings.concurrency,
+            rate=settings.rate,
+        )
+        interrupted = False
+        while not sampler.wait(_TICK_SECONDS):
+            self._output.progress(_progress(tally, size, sampler.seconds))
+            if self._signals.wait(0.001):
+                interrupted = True
+                break
+        seconds = sampler.seconds
+        sampler.stop()
+        return Result(
+            target=str(self._target),
+            rules=rules,
+            tally=tally,
+            judgement=judge(tally, rules),
+            seconds=seconds,
+            needed=needed,
+            interrupted=interrupted,
+            refused=str(sampler.refused or ""),
+        )
+
+
+def _progress(tally: Tally, size: float, seconds: float) -> str:
+    answered = tally.answered
+    of = "" if math.isinf(size) else f" of {size:,.0f}"
+    shares = [
+        f"{printable(name)} {percent(count / answered)}"
+        for name, count in sorted(list(tally.versions.items())[:4])
+        if answered
+    ]
+    failed = [f"{tally.failed:,} failed"] if tally.failed else []
+    return ", ".join([f"{answered:,}{of} in {seconds:.0f} s", *shares, *failed])
+
+
+def _finish(settings: Settings, result: Result, output: Output) -> int:
+    if settings.junit:
+        try:
+            with open(settings.junit, "wb") as file:
+                file.write(formats.as_junit(result))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise SystemRefused(f"--junit {settings.junit}: cannot be written: {reason}") from error
+    if settings.json:
+        output.say(formats.as_json(result))
+    elif not settings.quiet:
+        output.say(report.text(result))
+    if result.refused and (settings.json or settings.quiet):
+        raise SystemRefused(result.refused)
+    return int(result.status)
+
+
+def _hold(settings: Settings, held: Held, signals: Signals, output: Output) -> int:
+    start = monotonic()
+    shown = ""
+    interrupted = False
+    while not (interrupted or held.refused or _over(settings, held, monotonic() - start)):
+        interrupted = bool(signals.wait(_TICK_SECONDS))
+        shown = _show(settings, held, shown, monotonic() - start, output)
+    held.stop(settings.timeout)
+    if held.refused:
+        raise held.refused
+    _show(settings, held, shown, monotonic() - start, output)
+    if not settings.quiet:
+        output.say(
+            f"{held.open:,} of {settings.hold:,} connections were open at the end,"
+            f" {held.cut:,} were cut or never answered, {held.moved:,} changed their version\n"
+        )
+    return int(Status.ERRORS if held.cut > settings.max_errors else Status.HOLDS)
+
+
+def _over(settings: Settings, held: Held, seconds: float) -> bool:
+    return held.cut == settings.hold or bool(settings.duration and seconds >= settings.duration)
+
+
+def _show(settings: Settings, held: Held, shown: str, seconds: float, output: Output) -> str:
+    """Says what has changed; gives what was said last of the whole."""
+    while not held.changes.empty():
+        change = held.changes.get()
+        held.take(change)
+        if change.version is None and not settings.quiet:
+            who = f" ({printable(change.before)})" if change.before is not None else ""
+            output.say(
+                f"{seconds:6.1f} s  connection {change.number}{who} ended after"
+                f" {change.seconds:.1f} s: {printable(change.detail)}\n"
+            )
+    counts = sorted((name, count) for name, count in held.versions.items() if count)
+    whole = ", ".join(f"{printable(name)} {count:,}" for name, count in counts) or "none"
+    if whole != shown and not settings.quiet:
+        output.say(f"{seconds:6.1f} s  {whole}\n")
+    return whole

@@ -1,0 +1,71 @@
+"""What a user expects of a split: shares by version, and perhaps one for failures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import fsum
+
+from echod.config import UsageError, shown
+
+FAILURES = "error"
+"""The name that gives failures a share of their own."""
+
+MAX_VERSIONS = 32
+MAX_SHARE = 1_000_000_000_000
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Shares that add up to 1. A version with 0 is forbidden; one that is not named, too."""
+
+    shares: dict[str, float]
+    failures: float | None
+    """The share of connections that may fail; None: failures are not part of the split."""
+
+    @property
+    def tested(self) -> tuple[float, ...]:
+        """The shares that need a test of their own, each over 0.
+
+        Of two that add up to 1 one is enough: the other says the same.
+        """
+        shares = (*self.shares.values(), self.failures or 0.0)
+        positive = tuple(share for share in shares if share)
+        return positive[:1] if len(positive) <= 2 else positive
+
+
+def parse(texts: Sequence[str]) -> Expectation:
+    r"""From texts like ``one=80,two=20``: names and shares in any unit. Raises UsageError.
+
+    ``\,`` is a comma in a name.
+    """
+    weights: dict[str, float] = {}
+    for part in (part for text in texts for part in re.split(r"(?<!\\),", text)):
+        name, equals, number = part.rpartition("=")
+        name = name.replace("\\,", ",").strip()
+        if not (equals and name):
+            raise UsageError(f"--expect {shown(part)}: must be NAME=SHARE, for example one=80")
+        if name in weights:
+            raise UsageError(f"--expect {shown(part)}: must name each version once")
+        weights[name] = _weight(part, number)
+    total = fsum(weights.values())
+    if not total:
+        raise UsageError(f"--expect {shown(','.join(texts))}: must have a share over 0")
+    if len(weights) > MAX_VERSIONS:
+        raise UsageError(f"--expect: must name {MAX_VERSIONS} versions at most")
+    failures = weights.pop(FAILURES, None)
+    shares = {name: weight / total for name, weight in weights.items()}
+    return Expectation(shares, None if failures is None else failures / total)
+
+
+def _weight(part: str, number: str) -> float:
+    try:
+        weight = float(number.strip().removesuffix("%"))
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight <= MAX_SHARE or "_" in number:
+        raise UsageError(
+            f"--expect {shown(part)}: must have a share from 0 to {MAX_SHARE:,}, for example 80"
+        )
+    return weight

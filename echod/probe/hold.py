@@ -1,0 +1,90 @@
+"""Connections that are kept open: which version each one stays on, and when one is cut."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Event, Thread
+from time import monotonic
+
+from echod.config import SystemRefused
+from echod.probe.sampler import Failed, Target, ask, payloads
+
+EVERY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """What has happened to a connection: a version answers now, or it was cut.
+
+    ``seconds`` is its age.
+    """
+
+    number: int
+    before: str | None
+    version: str | None
+    detail: str
+    seconds: float
+
+
+class Held:
+    """So many connections, each with a line a second. Changes are put into ``changes``."""
+
+    def __init__(self, target: Target, count: int) -> None:
+        self.changes: SimpleQueue[Change] = SimpleQueue()
+        self.versions: Counter[str] = Counter()
+        self.cut = 0
+        self.moved = 0
+        self.refused: SystemRefused | None = None
+        self._target = target
+        self._stopping = Event()
+        self._payload = payloads()
+        self._threads = [
+            Thread(target=self._hold, args=(number,), daemon=True) for number in range(1, count + 1)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def take(self, change: Change) -> None:
+        """Brings the counts up to date with a change from the queue."""
+        if change.before is not None:
+            self.versions[change.before] -= 1
+        if change.version is None:
+            self.cut += 1
+        else:
+            self.versions[change.version] += 1
+            self.moved += change.before is not None
+
+    @property
+    def open(self) -> int:
+        """How many have an answer and have not been cut."""
+        return self.versions.total()
+
+    def stop(self, timeout: float) -> None:
+        """Closes all, within ``timeout`` seconds as far as they answer."""
+        self._stopping.set()
+        end = monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, end - monotonic()))
+
+    def _hold(self, number: int) -> None:
+        version = None
+        start = monotonic()
+        try:
+            with self._target.connect(start + self._target.timeout) as connection:
+                turn = 0
+                while not self._stopping.is_set():
+                    turn += 1
+                    payload = self._payload(number) + b"-%d" % turn
+                    prefix = ask(connection, payload, monotonic() + self._target.timeout)
+                    name = prefix.decode("utf-8", "surrogateescape")
+                    if name != version:
+                        self.changes.put(Change(number, version, name, "", monotonic() - start))
+                        version = name
+                    self._stopping.wait(max(0.0, start + turn * EVERY_SECONDS - monotonic()))
+        except Failed as failed:
+            detail = f"{failed.kind}: {failed.detail}"
+            self.changes.put(Change(number, version, None, detail, monotonic() - start))
+        except SystemRefused as error:
+            self.refused = self.refused or error

@@ -1,0 +1,89 @@
+"""What the servers themselves have counted, read from echod's metrics."""
+
+from __future__ import annotations
+
+import http.client
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from echod.config import SystemRefused, UsageError, shown
+
+TIMEOUT_SECONDS = 5.0
+MOST_BYTES = 8 * 1024 * 1024
+
+_REQUESTS = "echod_requests_total"
+_CONNECTIONS = "echod_connections_opened_total"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Requests by version, and connections, of all servers together."""
+
+    requests: Counter[str]
+    connections: int
+
+    def since(self, before: Counts) -> Counts:
+        """What has come since."""
+        versions = {*self.requests, *before.requests}
+        requests = {name: self.requests[name] - before.requests[name] for name in sorted(versions)}
+        return Counts(Counter(requests), self.connections - before.connections)
+
+    def match(self, answered: int, failed: int) -> bool:
+        """Whether a client's tally can be the same: what failed there may still have arrived."""
+        total = sum(self.requests.values())
+        return (
+            min(self.requests.values(), default=0) >= 0 and answered <= total <= answered + failed
+        )
+
+
+def check(urls: Sequence[str]) -> None:
+    """Raises UsageError for what cannot be read from."""
+    for url in urls:
+        try:
+            parts = urlsplit(url)
+            right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            right = None
+        if not right or not url.isascii() or not url.isprintable() or " " in url:
+            raise UsageError(
+                f"--metrics {shown(url)}: must be a URL, for example http://10.0.0.5:9464/metrics"
+            )
+        if urls.count(url) > 1:
+            raise UsageError(f"--metrics {shown(url)}: must be given once, or it counts twice")
+
+
+def read(urls: Sequence[str]) -> Counts:
+    """The counters of all servers. Raises SystemRefused if one cannot be read."""
+    requests: Counter[str] = Counter()
+    connections = 0.0
+    for url in urls:
+        found = False
+        try:
+            for family in text_string_to_metric_families(_fetch(url)):
+                for sample in family.samples:
+                    if sample.name == _REQUESTS:
+                        found = True
+                        requests[sample.labels.get("version", "")] += int(sample.value)
+                    elif sample.name == _CONNECTIONS:
+                        connections += sample.value
+        except ValueError as error:
+            raise SystemRefused(f"--metrics {url}: is not in Prometheus' text format") from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = error.reason if isinstance(error, URLError) else error
+            raise SystemRefused(f"--metrics {url}: cannot be read: {shown(str(reason))}") from error
+        if not found:
+            raise SystemRefused(f"--metrics {url}: has no {_REQUESTS}: is it an echod's?")
+    return Counts(requests, int(connections))
+
+
+def _fetch(url: str) -> str:
+    opener = build_opener(ProxyHandler({}))  # a proxy of the environment is for the outside
+    with opener.open(url, timeout=TIMEOUT_SECONDS) as response:
+        body: bytes = response.read(MOST_BYTES)
+    return body.decode("utf-8", "replace")

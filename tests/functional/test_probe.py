@@ -1,0 +1,551 @@
+"""``echod probe`` as a user runs it, against echod and against what is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import peers
+import pytest
+from peers import serving
+from support import ROOT, Start, call, clean_environment, command, until
+
+Run = subprocess.CompletedProcess[str]
+
+
+def probe(directory: Path, *words: object) -> Run:
+    result = call(directory, command("probe", *map(str, words)))
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def document(directory: Path, *words: object) -> tuple[int, Any]:
+    result = probe(directory, *words, "--json")
+    return result.returncode, json.loads(result.stdout)
+
+
+def seen(document: Any) -> dict[str, int]:
+    return {row["name"]: row["seen"] for row in document["versions"]}
+
+
+@pytest.fixture(scope="module")
+def split() -> Iterator[str]:
+    """Exactly 80/20, four of five in turn."""
+    with serving(peers.prefixing(b"one", b"one", b"two", b"one", b"one")) as port:
+        yield f"127.0.0.1:{port}"
+
+
+def test_a_split_that_holds_passes(tmp_path: Path, split: str) -> None:
+    """With the planned number, a table, and exit status 0."""
+    result = probe(tmp_path, split, "--expect", "one=80,two=20")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.search(
+        r"^one +80.0 % +\d,\d+ +\d\d.\d % .* as expected ", result.stdout, re.MULTILINE
+    )
+    assert "holds: 1,712 connections do not contradict one=80,two=20" in result.stdout
+    assert "could have found: a share that is off by 5.0 points" in result.stdout
+
+
+def test_a_split_that_does_not_hold_fails(tmp_path: Path, split: str) -> None:
+    """And the reason says which share is off, and how far."""
+    result = probe(tmp_path, split, "--expect", "one=70,two=30")
+    assert result.returncode == 1
+    assert re.search("does not hold: one has .*, 70.0 % was expected; two has", result.stdout)
+
+
+def test_too_few_connections_are_inconclusive(tmp_path: Path, split: str) -> None:
+    """Twenty say nothing of 80/20: what they could have found stands there, and what it takes."""
+    result = probe(tmp_path, split, "--expect", "one=80,two=20", "-n", 20)
+    assert result.returncode == 4
+    assert "inconclusive: 20 connections do not contradict" in result.stdout
+    assert "but it takes 1,712 to say more" in result.stdout
+    assert "could have found: a share that is off by 54.1 points" in result.stdout
+
+
+def test_without_an_expectation_it_tallies(tmp_path: Path, split: str) -> None:
+    """Names, counts, intervals and latencies, and nothing to judge."""
+    status, found = document(tmp_path, split, "-n", 50)
+    assert (status, seen(found)) == (0, {"one": 40, "two": 10})
+    assert found["connections"] == 50
+    for row in found["versions"]:
+        assert row["interval"][0] < row["share"] < row["interval"][1]
+        for times in (row["connect_seconds"], row["reply_seconds"]):
+            assert 0 < times["p50"] <= times["p99"] < 20
+    result = probe(tmp_path, split, "-n", 5, "--quiet")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_the_plan_is_what_a_run_takes(tmp_path: Path) -> None:
+    """In words, as a number alone, and as JSON; without a connection."""
+    plan = ("--plan", "--expect", "one=80,two=20")
+    assert probe(tmp_path, *plan).stdout.startswith(
+        "1,712 connections find a share that is off by 5 points with 95 % probability"
+    )
+    assert probe(tmp_path, *plan, "--quiet").stdout == "1712\n"
+    assert document(tmp_path, *plan) == (0, {"connections": 1712})
+    within = probe(tmp_path, *plan, "--tolerance", 3)
+    assert "is within 3 points" in within.stdout
+
+
+def test_a_prefix_may_be_anything(tmp_path: Path) -> None:
+    """Spaces, other scripts, no UTF-8, control characters: told apart, and shown escaped."""
+    names = [b"a b", "zwei \N{SNOWMAN}".encode(), b"\xff\x1b[31m\x00", b"", b"back\\slash"]
+    shown = {"a b", "zwei \N{SNOWMAN}", r"\xff\x1b[31m\x00", "(empty)", r"back\\slash"}
+    with serving(peers.prefixing(*names)) as port:
+        status, found = document(tmp_path, f"localhost:{port}", "-n", 50, "--max-errors", 0)
+        assert status == 0
+        assert dict.fromkeys(shown, 10) == seen(found)
+        report = tmp_path / "report.xml"
+        result = probe(tmp_path, f"localhost:{port}", "-n", 50, "--junit", report)
+    assert "\x1b" not in result.stdout
+    ElementTree.parse(report)
+
+
+def test_an_expected_name_may_hold_spaces_and_bytes(tmp_path: Path) -> None:
+    """As the command line gives it."""
+    with serving(peers.prefixing(b"a b", b"caf\xc3\xa9")) as port:
+        words = [f"127.0.0.1:{port}", "--expect", "a b=1,caf\N{LATIN SMALL LETTER E WITH ACUTE}=1"]
+        assert probe(tmp_path, *words, "-n", 40, "--detect", 45).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind"),
+    [
+        (peers.saying(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "wrong reply"),
+        (peers.saying(b"SSH-2.0-OpenSSH\r\n", first=True), "wrong reply"),
+        (peers.saying(b"\x15\x03\x01\x00\x02\x02\x46"), "closed"),
+        (peers.saying(b""), "closed"),
+        (peers.endless, "wrong reply"),
+        (peers.mixing_up, "wrong reply"),
+        (peers.silent, "timeout"),
+        (peers.dripping, "timeout"),
+        (peers.resetting, "reset"),
+    ],
+)
+def test_what_is_no_reply_has_its_own_kind(
+    tmp_path: Path, behaviour: peers.Behaviour, kind: str
+) -> None:
+    """A clear line, status 3, and an end."""
+    with serving(behaviour) as port:
+        words = (f"127.0.0.1:{port}", "--expect", "one=1", "--timeout", 0.5)
+        status, found = document(tmp_path, *words)
+        assert (status, list(found["failures"])) == (3, [kind])
+        result = probe(tmp_path, *words)
+    assert f"failed: {kind} " in result.stdout
+    assert re.search(r"^too many errors: .* 0 may \(--max-errors\)$", result.stdout, re.MULTILINE)
+    assert result.stdout.isprintable() or all(c.isprintable() or c == "\n" for c in result.stdout)
+
+
+def test_a_port_where_nobody_listens_is_refused(tmp_path: Path) -> None:
+    """So is a name that nobody has; both end at once."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        _, found = document(tmp_path, f"127.0.0.1:{free.getsockname()[1]}", "-n", 100)
+    assert list(found["failures"]) == ["refused"]
+    status, found = document(tmp_path, "no-such-name.invalid:9000")
+    assert (status, list(found["failures"])) == (3, ["name not found"])
+
+
+def test_failures_are_counted_apart_and_never_dropped(tmp_path: Path) -> None:
+    """One of ten is reset: allowed ones do not touch the split, others are the verdict."""
+
+    def behave(connection: socket.socket, number: int) -> None:
+        (peers.resetting if number % 10 == 9 else peers.prefixing(b"one"))(connection, number)
+
+    with serving(behave) as port:
+        target = f"127.0.0.1:{port}"
+        status, found = document(tmp_path, target, "--expect", "one=1", "--max-errors", 50)
+        assert (status, seen(found), found["judged"]) == (0, {"one": 59}, 59)
+        assert found["failures"] == {"reset": 6}
+        status, found = document(tmp_path, target, "--expect", "one=1", "--max-errors", 2)
+        assert status == 3
+        status, found = document(tmp_path, target, "-n", 1000)
+        assert status == 3
+        assert found["failures"]["reset"] < 40  # it has given up early
+        status, found = document(tmp_path, target, "--expect", "one=90,error=10")
+        assert status == 0
+        assert found["failures"]["reset"] == pytest.approx(found["connections"] / 10, abs=1)
+
+
+def test_this_sides_errors_stop_the_run(tmp_path: Path, split: str) -> None:
+    """No descriptor, no local port, an address that is not ours: not the target's failures."""
+    script = 'ulimit -n 12; exec "$0" "$@"'
+    words = command("probe", split, "-n", "500", "--concurrency", "50")
+    result = call(tmp_path, ["/bin/sh", "-c", script, *words])
+    assert (result.returncode, result.stderr) == (3, "")
+    assert "stopped: no free file descriptor (Too many open files)" in result.stdout
+    assert "failed:" not in result.stdout
+    result = probe(tmp_path, split, "--source", "192.0.2.1", "--quiet")
+    assert result.returncode == 3
+    assert result.stderr.startswith("echod: error: no free local port, or not an address of this")
+
+
+def test_it_connects_from_where_it_is_told(tmp_path: Path) -> None:
+    """And over the family that it is told."""
+    sources = []
+
+    def behave(connection: socket.socket, number: int) -> None:
+        sources.append(connection.getpeername()[0])
+        peers.prefixing(b"one")(connection, number)
+
+    with serving(behave) as port:
+        for words in (["--source", "127.0.0.9", "-4"], ["--resolve", "each"]):
+            assert probe(tmp_path, f"localhost:{port}", "-n", 5, *words).returncode == 0
+        assert sources == ["127.0.0.9"] * 5 + ["127.0.0.1"] * 5
+        status, found = document(tmp_path, f"[::1]:{port}")
+        assert (status, list(found["failures"])) == (3, ["refused"])
+        status, found = document(tmp_path, f"127.0.0.1:{port}", "-6")
+        assert (status, list(found["failures"])) == (3, ["name not found"])
+
+
+def test_rate_and_duration_are_kept(tmp_path: Path, split: str) -> None:
+    """Half a connection a second is a rate; time ends a run that has no number."""
+    begin = time.monotonic()
+    _, found = document(tmp_path, split, "--rate", 2.5, "-n", 4)
+    assert time.monotonic() - begin >= 3 / 2.5
+    assert found["connections"] == 4
+    _, found = document(tmp_path, split, "--rate", 5, "--duration", 0.9)
+    assert 1 <= found["connections"] <= 5
+    _, found = document(tmp_path, split, "--duration", 0.3, "--expect", "one=80,two=20")
+    assert found["connections"] > 5
+    assert found["seconds"] < 10
+
+
+def test_many_connections_take_little_memory(tmp_path: Path, start: Start) -> None:
+    """5,000 samples in as much as 200, but for what an interpreter wavers."""
+    target = f"127.0.0.1:{start().port}"
+    script = (
+        "import resource, sys; from echod.cli import run; run(sys.argv[1:], {});"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    sizes = []
+    for n in ("200", "5000"):
+        words = [sys.executable, "-c", script, "probe", target, "-n", n, "--quiet"]
+        sizes.append(int(call(tmp_path, words).stdout))
+    assert sizes[1] < sizes[0] + 4096  # KiB
+
+
+def test_the_servers_own_counts_are_compared(tmp_path: Path, start: Start) -> None:
+    """They match; and they do not when somebody else has asked the server meanwhile."""
+    one = start("--service-version", "v1")
+    url = f"http://127.0.0.1:{one.metrics_port}/metrics"
+    words = (f"127.0.0.1:{one.port}", "--expect", "one=1", "--metrics", url)
+    result = probe(tmp_path, *words)
+    assert result.returncode == 0
+    assert (
+        "servers counted 59 (v1 59) requests on 59 connections, 59 were answered here: match"
+        in result.stdout
+    )
+    two = start(prefix="two")
+    wrong = f"http://127.0.0.1:{two.metrics_port}/metrics"
+    status, found = document(tmp_path, *words[:-1], wrong)
+    assert (status, found["servers"]["match"]) == (1, False)
+    result = probe(tmp_path, *words[:-1], wrong)
+    assert "does not hold: the servers have counted something else" in result.stdout
+    assert "DO NOT MATCH" in result.stdout
+
+
+def test_metrics_that_cannot_be_read_stop_the_run(tmp_path: Path, start: Start) -> None:
+    """With the address and the reason: before a connection is made."""
+    one = start()
+    target = f"127.0.0.1:{one.port}"
+    result = probe(tmp_path, target, "--metrics", f"http://127.0.0.1:{one.port}/metrics")
+    assert result.returncode == 3
+    assert result.stderr.count("\n") == 1
+    assert "cannot be read" in result.stderr
+    result = probe(tmp_path, target, "--metrics", f"http://127.0.0.1:{one.metrics_port}/livez")
+    assert "is not in Prometheus' text format" in result.stderr
+    with serving(peers.saying(b"HTTP/1.0 200 OK\r\n\r\nup 1\n")) as port:
+        result = probe(tmp_path, target, "--metrics", f"http://127.0.0.1:{port}/")
+    assert "has no echod_requests_total: is it an echod's?" in result.stderr
+    assert one.metrics()("echod_connections_opened_total") == 1
+
+
+def test_waiting_ends_when_the_split_holds(tmp_path: Path) -> None:
+    """The first looks see the old weights, and say so; a later one sees the new ones."""
+    shifted = time.monotonic() + 1.5
+
+    def behave(connection: socket.socket, number: int) -> None:
+        prefixes = (b"one", b"two") if time.monotonic() > shifted else (b"one",)
+        peers.prefixing(*prefixes)(connection, number)
+
+    with serving(behave) as port:
+        words = (f"127.0.0.1:{port}", "--expect", "one=1,two=1", "--tolerance", 10, "--wait", 15)
+        result = probe(tmp_path, *words)
+    assert result.returncode == 0
+    assert result.stdout.startswith("look 1: does not hold: one has 100.0 %")
+    assert "holds: every share is within 10 points of one=50,two=50" in result.stdout
+
+
+def test_waiting_ends_when_time_is_over(tmp_path: Path, split: str) -> None:
+    """With what the last look came to."""
+    words = ("--expect", "one=1,two=1", "--tolerance", 10, "--wait", 1.2)
+    status, found = document(tmp_path, split, *words)
+    assert (status, found["verdict"]) == (1, "does not hold")
+    assert found["looks"] >= 1
+    assert found["alpha"] < 0.001
+
+
+def running(directory: Path, *words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("probe", *map(str, words)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=directory,
+        env=clean_environment(),
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_gives_its_verdict_marked_as_such(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """What was sampled is judged, and never passes: its number was not fixed before."""
+    counted = []
+
+    def behave(connection: socket.socket, number: int) -> None:
+        counted.append(number)
+        peers.prefixing(b"one")(connection, number)
+
+    with serving(behave) as port:
+        run = running(tmp_path, f"127.0.0.1:{port}", "-n", 10**6, "--expect", "one=1")
+        until(lambda: len(counted) > 300)
+        run.send_signal(number)
+        output, errors = run.communicate(timeout=20)
+    assert (run.returncode, errors) == (4, "")
+    assert re.search(r"^inconclusive \(interrupted\): \d+", output, re.MULTILINE)
+
+
+def test_an_interrupted_wait_ends(tmp_path: Path, split: str) -> None:
+    """Between two looks too."""
+    words = ("--expect", "one=1,two=1", "--tolerance", 10, "--wait", 300)
+    run = running(tmp_path, split, *words)
+    assert run.stdout
+    assert run.stdout.readline().startswith("look 1: does not hold")
+    run.send_signal(signal.SIGINT)
+    output, errors = run.communicate(timeout=20)
+    assert (run.returncode, errors) == (1, "")
+    assert "(interrupted)" in output
+
+
+def test_held_connections_show_where_they_stay_and_when_they_are_cut(
+    tmp_path: Path, start: Start
+) -> None:
+    """One line for the whole when it changes, one for each that ends."""
+    one = start("--max-connection-age", "1")
+    result = probe(tmp_path, f"127.0.0.1:{one.port}", "--hold", 3)
+    assert result.returncode == 3
+    lines = result.stdout.splitlines()
+    assert re.fullmatch(r" +\d\.\d s  one 3", lines[0])
+    assert (
+        len([line for line in lines if re.search(r"connection \d \(one\) ended after", line)]) == 3
+    )
+    assert lines[-1] == (
+        "0 of 3 connections were open at the end, 3 were cut or never answered,"
+        " 0 changed their version"
+    )
+
+
+def test_held_connections_can_be_let_go(tmp_path: Path, split: str) -> None:
+    """By time, by a signal; none of them was cut."""
+    result = probe(tmp_path, split, "--hold", 5, "--duration", 1.2)
+    assert result.returncode == 0
+    assert "one 4, two 1\n" in result.stdout
+    assert "5 of 5 connections were open at the end, 0 were cut" in result.stdout
+    run = running(tmp_path, split, "--hold", 5)
+    assert run.stdout
+    until(lambda: "two" in (run.stdout.readline() if run.stdout else ""))
+    run.send_signal(signal.SIGTERM)
+    output, _ = run.communicate(timeout=20)
+    assert (run.returncode, output.count("ended after")) == (0, 0)
+    assert probe(tmp_path, split, "--hold", 2, "--duration", 0.1, "--quiet").stdout == ""
+
+
+def test_a_version_that_changes_on_an_open_connection_is_seen(tmp_path: Path) -> None:
+    """It must not happen; whoever holds connections learns of it."""
+
+    def behave(connection: socket.socket, _number: int) -> None:
+        for prefix in (b"one", b"two"):
+            connection.sendall(prefix + b" " + peers.line_of(connection))
+        peers.line_of(connection)
+
+    with serving(behave) as port:
+        result = probe(tmp_path, f"127.0.0.1:{port}", "--hold", 1)
+    assert "connection 1 (two) ended after" in result.stdout
+    assert "1 were cut or never answered, 1 changed their version" in result.stdout
+
+
+def test_holding_ends_where_this_side_fails(tmp_path: Path, split: str) -> None:
+    """Status 3 and one line."""
+    result = probe(tmp_path, split, "--hold", 2, "--source", "192.0.2.1")
+    assert (result.returncode, result.stderr.count("\n")) == (3, 1)
+
+
+def test_held_connections_to_nobody_end_at_once(tmp_path: Path) -> None:
+    """Each with its reason."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        result = probe(tmp_path, f"127.0.0.1:{free.getsockname()[1]}", "--hold", 2)
+    assert result.returncode == 3
+    assert result.stdout.count("refused: connection refused") == 2
+
+
+def test_junit_has_a_case_a_version_and_one_for_the_verdict(tmp_path: Path, split: str) -> None:
+    """Failures carry their reason; the whole report stands below."""
+    report = tmp_path / "report.xml"
+    words = (split, "--expect", "one=70,two=30", "-n", 2000, "--junit", report)
+    assert probe(tmp_path, *words).returncode == 1
+    suite = ElementTree.parse(report).getroot()[0]
+    cases = {case.get("name"): case.find("failure") for case in suite.iter("testcase")}
+    assert list(cases) == ["share of one", "share of two", "errors", "verdict"]
+    assert cases["errors"] is None
+    assert suite.get("failures") == "3"
+    output = suite.find("system-out")
+    assert output is not None
+    assert "does not hold" in (output.text or "")
+    assert probe(tmp_path, split, "--expect", "one=80,two=20", "--junit", report).returncode == 0
+    assert ElementTree.parse(report).getroot().get("failures") == "0"
+
+
+def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path, split: str) -> None:
+    """One line that names it, and status 3: the run says nothing that can be kept."""
+    result = probe(tmp_path, split, "-n", 5, "--junit", tmp_path / "no" / "report.xml")
+    assert result.returncode == 3
+    assert "cannot be written: No such file or directory" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["localhost"], "HOST:PORT 'localhost': must be a name or an address and a port"),
+        (["::1:9000"], "HOST:PORT '::1:9000': must be a name or an address and a port"),
+        (["x:0"], "HOST:PORT 'x:0': must have a port from 1 to 65535"),
+        (["x:99999"], "HOST:PORT 'x:99999': must have a port"),
+        (["--expect", "one=1"], "HOST:PORT is missing"),
+        (["x:1", "-n", "0"], "-n '0': must be a whole number from 1"),
+        (["x:1", "--rate", "-1"], "--rate"),
+        (["x:1", "--rate", "0"], "--rate '0': must be a number of connections a second over 0"),
+        (["x:1", "--timeout", "0"], "--timeout '0': must be a number of seconds over 0"),
+        (["x:1", "--source", "here"], "--source 'here': must be an IPv4 or IPv6 address"),
+        (["x:1", "--alpha", "0.6"], "--alpha '0.6': must be a number over 0, 0.5 at most"),
+        (["x:1", "--detect", "5"], "--detect: must be given together with --expect"),
+        (["x:1", "--wait", "5", "--expect", "a=1"], "--wait: must be given together with"),
+        (["x:1", "--plan", "--expect", "a=1"], "--plan: must be given without HOST:PORT"),
+        (
+            ["x:1", "--expect", "a=1,b=1", "--detect", "60"],
+            "--detect 60: must be 50.0 % at most here",
+        ),
+        (
+            ["x:1", "--expect", "a=1,error=1", "--max-errors", "1"],
+            "--max-errors: must be given without a share for errors",
+        ),
+        (
+            ["x:1", "--expect", "a=1", "--tolerance", "3", "--detect", "3"],
+            "--tolerance: must be given without --detect",
+        ),
+        (["x:1", "--hold", "3", "-n", "5"], "--hold: must be given without -n"),
+        (["x:1", "--metrics", "here"], "--metrics 'here': must be a URL"),
+        (["x:1", "--metrics", "http://[x"], "--metrics 'http://[x': must be a URL"),
+        (["x:1", "--metrics", "http://a", "--metrics", "http://a"], "must be given once"),
+        (["x:1", "-4", "-6"], "not allowed with"),
+        (["x:1", "--bogus"], "--bogus"),
+        (["x:1", "--expect", "a"], "--expect 'a': must be NAME=SHARE"),
+        (["--plan", "--expect", "a=1,b=1", "--detect", "0.001"], "10,000,000 connections"),
+    ],
+)
+def test_a_wrong_call_is_one_line(tmp_path: Path, words: list[str], message: str) -> None:
+    """It names the thing, the value and what is allowed; status 2."""
+    result = probe(tmp_path, *words)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_help_says_what_each_exit_status_means(tmp_path: Path) -> None:
+    """Without an argument the usage is on the error output."""
+    text = probe(tmp_path, "--help").stdout
+    for number in range(5):
+        assert re.search(rf"\b{number} \w", text.partition("exit status:")[2])
+    result = probe(tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("usage: echod probe HOST:PORT")
+
+
+def test_help_needs_no_heavy_import(tmp_path: Path) -> None:
+    """Neither the daemon nor a library of its own."""
+    script = (
+        "import sys; from echod.cli import run\n"
+        "try: run(['probe', '--help'], {})\n"
+        "except SystemExit: pass\n"
+        "print(sorted(sys.modules), file=sys.stderr)"
+    )
+    result = call(tmp_path, [sys.executable, "-c", script])
+    loaded = set(re.findall(r"'([\w.]+)'", result.stderr))
+    assert "echod.probe.arguments" in loaded
+    assert not loaded & {"prometheus_client", "structlog", "http.client", "echod.daemon"}
+    assert "echod.probe.command" not in loaded
+
+
+def test_the_probe_needs_nothing_of_the_daemon(tmp_path: Path) -> None:
+    """Shared rooms apart."""
+    script = "import sys, echod.probe.command; print(sorted(sys.modules))"
+    result = call(tmp_path, [sys.executable, "-c", script])
+    loaded = set(re.findall(r"'(echod\.[\w.]+)'", result.stdout))
+    assert {name for name in loaded if not name.startswith("echod.probe")} <= {
+        "echod.config",
+        "echod.parsers",
+    }
+
+
+def test_a_terminal_sees_progress(tmp_path: Path, split: str) -> None:
+    """A line that is written over, on the error output, and gone at the end."""
+    master, slave = os.openpty()
+    words = command("probe", split, "-n", "60", "--rate", "100")
+    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=slave, cwd=tmp_path)
+    os.close(slave)
+    output, _ = run.communicate(timeout=20)
+    shown = b""
+    with open(master, "rb", buffering=0) as terminal:
+        while piece := _read(terminal.fileno()):
+            shown += piece
+    assert run.returncode == 0
+    assert re.search(rb"\r\x1b\[K\d+ of 60 in 0 s, one \d+.\d %", shown)
+    assert shown.endswith(b"\r\x1b[K")
+    assert b"\x1b" not in output
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def test_open_files_fit_the_concurrency(tmp_path: Path, split: str) -> None:
+    """The soft limit is raised to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard > 64
+    script = 'ulimit -S -n 40; exec "$0" "$@"'
+    words = command("probe", split, "-n", "200", "--concurrency", "60")
+    assert call(tmp_path, ["/bin/sh", "-c", script, *words]).returncode == 0
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
+
+
+def test_the_readme_of_the_probe_is_there() -> None:
+    """It has the exit statuses that the program has."""
+    page = (ROOT / "docs/probe.md").read_text()
+    for number in range(5):
+        assert re.search(rf"^\| {number} \|", page, re.MULTILINE)

@@ -1,0 +1,105 @@
+"""Servers that are not echod: what a probe may meet."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+
+Behaviour = Callable[[socket.socket, int], None]
+"""What is done with a connection; its number counts from 0."""
+
+
+@contextmanager
+def serving(behaviour: Behaviour, host: str = "127.0.0.1") -> Iterator[int]:
+    """A server with a thread for each connection; gives its port."""
+    listener = socket.create_server((host, 0), backlog=512)
+
+    def serve(connection: socket.socket, number: int) -> None:
+        with suppress(OSError), connection:
+            connection.settimeout(30)
+            behaviour(connection, number)
+
+    def accept() -> None:
+        number = 0
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                Thread(target=serve, args=(connection, number), daemon=True).start()
+                number += 1
+
+    thread = Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def line_of(connection: socket.socket) -> bytes:
+    data = b""
+    while not data.endswith(b"\n"):
+        piece = connection.recv(4096)
+        if not piece:
+            return b""
+        data += piece
+    return data
+
+
+def prefixing(*prefixes: bytes) -> Behaviour:
+    """Answers like the reference, each connection with the next prefix in turn."""
+
+    def behave(connection: socket.socket, number: int) -> None:
+        while line := line_of(connection):
+            connection.sendall(prefixes[number % len(prefixes)] + b" " + line)
+
+    return behave
+
+
+def saying(data: bytes, *, first: bool = False) -> Behaviour:
+    """Says the same whatever it is asked; ``first``: before it is asked."""
+
+    def behave(connection: socket.socket, _number: int) -> None:
+        if first:
+            connection.sendall(data)
+        line_of(connection)
+        if not first:
+            connection.sendall(data)
+
+    return behave
+
+
+def endless(connection: socket.socket, _number: int) -> None:
+    while True:
+        connection.sendall(b"x" * 4096)
+
+
+def silent(connection: socket.socket, _number: int) -> None:
+    while connection.recv(4096):
+        pass
+
+
+def dripping(connection: socket.socket, _number: int) -> None:
+    """A byte now and then, never a newline: each read succeeds."""
+    line_of(connection)
+    connection.settimeout(0.05)
+    while True:
+        connection.sendall(b"x")
+        with suppress(TimeoutError):
+            if not connection.recv(1):
+                return
+
+
+def resetting(connection: socket.socket, _number: int) -> None:
+    line_of(connection)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def mixing_up(connection: socket.socket, _number: int) -> None:
+    """Answers with somebody else's line."""
+    line = line_of(connection)
+    connection.sendall(b"one " + line.replace(b"-", b"+"))
