@@ -4,6 +4,7 @@ import errno
 import json
 import socket
 from collections import Counter
+from time import monotonic
 from xml.etree import ElementTree
 
 import pytest
@@ -165,3 +166,13 @@ def test_no_time_left_is_a_timeout() -> None:
     with pytest.raises(Failed) as caught:
         Target("127.0.0.1", 1, 1.0).connect(0.0)
     assert caught.value.kind == "timeout"
+
+
+def test_the_next_address_of_a_name_is_tried_and_kept() -> None:
+    """As nc does for a name with an address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        addresses = [(socket.AF_INET, one.getsockname()) for one in (free, server)]
+        target = Target("x", 1, 5.0, known=list(addresses))
+        target.connect(monotonic() + 5).close()
+    assert target.known == addresses[1:]
