@@ -226,8 +226,10 @@ def _hold(settings: Settings, held: Held, signals: Signals, output: Output) -> i
         raise held.refused
     _show(settings, held, shown, monotonic() - start, output)
     if not settings.quiet:
+        for name, numbers in held.versions.items():
+            output.say(f"{printable(name)}: connections {_ranges(numbers)}\n")
         output.say(
-            f"{held.open:,} of {settings.hold:,} connections were open at the end,"
+            f"{len(held.stays):,} of {settings.hold:,} connections were open at the end,"
             f" {held.cut:,} were cut or never answered, {held.moved:,} changed their version\n"
         )
     return int(Status.ERRORS if held.cut > settings.max_errors else Status.HOLDS)
@@ -248,8 +250,20 @@ def _show(settings: Settings, held: Held, shown: str, seconds: float, output: Ou
                 f"{seconds:6.1f} s  connection {change.number}{who} ended after"
                 f" {change.seconds:.1f} s: {printable(change.detail)}\n"
             )
-    counts = sorted((name, count) for name, count in held.versions.items() if count)
-    whole = ", ".join(f"{printable(name)} {count:,}" for name, count in counts) or "none"
+    counts = [f"{printable(name)} {len(numbers):,}" for name, numbers in held.versions.items()]
+    whole = ", ".join(counts) or "none"
     if whole != shown and not settings.quiet:
         output.say(f"{seconds:6.1f} s  {whole}\n")
     return whole
+
+
+def _ranges(numbers: list[int]) -> str:
+    """``1-4, 6``: numbers in rising order."""
+    texts: list[str] = []
+    first = last = numbers[0]
+    for number in [*numbers[1:], -1]:
+        if number != last + 1:
+            texts.append(str(first) if first == last else f"{first}-{last}")
+            first = number
+        last = number
+    return ", ".join(texts)

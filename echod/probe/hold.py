@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -33,7 +32,7 @@ class Held:
 
     def __init__(self, target: Target, count: int) -> None:
         self.changes: SimpleQueue[Change] = SimpleQueue()
-        self.versions: Counter[str] = Counter()
+        self.stays: dict[int, str] = {}
         self.cut = 0
         self.moved = 0
         self.refused: SystemRefused | None = None
@@ -47,19 +46,21 @@ class Held:
             thread.start()
 
     def take(self, change: Change) -> None:
-        """Brings the counts up to date with a change from the queue."""
-        if change.before is not None:
-            self.versions[change.before] -= 1
+        """Brings what is known up to date with a change from the queue."""
         if change.version is None:
             self.cut += 1
+            self.stays.pop(change.number, None)
         else:
-            self.versions[change.version] += 1
-            self.moved += change.before is not None
+            self.moved += change.number in self.stays
+            self.stays[change.number] = change.version
 
     @property
-    def open(self) -> int:
-        """How many have an answer and have not been cut."""
-        return self.versions.total()
+    def versions(self) -> dict[str, list[int]]:
+        """The numbers of the open connections by the version that answers them, in order."""
+        found: dict[str, list[int]] = {}
+        for number, version in sorted(self.stays.items()):
+            found.setdefault(version, []).append(number)
+        return dict(sorted(found.items()))
 
     def stop(self, timeout: float) -> None:
         """Closes all, within ``timeout`` seconds as far as they answer."""

@@ -363,6 +363,11 @@ def test_held_connections_can_be_let_go(tmp_path: Path, split: str) -> None:
     result = probe(tmp_path, split, "--hold", 5, "--duration", 1.2)
     assert result.returncode == 0
     assert "one 4, two 1\n" in result.stdout
+    (alone,) = re.findall(r"^two: connections (\d)$", result.stdout, re.MULTILINE)
+    others = [number for number in range(1, 6) if number != int(alone)]
+    (listed,) = re.findall(r"^one: connections ([\d, -]+)$", result.stdout, re.MULTILINE)
+    spans = [part.split("-") for part in listed.split(", ")]
+    assert others == [n for span in spans for n in range(int(span[0]), int(span[-1]) + 1)]
     assert "5 of 5 connections were open at the end, 0 were cut" in result.stdout
     run = running(tmp_path, split, "--hold", 5)
     assert run.stdout
