@@ -6,11 +6,15 @@ BIN = $(VENV)/bin
 PORTS ?= 9000,9001,9002
 PREFIX ?= hello
 
-.PHONY: run test test-plain test-real lint format tables lock clean \
+.PHONY: run lab test test-plain test-real lint format tables lock clean \
   install uninstall image
 
 run: $(VENV)/run.stamp
 	$(BIN)/echod $(PORTS) $(PREFIX)
+
+# The traffic shifting exercise behind a real Envoy; LAB='--serve' and the like are its options.
+lab: $(VENV)/lab.stamp
+	$(BIN)/echod lab $(LAB)
 
 # Python alone, no root: unit, functional and fault tests, and the project's own promises.
 test: $(VENV)/test.stamp
@@ -43,7 +47,7 @@ tables: $(VENV)/test.stamp
 
 # Newer versions within the ranges of setup.cfg, with the hashes of their files.
 lock: $(VENV)/lint.stamp
-	for extra in test lint real; do \
+	for extra in lab test lint real; do \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-index-url --extra $$extra -o requirements/$$extra.lock -U setup.cfg; \
 	done

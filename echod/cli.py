@@ -8,10 +8,13 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from echod import __version__
 from echod.config import OPTIONS, SystemRefused, UsageError, load, setting
+
+if TYPE_CHECKING:
+    from echod.probe.command import Output
 
 STDOUT, STDERR = 1, 2
 
@@ -20,8 +23,9 @@ Environment = Mapping[str, str]
 EPILOG = """\
 commands: "echod serve PORTS PREFIX" is the same; "echod health" asks a running echod on this
 host whether it is ready; "echod probe HOST:PORT" judges how a mesh splits connections between
-versions. Every option can be given by its environment variable (in brackets) instead; an option
-given on the command line wins.
+versions; "echod lab" runs the traffic shifting exercise on this machine, behind a real Envoy.
+Every option can be given by its environment variable (in brackets) instead; an option given on
+the command line wins.
 """
 
 
@@ -129,26 +133,52 @@ def probe(arguments: Sequence[str], _environ: Environment) -> int:
     from echod.signals import StopSignals
 
     signals = StopSignals()
-    from echod.probe.command import Output, run
+    from echod.probe.command import run
     from echod.runtime import raise_open_file_limit
 
     raise_open_file_limit()
-    live = os.isatty(STDERR) and not asked.quiet
-    output = Output(
-        say=lambda text: say(STDOUT, text),
-        progress=lambda line: say(STDERR, f"\r\x1b[K{line}") if live else None,
-    )
     try:
-        return run(asked, signals, output)
+        return run(asked, signals, _output(asked.quiet))
     except SystemRefused as error:
         say(STDERR, f"echod: error: {error}\n")
         return 3
+
+
+def _output(quiet: bool) -> Output:
+    """Standard output, and on a terminal a line of progress on the error output."""
+    from echod.probe.command import Output
+
+    live = os.isatty(STDERR) and not quiet
+    return Output(
+        say=lambda text: say(STDOUT, text),
+        progress=lambda line: say(STDERR, f"\r\x1b[K{line}") if live else None,
+    )
+
+
+def lab(arguments: Sequence[str], environ: Environment) -> int:
+    """``echod lab``: two versions behind an Envoy on this machine."""
+    from echod.lab.arguments import add_to, settings
+
+    parser = Parser(prog="echod lab", allow_abbrev=False)
+    add_to(parser)
+    asked = settings(parser.parse_args(arguments))
+    from echod.signals import StopSignals
+
+    signals = StopSignals()
+    try:
+        from echod.lab.command import run
+    except ModuleNotFoundError as error:
+        raise SystemRefused(
+            f"{error.name} is missing: install the extra lab (pip install '.[lab]' in a checkout)"
+        ) from error
+    return run(asked, environ, signals, _output(quiet=False))
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str], Environment], int]] = {
     "serve": serve,
     "health": health,
     "probe": probe,
+    "lab": lab,
 }
 
 

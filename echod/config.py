@@ -152,6 +152,12 @@ class Option:
         """``ECHOD_MAX_LINE_BYTES``."""
         return "ECHOD_" + self.name.upper()
 
+    def of(self, text: str | None) -> Any:
+        """The value of what was given on the command line, or the default. Raises UsageError."""
+        if text is not None:
+            return self.read(self.flag, text)
+        return self.parse(self.default) if self.default else None
+
     def read(self, source: str, text: str) -> Any:
         """The value of ``text``, or UsageError naming its source, itself and what is allowed."""
         try:
@@ -194,12 +200,12 @@ def setting(name: str, flag: str | None, environ: Mapping[str, str]) -> Any:
 def _find(option: Option, flag: str | None, environ: Mapping[str, str]) -> tuple[Any, bool]:
     """An option's value, and whether the user has set it."""
     if flag is not None:
-        return option.read(option.flag, flag), True
+        return option.of(flag), True
     if variable := environ.get(option.environment):
         return option.read(option.environment, variable), True
     if option.default is None:
         raise UsageError(f"{option.flag} is missing: give it, or set {option.environment}")
-    return (option.parse(option.default) if option.default else None), False
+    return option.of(None), False
 
 
 def shown(text: str) -> str:

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
@@ -19,6 +18,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from echod.config import SystemRefused
+from echod.lab.processes import Process
 
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
@@ -62,19 +62,14 @@ class Envoy:
         self._directory = Path(tempfile.mkdtemp(prefix="echod-envoy-"))
         self._address = address
         self._version = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._upstreams = tuple(upstreams)
         try:
             self._write(weights)
             bootstrap = self._directory / "bootstrap.json"
             bootstrap.write_text(json.dumps(_bootstrap(self._directory, upstreams)))
-            with (self._directory / "log").open("wb") as log:
-                self._process = subprocess.Popen(  # noqa: S603  # the one that was found
-                    [program, "-c", bootstrap, *self._options()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                )
+            words = [program, "-c", str(bootstrap), *self._options()]
+            self._process = Process("envoy", words, self._directory)
             self._wait(START_SECONDS)
         except BaseException:
             self.stop()
@@ -84,7 +79,7 @@ class Envoy:
         return [
             "--concurrency", "1", "--log-level", "warning", "--disable-hot-restart",
             "--admin-address-path", str(self._directory / "admin"),
-            # What an old weight still serves is not to be cut while the lab lives.
+            # What old weights still serve is not to be cut while the lab lives.
             "--drain-time-s", "86400",
         ]  # fmt: skip
 
@@ -100,12 +95,6 @@ class Envoy:
         host, _, port = (self._directory / "admin").read_text().rpartition(":")
         return host, int(port)
 
-    @property
-    def pid(self) -> int:
-        """The process."""
-        assert self._process  # noqa: S101  # there is one from the constructor on
-        return self._process.pid
-
     def shift(self, weights: Mapping[str, int]) -> None:
         """Changes the weights, and returns when new connections follow them.
 
@@ -114,15 +103,15 @@ class Envoy:
         self._write(weights)
         self._wait(SHIFT_SECONDS)
 
+    def check(self) -> None:
+        """Raises SystemRefused if it has ended."""
+        if self._process:
+            self._process.check()
+
     def stop(self) -> None:
         """Ends it, and removes its files."""
         if self._process:
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.stop(STOP_SECONDS)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def admin(self, path: str) -> Any:
@@ -151,24 +140,19 @@ class Envoy:
         """Until the listener that was written last is in use."""
         deadline = monotonic() + seconds
         while monotonic() < deadline:
-            if self._process and self._process.poll() is not None:
-                raise SystemRefused(f"Envoy ended with {self._process.returncode}: {self._said()}")
+            self.check()
             try:
                 state = self.admin("/config_dump?resource=dynamic_listeners")["configs"][0]
             except (OSError, ValueError, LookupError):  # not up yet
                 state = {}
             if "error_state" in state:
-                raise SystemRefused(f"Envoy refuses it: {state['error_state'].get('details')}")
+                raise SystemRefused(f"envoy refuses it: {state['error_state'].get('details')}")
             # Not its version_info: that stays as it was when only filter chains have changed.
             chains = state.get("active_state", {}).get("listener", {}).get("filter_chains")
             if chains and chains[0]["name"] == str(self._version):
                 return
             sleep(0.02)
-        raise SystemRefused(f"Envoy has not taken the weights after {seconds:g} s: {self._said()}")
-
-    def _said(self) -> str:
-        lines = (self._directory / "log").read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "nothing in its log"
+        raise SystemRefused(f"envoy has not taken the weights after {seconds:g} s")
 
 
 def _bootstrap(directory: Path, upstreams: Mapping[str, Address]) -> dict[str, Any]:

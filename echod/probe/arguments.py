@@ -173,13 +173,7 @@ def add_to(parser: ArgumentParser) -> None:
 def settings(flags: Namespace) -> Settings:
     """The settings of a call. Raises UsageError."""
     given = vars(flags)
-    values: dict[str, Any] = {}
-    for option in OPTIONS:
-        text = given[option.name]
-        if text is None:
-            values[option.name] = option.parse(option.default) if option.default else None
-        else:
-            values[option.name] = option.read(option.flag, text)
+    values = {option.name: option.of(given[option.name]) for option in OPTIONS}
     number = Option("n", parsers.whole(1, MOST_CONNECTIONS), "", "N", "")
     n = None if flags.n is None else number.read("-n", flags.n)
     _check(given)

@@ -167,7 +167,7 @@ class _Probe:
         )
         interrupted = False
         while not sampler.wait(_TICK_SECONDS):
-            self._output.progress(_progress(tally, size, sampler.seconds))
+            self._output.progress(progress(tally, size, sampler.seconds))
             if self._signals.wait(0.001):
                 interrupted = True
                 break
@@ -185,7 +185,8 @@ class _Probe:
         )
 
 
-def _progress(tally: Tally, size: float, seconds: float) -> str:
+def progress(tally: Tally, size: float, seconds: float) -> str:
+    """How far a run of ``size`` samples has come."""
     answered = tally.answered
     of = "" if math.isinf(size) else f" of {size:,.0f}"
     shares = [

@@ -33,7 +33,9 @@ def whole_snippets() -> list[Manifest]:
     return [
         one
         for one in shown
-        if {"apiVersion", "kind"} <= set(one) and one["kind"] != "Kustomization"
+        if isinstance(one, dict)
+        and {"apiVersion", "kind"} <= one.keys()
+        and one["kind"] != "Kustomization"
     ]
 
 

@@ -109,7 +109,8 @@ def test_nothing_is_left_behind(versions: dict[str, Echod]) -> None:
     """No process, no file, no port."""
     upstreams = {name: ("127.0.0.1", one.port) for name, one in versions.items()}
     mesh = Envoy(FREE, upstreams, {"v1": 1})
-    pid, port, directory = mesh.pid, mesh.port, mesh._directory
+    assert mesh._process
+    pid, port, directory = mesh._process.pid, mesh.port, mesh._directory
     assert directory.exists()
     mesh.stop()
     assert not directory.exists()
@@ -131,15 +132,24 @@ def test_impossible_weights_are_refused(mesh: Envoy, weights: dict[str, int]) ->
 
 def test_a_port_in_use_is_a_clear_error() -> None:
     """With what Envoy said of it; nothing is left."""
-    with socket.create_server(FREE) as taken, pytest.raises(SystemRefused, match="Envoy"):
+    with socket.create_server(FREE) as taken, pytest.raises(SystemRefused, match="envoy"):
         Envoy(("127.0.0.1", taken.getsockname()[1]), {"v1": FREE}, {"v1": 1})
 
 
 def test_an_envoy_that_died_is_a_clear_error(mesh: Envoy) -> None:
     """Instead of a wait for weights that nobody takes."""
-    os.kill(mesh.pid, 9)
-    until(lambda: mesh._process and mesh._process.poll() is not None)
-    with pytest.raises(SystemRefused, match="Envoy ended with -9"):
+    assert mesh._process
+    os.kill(mesh._process.pid, 9)
+
+    def dead() -> bool:
+        try:
+            mesh.check()
+        except SystemRefused:
+            return True
+        return False
+
+    until(dead)
+    with pytest.raises(SystemRefused, match="envoy has ended with status -9"):
         mesh.shift({"v1": 1})
 
 

@@ -292,7 +292,9 @@ def test_the_monitor_scrapes_each_pod_once() -> None:
 
 def test_the_probe_job_runs_once_with_the_planned_number() -> None:
     """This version, against the Service's port, never tried again."""
-    (job,) = documents(PROBE_JOB.read_text())
+    job, policy = documents(PROBE_JOB.read_text())
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
     template = job["spec"]["template"]["spec"]
     assert (job["spec"]["backoffLimit"], template["restartPolicy"]) == (0, "Never")
     (one,) = template["containers"]

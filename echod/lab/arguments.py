@@ -1,0 +1,134 @@
+"""The command line of ``echod lab``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from echod import parsers
+from echod.config import Option, UsageError
+from echod.lab.control import default_path
+from echod.lab.weights import Weights, parse
+
+DESCRIPTION = """\
+Istio's traffic shifting exercise on this machine: two echods (v1 answers "one", v2 "two") behind a
+real Envoy, which splits connections by weight. Walks through the steps, shifts the weights of the
+running Envoy, and judges each split as echod probe does.
+"""
+
+EPILOG = """\
+examples:
+  echod lab                                  walk through the exercise, again and again
+  echod lab --once                           walk once: exit status 0 if every step holds, else 1
+  echod lab --serve                          stay; from another terminal: echod lab shift 80/20
+  echod lab --route k8s/istio/80-20/route.yaml   stay, with the weights of a manifest; save it to
+                                             shift them
+"""
+
+STEPS = "100/0,80/20,50/50,0/100"
+
+_OPTIONS = (
+    Option(
+        "port",
+        parsers.port,
+        "31400",
+        "PORT",
+        "where Envoy listens on 127.0.0.1; default: 31400; 0: any free port, for the echods too",
+    ),
+    Option(
+        "every",
+        parsers.number("a number of seconds over 0, 86400 at most", 0, 86_400),
+        "5",
+        "SECONDS",
+        "time between two steps; default: 5",
+    ),
+    Option(
+        "samples",
+        parsers.whole(1, 1_000_000),
+        "",
+        "N",
+        "connections for each judgement; default: what it takes to find 5 points",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A call of the lab. Times are in seconds."""
+
+    steps: Sequence[Weights]
+    every: float
+    samples: int | None
+    port: int
+    once: bool
+    serve: bool
+    route: str | None
+    socket: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """A call of ``echod lab shift``."""
+
+    weights: Weights
+    socket: str
+
+
+def add_to(parser: ArgumentParser) -> None:
+    """Gives a parser the lab's arguments."""
+    parser.usage = "echod lab [options]\n       echod lab shift WEIGHTS [--socket PATH]"
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.formatter_class = RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("shift", nargs="*", metavar="shift WEIGHTS", help="give a running lab other weights: 80/20")
+    add(
+        "--steps",
+        metavar="WEIGHTS,...",
+        help=f"weights of v1 and v2 of each step; default: {STEPS}",
+    )
+    for option in _OPTIONS:
+        add(option.flag, metavar=option.metavar, help=option.help)
+    add("--once", action="store_true", help="walk through the steps once")
+    add("--serve", action="store_true", help="stay at the first step until weights are changed")
+    add(
+        "--route",
+        metavar="FILE",
+        help="serve with the weights of a VirtualService or TCPRoute, and follow the file",
+    )
+    add("--socket", metavar="PATH", help="of the running lab; default: one for each user")
+
+
+def settings(flags: Namespace) -> Settings | Shift:
+    """The settings of a call. Raises UsageError."""
+    socket = flags.socket or default_path()
+    if flags.shift:
+        return _shift(flags, socket)
+    values = {option.name: option.of(vars(flags)[option.name]) for option in _OPTIONS}
+    if flags.once and (flags.serve or flags.route):
+        raise UsageError("--once: must be given without --serve and --route")
+    if flags.route and flags.steps:
+        raise UsageError("--route: must be given without --steps")
+    steps = [parse("--steps", one) for one in (flags.steps or STEPS).split(",")]
+    return Settings(
+        steps=steps,
+        once=flags.once,
+        serve=flags.serve or bool(flags.route),
+        route=flags.route,
+        socket=socket,
+        **values,
+    )
+
+
+def _shift(flags: Namespace, socket: str) -> Shift:
+    words = flags.shift
+    if words[0] != "shift" or len(words) != 2:
+        raise UsageError(
+            f"{' '.join(words)[:60]!a}: must be shift WEIGHTS, for example shift 80/20"
+        )
+    others = [
+        name for name, value in vars(flags).items() if value and name not in ("shift", "socket")
+    ]
+    if others:
+        raise UsageError(f"shift: must be given without --{others[0]}")
+    return Shift(weights=parse("shift", words[1]), socket=socket)

@@ -1,0 +1,184 @@
+"""``echod lab``: what each kind of call does."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+
+from echod.config import SystemRefused, UsageError
+from echod.lab import control, route
+from echod.lab.arguments import Settings, Shift
+from echod.lab.lab import Lab
+from echod.lab.weights import Weights, expectation, parse, told
+from echod.probe import report, servers
+from echod.probe.command import Output, Signals, progress
+from echod.probe.expectation import parse as expected
+from echod.probe.report import Result
+from echod.probe.sampler import Sampler, Target
+from echod.probe.tally import Tally
+from echod.probe.verdict import Rules, Status, judge
+
+ALPHA = 0.001
+DETECT = 0.05
+TIMEOUT_SECONDS = 5.0
+
+_TICK_SECONDS = 0.1
+
+
+def run(
+    asked: Settings | Shift, environ: Mapping[str, str], signals: Signals, output: Output
+) -> int:
+    """Does what is asked and gives the exit status. Raises UsageError and SystemRefused."""
+    if isinstance(asked, Shift):
+        weights = "/".join(map(str, asked.weights.values()))
+        output.say(control.ask(asked.socket, f"shift {weights}") + "\n")
+        return 0
+    first = route.read(asked.route) if asked.route else asked.steps[0]
+    door = control.Control(asked.socket)
+    try:
+        lab = Lab(asked.port, first, environ)
+        try:
+            course = _Course(asked, lab, door, signals, output)
+            return course.serve() if asked.serve else course.walk()
+        finally:
+            output.progress("")
+            lab.stop()
+    finally:
+        door.close()
+
+
+class _Interrupted(Exception):
+    """A signal has come."""
+
+
+class _Course:
+    """A running lab, and what is done with it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        lab: Lab,
+        door: control.Control,
+        signals: Signals,
+        output: Output,
+    ) -> None:
+        self._settings = settings
+        self._lab = lab
+        self._door = door
+        self._signals = signals
+        self._output = output
+        output.say(f"Envoy on 127.0.0.1:{lab.port} splits connections between\n")
+        for name, version in lab.versions.items():
+            output.say(f"  {name} on 127.0.0.1:{version.port}, {version.metrics_url}\n")
+
+    def walk(self) -> int:
+        """Through the steps: once, or until a signal comes."""
+        steps = self._settings.steps
+        failed = False
+        try:
+            for number in itertools.count():
+                if self._settings.once and number == len(steps):
+                    break
+                if number:
+                    self._tick_for(self._settings.every)
+                weights = steps[number % len(steps)]
+                self._lab.shift(weights)
+                self._output.say(f"\nstep {number % len(steps) + 1}: {told(weights)}\n")
+                result = self._judge(weights)
+                self._output.progress("")
+                self._output.say(report.text(result))
+                failed |= result.status is not Status.HOLDS
+        except _Interrupted:
+            return 130 if self._settings.once else 0
+        return int(failed)
+
+    def serve(self) -> int:
+        """Stays until a signal comes, and follows the route file."""
+        settings, lab = self._settings, self._lab
+        self._output.say(f"{told(lab.weights)}; shift with: echod lab shift 80/20\n")
+        seen = _stamp(settings.route)
+        with suppress(_Interrupted):
+            while True:
+                self._tick()
+                if settings.route and (now := _stamp(settings.route)) != seen:
+                    seen = now
+                    try:
+                        self._shift(route.read(settings.route))
+                    except (UsageError, SystemRefused) as error:
+                        self._output.say(f"{error}; {told(lab.weights)} stay\n")
+        return 0
+
+    def _tick(self, seconds: float = _TICK_SECONDS) -> None:
+        """Waits a moment, in which everything else is looked after."""
+        if self._signals.wait(seconds):
+            raise _Interrupted
+        self._lab.check()
+        self._door.poll(self._answer)
+
+    def _tick_for(self, seconds: float) -> None:
+        end = monotonic() + seconds
+        while monotonic() < end:
+            self._tick(min(_TICK_SECONDS, max(0.001, end - monotonic())))
+
+    def _answer(self, line: str) -> str:
+        """What another terminal is told."""
+        word, _, weights = line.partition(" ")
+        if word != "shift":
+            return "unknown: shift WEIGHTS is all there is"
+        try:
+            self._shift(parse("shift", weights))
+        except (UsageError, SystemRefused) as error:
+            return str(error)
+        return f"now {told(self._lab.weights)}"
+
+    def _shift(self, weights: Weights) -> None:
+        if weights != self._lab.weights:
+            self._lab.shift(weights)
+            self._output.progress("")
+            self._output.say(f"now {told(weights)}\n")
+
+    def _judge(self, weights: Weights) -> Result:
+        """Whether connections are split by these weights, and counted so by the versions."""
+        rules = Rules(
+            expectation=expected([expectation(weights)]),
+            alpha=ALPHA / len(self._settings.steps),
+            detect=DETECT,
+            tolerance=None,
+            max_errors=0,
+        )
+        needed = rules.plan()
+        size = self._settings.samples or needed
+        before = servers.read(self._lab.metrics_urls)
+        target = Target("127.0.0.1", self._lab.port, TIMEOUT_SECONDS)
+        tally, start = Tally(rules.expectation.shares if rules.expectation else ()), monotonic()
+        sampler = Sampler(target, tally, wanted=size, max_errors=0)
+        try:
+            while not sampler.wait(_TICK_SECONDS):
+                self._output.progress(progress(tally, size, monotonic() - start))
+                self._tick(0.001)
+        finally:
+            sampler.stop()
+        return Result(
+            target=str(target),
+            rules=rules,
+            tally=tally,
+            judgement=judge(tally, rules),
+            seconds=sampler.seconds,
+            needed=needed,
+            refused=str(sampler.refused or ""),
+            servers=servers.read(self._lab.metrics_urls).since(before),
+        )
+
+
+def _stamp(path: str | None) -> tuple[int, int] | None:
+    """Changes when a file does, also one that is renamed into its place."""
+    if path is None:
+        return None
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino

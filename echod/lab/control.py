@@ -1,0 +1,84 @@
+"""How another terminal speaks to a running lab: a line each way over a Unix socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from echod.config import SystemRefused
+
+PATIENCE_SECONDS = 15.0
+_LINE_BYTES = 1000
+
+
+def default_path() -> str:
+    """The socket of this user's lab."""
+    return str(Path(tempfile.gettempdir()) / f"echod-lab-{os.getuid()}.sock")
+
+
+class Control:
+    """The lab's end. Nobody but its user can reach it. Raises SystemRefused if it is taken."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX)
+        mask = os.umask(0o177)
+        try:
+            _remove_stale(path)
+            self._socket.bind(path)
+            self._socket.listen()
+            self._socket.setblocking(False)
+        except OSError as error:
+            self._socket.close()
+            raise SystemRefused(f"--socket {path}: {error.strerror or error}") from error
+        finally:
+            os.umask(mask)
+
+    def poll(self, answer: Callable[[str], str]) -> None:
+        """Answers whoever has asked something."""
+        with suppress(BlockingIOError):
+            while True:
+                client, _ = self._socket.accept()
+                with client, suppress(OSError):
+                    client.settimeout(1.0)
+                    line = client.makefile("rb").readline(_LINE_BYTES)
+                    reply = answer(line.decode("utf-8", "replace").strip())
+                    client.sendall(reply.encode() + b"\n")
+
+    def close(self) -> None:
+        """Removes the socket."""
+        self._socket.close()
+        Path(self._path).unlink(missing_ok=True)
+
+
+def _remove_stale(path: str) -> None:
+    """Removes the socket that a lab left behind which was killed: one of ours, without a lab."""
+    with suppress(FileNotFoundError):
+        status = Path(path).lstat()
+        if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid():
+            with socket.socket(socket.AF_UNIX) as other, suppress(ConnectionRefusedError):
+                other.connect(path)
+                raise OSError("another lab is running")
+            Path(path).unlink()
+
+
+def ask(path: str, line: str) -> str:
+    """Says a line to a lab and gives its answer. Raises SystemRefused if there is none."""
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE_SECONDS)
+            client.connect(path)
+            client.sendall(line.encode() + b"\n")
+            answer = client.makefile("rb").readline(_LINE_BYTES).decode().strip()
+    except OSError as error:
+        raise SystemRefused(
+            f"--socket {path}: no lab answers there ({error.strerror or error})"
+        ) from error
+    if not answer:
+        raise SystemRefused(f"--socket {path}: the lab gave no answer")
+    return answer

@@ -1,0 +1,124 @@
+"""Two versions of echod behind an Envoy, as one thing that starts, shifts and stops."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+from echod.config import SystemRefused
+from echod.lab.envoy import Envoy, find
+from echod.lab.processes import Process
+from echod.lab.weights import VERSIONS, Weights
+from echod.listeners import bind
+
+START_SECONDS = 20.0
+STOP_SECONDS = 5.0
+
+PORTS = {"v1": (9000, 9464), "v2": (9100, 9465)}
+"""Echo and metrics ports, as in the examples for VMs; any free ones where the lab's own is."""
+
+
+class Version:
+    """One echod of the lab, from its making until ``stop``."""
+
+    def __init__(
+        self, name: str, ports: tuple[int, int], directory: Path, environ: Mapping[str, str]
+    ) -> None:
+        words = [sys.executable, "-P", "-m", "echod", str(ports[0]), VERSIONS[name]]
+        words += ["--address", "127.0.0.1", "--metrics-address", "127.0.0.1"]
+        words += ["--metrics-port", str(ports[1]), "--service-version", name]
+        words += ["--drain-timeout", "1", "--log-format", "json"]
+        clean = {key: value for key, value in environ.items() if not key.startswith("ECHOD_")}
+        self._process = Process(name, words, directory, clean)
+        self.port = self.metrics_port = 0
+
+    def wait(self) -> None:
+        """Until it is ready. Raises SystemRefused if it is not in time."""
+        deadline = monotonic() + START_SECONDS
+        while monotonic() < deadline:
+            self.check()
+            events = self._events()
+            if "ready" in events:
+                self.port = events["listening on"]
+                self.metrics_port = events["metrics on"]
+                return
+            sleep(0.01)
+        raise SystemRefused(f"{self._process.name} is not ready after {START_SECONDS:g} s")
+
+    def _events(self) -> dict[str, int]:
+        """The ports in its log, by the words before them."""
+        found = {}
+        for line in self._process.log.read_text().splitlines():
+            with suppress(ValueError):  # a line that is not yet complete
+                event = json.loads(line)
+                name = event["event"].partition(" [")[0].partition(" 127.")[0]
+                found[name] = event.get("port", 0)
+        return found
+
+    @property
+    def metrics_url(self) -> str:
+        """Where its counters are."""
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
+
+    def check(self) -> None:
+        """Raises SystemRefused if it has ended."""
+        self._process.check()
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._process.stop(STOP_SECONDS)
+
+
+class Lab:
+    """All of it, from its making until ``stop``. Raises SystemRefused if a part does not start."""
+
+    def __init__(self, port: int, weights: Weights, environ: Mapping[str, str]) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="echod-lab-"))
+        self.versions: dict[str, Version] = {}
+        self._envoy: Envoy | None = None
+        self.weights = weights
+        try:
+            find()  # before anything is started in vain
+            # Envoys share a port without a word; whoever bound it plainly keeps it from them.
+            bind("--port", "127.0.0.1", port).socket.close()
+            for name, fixed in PORTS.items():
+                ports = fixed if port else (0, 0)
+                self.versions[name] = Version(name, ports, self._directory, environ)
+            for version in self.versions.values():
+                version.wait()
+            upstreams = {name: ("127.0.0.1", one.port) for name, one in self.versions.items()}
+            self._envoy = Envoy(("127.0.0.1", port), upstreams, weights)
+            self.port = self._envoy.port
+        except BaseException:
+            self.stop()
+            raise
+
+    def shift(self, weights: Weights) -> None:
+        """Gives new connections other weights; open ones stay. Raises SystemRefused."""
+        if self._envoy and weights != self.weights:
+            self._envoy.shift(weights)
+            self.weights = weights
+
+    @property
+    def metrics_urls(self) -> list[str]:
+        """Where the versions' counters are."""
+        return [version.metrics_url for version in self.versions.values()]
+
+    def check(self) -> None:
+        """Raises SystemRefused if a part has ended."""
+        for part in (*self.versions.values(), self._envoy):
+            if part:
+                part.check()
+
+    def stop(self) -> None:
+        """Ends all, and removes their files."""
+        for part in (self._envoy, *self.versions.values()):
+            if part:
+                part.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)

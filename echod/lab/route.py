@@ -1,0 +1,152 @@
+"""Weights from the manifest that a cluster would get: a VirtualService or a TCPRoute.
+
+What the lab cannot do, a match on labels for example, is refused by its name. Objects of other
+kinds in the same file say nothing of weights, and are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from echod.config import UsageError
+from echod.lab.weights import MOST, VERSIONS, Weights
+
+SERVICE = "tcp-echo"
+GATEWAY_PORT = 31400
+ECHO_PORT = 9000
+MOST_BYTES = 1024 * 1024
+
+Object = Mapping[str, Any]
+
+
+class _Refused(Exception):
+    """Something in a route that the lab cannot take. The text names it."""
+
+
+def read(path: str) -> Weights:
+    """The weights in a file. Raises UsageError, which names the file and what is wrong in it."""
+    try:
+        with Path(path).open("rb") as file:
+            documents = list(yaml.safe_load_all(file.read(MOST_BYTES)))
+        routes = [one for one in documents if _is_route(one)]
+        if len(routes) != 1:
+            raise _Refused(
+                f"must have one route for the gateway, a VirtualService or a TCPRoute: it has"
+                f" {len(routes)}"
+            )
+        return _weights(routes[0])
+    except OSError as error:
+        raise UsageError(f"--route {path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise UsageError(f"--route {path}{line}: is not YAML") from error
+    except _Refused as refused:
+        raise UsageError(f"--route {path}: {refused}") from refused
+
+
+def _is_route(document: Any) -> bool:
+    """Whether it is about the gateway: the sample has a second one for the mesh itself."""
+    if not isinstance(document, dict):
+        return False
+    kind, api = document.get("kind"), str(document.get("apiVersion", ""))
+    if kind == "TCPRoute" and api.startswith("gateway.networking.k8s.io/"):
+        return True
+    if kind == "VirtualService" and api.startswith("networking.istio.io/"):
+        spec = document.get("spec")
+        return not (isinstance(spec, dict) and spec.get("gateways") == ["mesh"])
+    return False
+
+
+def _weights(document: Object) -> Weights:
+    spec = _mapping(document.get("spec"), "spec")
+    found = _of_service(spec) if document["kind"] == "VirtualService" else _of_route(spec)
+    weights: Weights = dict.fromkeys(VERSIONS, 0)
+    for version, weight, place in found:
+        if version not in VERSIONS:
+            raise _Refused(f"{place}: the lab has v1 and v2 alone, not {version!r}")
+        if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= MOST:
+            raise _Refused(f"{place}.weight: must be a whole number from 0 to {MOST:,}")
+        weights[version] += weight
+    if not any(weights.values()):
+        raise _Refused("must have a weight over 0")
+    return weights
+
+
+def _of_service(spec: Object) -> list[tuple[Any, Any, str]]:
+    """Version, weight and place of each leg of a VirtualService."""
+    _only(spec, "spec", {"hosts", "gateways", "tcp"})
+    for host in spec.get("hosts") or ():
+        if host != "*" and not _is_service(host, SERVICE):
+            raise _Refused(f"spec.hosts: the lab has {SERVICE} alone, not {host!r}")
+    rule = _single(spec.get("tcp"), "spec.tcp")
+    _only(rule, "spec.tcp[0]", {"match", "route"})
+    for number, match in enumerate(rule.get("match") or ()):
+        place = f"spec.tcp[0].match[{number}]"
+        _only(_mapping(match, place), place, {"port"})
+        if match.get("port") not in (GATEWAY_PORT, ECHO_PORT):
+            raise _Refused(f"{place}.port: must be {GATEWAY_PORT}")
+    legs = []
+    for number, leg in enumerate(_list(rule.get("route"), "spec.tcp[0].route")):
+        place = f"spec.tcp[0].route[{number}]"
+        _only(leg, place, {"destination", "weight"})
+        to = _mapping(leg.get("destination"), f"{place}.destination")
+        _only(to, f"{place}.destination", {"host", "port", "subset"})
+        if not _is_service(to.get("host"), SERVICE):
+            raise _Refused(f"{place}.destination.host: must be {SERVICE}, not {to.get('host')!r}")
+        if to.get("port", {"number": ECHO_PORT}) != {"number": ECHO_PORT}:
+            raise _Refused(f"{place}.destination.port: must be {ECHO_PORT}")
+        legs.append((to.get("subset"), leg.get("weight", 1), place))
+    return legs
+
+
+def _of_route(spec: Object) -> list[tuple[Any, Any, str]]:
+    """Version, weight and place of each backend of a TCPRoute."""
+    _only(spec, "spec", {"parentRefs", "rules"})
+    rule = _single(spec.get("rules"), "spec.rules")
+    _only(rule, "spec.rules[0]", {"name", "backendRefs"})
+    legs = []
+    for number, leg in enumerate(_list(rule.get("backendRefs"), "spec.rules[0].backendRefs")):
+        place = f"spec.rules[0].backendRefs[{number}]"
+        _only(leg, place, {"group", "kind", "name", "port", "weight"})
+        name = str(leg.get("name"))
+        if leg.get("port") != ECHO_PORT or leg.get("kind", "Service") != "Service":
+            raise _Refused(f"{place}: must be a Service with port {ECHO_PORT}")
+        if not name.startswith(f"{SERVICE}-"):
+            raise _Refused(f"{place}.name: must be {SERVICE}-v1 or {SERVICE}-v2, not {name!r}")
+        legs.append((name.removeprefix(f"{SERVICE}-"), leg.get("weight", 1), place))
+    return legs
+
+
+def _is_service(host: Any, name: str) -> bool:
+    """Short, or with its namespace and domain."""
+    return isinstance(host, str) and host.partition(".")[0] == name
+
+
+def _mapping(value: Any, place: str) -> Object:
+    if not isinstance(value, dict):
+        raise _Refused(f"{place}: is missing, or no mapping")
+    return value
+
+
+def _list(value: Any, place: str) -> list[Object]:
+    if not isinstance(value, list) or not value:
+        raise _Refused(f"{place}: is missing, or no list")
+    return [_mapping(one, f"{place}[{number}]") for number, one in enumerate(value)]
+
+
+def _single(value: Any, place: str) -> Object:
+    found = _list(value, place)
+    if len(found) != 1:
+        raise _Refused(f"{place}: the lab takes one rule, not {len(found)}")
+    return found[0]
+
+
+def _only(value: Object, place: str, known: set[str]) -> None:
+    for key in value:
+        if key not in known:
+            raise _Refused(f"{place}.{key}: the lab cannot do that")

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support import call, command, until
+
+from echod.config import SystemRefused, UsageError
+from echod.lab import control, route, weights
+from echod.lab.processes import Process
+
+ROUTES = Path(__file__).parents[2] / "k8s"
+STEPS = {
+    "all-v1": {"v1": 1, "v2": 0},
+    "80-20": {"v1": 80, "v2": 20},
+    "50-50": {"v1": 50, "v2": 50},
+    "all-v2": {"v1": 0, "v2": 1},
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("kind", ["istio", "gateway-api"])
+def test_the_manifests_of_the_exercise_are_understood(kind: str, step: str) -> None:
+    """The very files that a cluster gets."""
+    assert route.read(str(ROUTES / kind / step / "route.yaml")) == STEPS[step]
+
+
+SERVICE = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: tcp-echo}
+spec:
+  hosts: ["*"]
+  gateways: [tcp-echo-gateway]
+  tcp:
+    - match: [{port: 31400}]
+      route:
+        - destination: {host: tcp-echo, port: {number: 9000}, subset: v1}
+          weight: 80
+        - destination: {host: tcp-echo.a.svc.cluster.local, subset: v2}
+          weight: 20
+"""
+TCP_ROUTE = """\
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {name: tcp-echo}
+spec:
+  parentRefs: [{name: tcp-echo-gateway}]
+  rules:
+    - backendRefs:
+        - {name: tcp-echo-v1, port: 9000, weight: 3}
+        - {name: tcp-echo-v2, port: 9000}
+"""
+
+
+def read(directory: Path, text: str) -> weights.Weights:
+    path = directory / "route.yaml"
+    path.write_text(text)
+    return route.read(str(path))
+
+
+def test_what_stands_beside_a_route_does_not_matter(tmp_path: Path) -> None:
+    """The sample has its Gateway and its DestinationRule in the same file."""
+    beside = "kind: Gateway\napiVersion: networking.istio.io/v1\n---\n- a list\n---\n---\n"
+    assert read(tmp_path, beside + SERVICE) == {"v1": 80, "v2": 20}
+    assert read(tmp_path, TCP_ROUTE) == {"v1": 3, "v2": 1}
+    assert read(tmp_path, SERVICE.replace("      - match: [{port: 31400}]\n", "")) == {
+        "v1": 80,
+        "v2": 20,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "message"),
+    [
+        (SERVICE, "spec:", "spec:\n  http: []", "spec.http: the lab cannot do that"),
+        (SERVICE, "spec:", "spec:\n  exportTo: ['.']", "spec.exportTo: the lab cannot do that"),
+        (SERVICE, '["*"]', "[ratings]", "spec.hosts: the lab has tcp-echo alone, not 'ratings'"),
+        (SERVICE, "{port: 31400}", "{port: 80}", "spec.tcp[0].match[0].port: must be 31400"),
+        (
+            SERVICE,
+            "{port: 31400}",
+            "{port: 31400, sourceLabels: {}}",
+            "spec.tcp[0].match[0].sourceLabels: the lab cannot do that",
+        ),
+        (SERVICE, "[{port: 31400}]", "[1]", "spec.tcp[0].match[0]: is missing, or no mapping"),
+        (SERVICE, "subset: v2", "subset: v3", "the lab has v1 and v2 alone, not 'v3'"),
+        (SERVICE, "host: tcp-echo,", "host: other,", "destination.host: must be tcp-echo, not 'ot"),
+        (SERVICE, "number: 9000", "number: 9001", "route[0].destination.port: must be 9000"),
+        (SERVICE, "weight: 80", "weight: -1", "route[0].weight: must be a whole number from 0"),
+        (SERVICE, "weight: 80", "weight: true", "route[0].weight: must be a whole number"),
+        (SERVICE, "weight: 80", "weight: '80'", "route[0].weight: must be a whole number"),
+        (SERVICE, "weight: 80", "timeout: 1s", "route[0].timeout: the lab cannot do that"),
+        (SERVICE, "VirtualService", "Gateway", "must have one route for the gateway"),
+        (SERVICE, "networking.istio.io", "example.com", "must have one route"),
+        (SERVICE, "  tcp:", "  tcp: []\n  other:", "spec.other: the lab cannot do that"),
+        (SERVICE, SERVICE, SERVICE + "---\n" + TCP_ROUTE, "one route for the gateway"),
+        (SERVICE, SERVICE, "a: [", "line 1: is not YAML"),
+        (SERVICE, SERVICE, "\x00", "is not YAML"),
+        (TCP_ROUTE, "  rules:", "  rules: 5\n  x:", "spec.x: the lab cannot do that"),
+        (TCP_ROUTE, TCP_ROUTE, TCP_ROUTE.partition("  rules")[0], "spec.rules: is missing, or no"),
+        (
+            TCP_ROUTE,
+            "    - backendRefs",
+            "    - name: a\n    - backendRefs",
+            "takes one rule, not 2",
+        ),
+        (TCP_ROUTE, "name: tcp-echo-v2", "name: other", "backendRefs[1].name: must be tcp-echo-v1"),
+        (TCP_ROUTE, "v2, port: 9000", "v2, port: 80", "must be a Service with port 9000"),
+        (TCP_ROUTE, "weight: 3}", "weight: 3, filters: []}", "filters: the lab cannot do that"),
+    ],
+)
+def test_what_the_lab_cannot_do_is_refused_by_name(
+    tmp_path: Path, text: str, old: str, new: str, message: str
+) -> None:
+    """With the file and the place in it."""
+    assert old in text
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path, text.replace(old, new, 1))
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"--route {tmp_path / 'route.yaml'}")
+    assert "\n" not in str(caught.value)
+
+
+def test_all_weights_at_zero_are_refused(tmp_path: Path) -> None:
+    """Nobody would answer."""
+    with pytest.raises(UsageError, match="must have a weight over 0"):
+        read(
+            tmp_path, SERVICE.replace("weight: 80", "weight: 0").replace("weight: 20", "weight: 0")
+        )
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        route.read(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("text", ["", "80", "80/20/0", "a/b", "-1/1", "0/0", "1.5/1", "9999999/1"])
+def test_wrong_weights_are_named(text: str) -> None:
+    """With an example of right ones."""
+    with pytest.raises(UsageError, match="must be the weights of v1 and v2, for example 80/20"):
+        weights.parse("--steps", text)
+
+
+def test_weights_are_told_and_expected() -> None:
+    """In words, and as the probe takes them."""
+    found = weights.parse("--steps", "80/20")
+    assert weights.told(found) == "v1 80, v2 20"
+    assert weights.expectation(found) == "one=80,two=20"
+
+
+def test_another_terminal_is_answered(tmp_path: Path) -> None:
+    """Over a socket that its user alone can open."""
+    path = str(tmp_path / "control")
+    door = control.Control(path)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(control.ask(path, "shift 1/2")))
+    asking.start()
+
+    def heard() -> bool:
+        door.poll(lambda line: f"heard {line}")
+        return not asking.is_alive()
+
+    until(heard)
+    assert answers == ["heard shift 1/2"]
+    with pytest.raises(SystemRefused, match="another lab is running"):
+        control.Control(path)
+    door.close()
+    assert not os.path.exists(path)
+    with pytest.raises(SystemRefused, match="no lab answers there"):
+        control.ask(path, "shift 1/2")
+
+
+def test_the_socket_of_a_lab_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    """And nothing else that lies in its place."""
+    path = tmp_path / "control"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    control.Control(str(path)).close()
+    path.write_text("mine")
+    with pytest.raises(SystemRefused, match="Address already in use"):
+        control.Control(str(path))
+    assert path.read_text() == "mine"
+
+
+def test_a_lab_that_says_nothing_is_an_error(tmp_path: Path) -> None:
+    """It has ended while it was asked."""
+    path = str(tmp_path / "control")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+
+        def hang_up() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(100)
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(SystemRefused, match="the lab gave no answer"):
+            control.ask(path, "shift 1/2")
+        thread.join()
+
+
+def ending(child: Process) -> str:
+    """Why it has ended, or nothing."""
+    try:
+        child.check()
+    except SystemRefused as error:
+        return str(error)
+    return ""
+
+
+def test_a_child_that_ends_is_noticed_with_what_it_said(tmp_path: Path) -> None:
+    """Or with nothing, if it said nothing."""
+    for script, said in (("echo a; echo why >&2; exit 3", "why"), ("exit 3", "it said nothing")):
+        child = Process("child", ["/bin/sh", "-c", script], tmp_path)
+
+        assert until(partial(ending, child)) == f"child has ended with status 3: {said}"
+        child.stop(1)
+    with pytest.raises(SystemRefused, match="nobody cannot be started: No such file"):
+        Process("nobody", ["/no/such/program"], tmp_path)
+
+
+def test_a_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    """After the time that it was given."""
+    script = "trap '' TERM; echo up; while :; do sleep 0.05; done"
+    child = Process("child", ["/bin/sh", "-c", script], tmp_path)
+    until(lambda: child.log.read_text() == "up\n")
+    child.stop(0.1)
+    with pytest.raises(SystemRefused, match="status -9"):
+        child.check()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "80"], "--steps '80': must be the weights of v1 and v2"),
+        (["--steps", "80/20,0/0"], "--steps '0/0': must be the weights"),
+        (["--every", "0"], "--every '0': must be a number of seconds over 0"),
+        (["--samples", "x"], "--samples 'x': must be a whole number"),
+        (["--port", "99999"], "--port '99999': must be a port"),
+        (["--once", "--serve"], "--once: must be given without --serve and --route"),
+        (["--route", "x", "--steps", "1/1"], "--route: must be given without --steps"),
+        (["shift"], "must be shift WEIGHTS, for example shift 80/20"),
+        (["shuffle", "80/20"], "'shuffle 80/20': must be shift WEIGHTS"),
+        (["shift", "80"], "shift '80': must be the weights"),
+        (["shift", "80/20", "--once"], "shift: must be given without --once"),
+        (["--route", "/no/such/file"], "--route /no/such/file: cannot be read"),
+    ],
+)
+def test_a_wrong_call_of_the_lab_is_one_line(
+    tmp_path: Path, words: list[str], message: str
+) -> None:
+    """Status 2, before anything is started."""
+    result = call(tmp_path, command("lab", *words))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_shift_without_a_lab_is_one_line(tmp_path: Path) -> None:
+    """Status 1: the call is right, nobody is there."""
+    result = call(tmp_path, command("lab", "shift", "80/20", "--socket", str(tmp_path / "none")))
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "no lab answers there" in result.stderr
+
+
+def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
+    """It says what to install."""
+    script = (
+        "import sys; sys.modules['yaml'] = None; sys.argv[1:] = ['lab', '--once'];"
+        "from echod.cli import main; sys.exit(main())"
+    )
+    result = call(tmp_path, [sys.executable, "-c", script])
+    assert result.returncode == 1
+    assert "yaml is missing: install the extra lab (pip install '.[lab]'" in result.stderr
+    assert result.stderr.count("\n") == 1
