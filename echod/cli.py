@@ -132,14 +132,14 @@ def probe(arguments: Sequence[str], _environ: Environment) -> int:
     asked = settings(parser.parse_args(arguments))
     from echod.signals import StopSignals
 
-    signals = StopSignals()
-    from echod.probe.command import run
-    from echod.runtime import raise_open_file_limit
-
-    raise_open_file_limit()
     try:
+        signals = StopSignals()
+        from echod.probe.command import run
+        from echod.runtime import raise_open_file_limit
+
+        raise_open_file_limit()
         return run(asked, signals, _output(asked.quiet))
-    except SystemRefused as error:
+    except (SystemRefused, OSError) as error:
         say(STDERR, f"echod: error: {error}\n")
         return 3
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 MAX_DRAIN_SECONDS = 86_400
 MAX_TIME_LIMIT = 100_000_000
 
-_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?(e[0-9]{1,3})?|\.[0-9]+", re.ASCII)
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,3})?|\.[0-9]+", re.ASCII)
 
 
 def ports(value: str) -> tuple[int, ...]:

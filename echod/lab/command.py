@@ -17,8 +17,9 @@ from echod.probe import report, servers
 from echod.probe.command import Output, Signals, progress
 from echod.probe.expectation import parse as expected
 from echod.probe.report import Result
-from echod.probe.sampler import Sampler, Target
+from echod.probe.sampler import Sampler
 from echod.probe.tally import Tally
+from echod.probe.target import Target
 from echod.probe.verdict import Rules, Status, judge
 
 ALPHA = 0.001

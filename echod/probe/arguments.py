@@ -45,7 +45,7 @@ _ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
     ),
     (
         "rate",
-        parsers.number("a number of connections a second over 0, 1000000 at most", 0, 1e6),
+        parsers.number("a number of connections a second from 0.0001 to 1000000", 0.99e-4, 1e6),
         "",
         "N",
         "begin this many connections a second at most; may be a fraction",
@@ -61,7 +61,7 @@ _ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
     ("source", parsers.address, "", "ADDRESS", "connect from this address of this host"),
     (
         "alpha",
-        parsers.number("a number over 0, 0.5 at most", 0, 0.5),
+        parsers.number("a number from 0.000000001 to 0.5", 0.99e-9, 0.5),
         "0.001",
         "CHANCE",
         "the chance of a wrong verdict that is accepted; default: 0.001",
@@ -175,6 +175,8 @@ def settings(flags: Namespace) -> Settings:
     given = vars(flags)
     values = {option.name: option.of(given[option.name]) for option in OPTIONS}
     number = Option("n", parsers.whole(1, MOST_CONNECTIONS), "", "N", "")
+    if flags.junit == "":
+        raise UsageError("--junit '': must be the name of a file")
     n = None if flags.n is None else number.read("-n", flags.n)
     _check(given)
     host, port = ("", 0) if flags.plan else _target(flags.target)
@@ -227,6 +229,6 @@ def _target(text: str | None) -> tuple[str, int]:
             f"HOST:PORT {shown(text)}: must be a name or an address and a port,"
             " for example localhost:9000 or [::1]:9000"
         )
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65535):
         raise UsageError(f"HOST:PORT {shown(text)}: must have a port from 1 to 65535")
     return host, int(port)

@@ -8,19 +8,23 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Protocol
 
-from echod.config import SystemRefused, UsageError
+from echod.config import SystemRefused, UsageError, shown
 from echod.probe import formats, report, servers
 from echod.probe.arguments import Settings
 from echod.probe.expectation import parse
 from echod.probe.hold import Held
 from echod.probe.planning import POWER
 from echod.probe.report import Result, percent, printable
-from echod.probe.sampler import Sampler, Target
+from echod.probe.sampler import Sampler
 from echod.probe.tally import Tally
+from echod.probe.target import Target
 from echod.probe.verdict import Rules, Status, judge
 
 PAUSE_SECONDS = 1.0
 """Between two looks at a split that is waited for."""
+
+PATIENCE_SECONDS = 2.0
+"""For held connections to take leave."""
 
 _TICK_SECONDS = 0.1
 
@@ -121,7 +125,10 @@ class _Probe:
         before = servers.read(settings.metrics) if settings.metrics else None
         result = self._run(rules, size, settings.duration, needed)
         if before:
-            counts = servers.read(settings.metrics).since(before)
+            try:
+                counts = servers.read(settings.metrics).since(before)
+            except SystemRefused as error:
+                return replace(result, refused=result.refused or str(error))
             result = replace(result, servers=counts)
         return result
 
@@ -133,7 +140,12 @@ class _Probe:
         while True:
             look += 1
             strict = rules.look(look)
-            needed = strict.plan()
+            try:
+                needed = strict.plan()
+            except UsageError:  # so many looks that the next would take too many connections
+                if before:
+                    return before
+                raise
             left = max(0.001, end - monotonic())
             result = self._run(strict, self._settings.n or needed, left, needed)
             result = replace(result, looks=look)
@@ -172,7 +184,7 @@ class _Probe:
                 interrupted = True
                 break
         seconds = sampler.seconds
-        sampler.stop()
+        abandoned = sampler.stop()
         return Result(
             target=str(self._target),
             rules=rules,
@@ -181,6 +193,7 @@ class _Probe:
             seconds=seconds,
             needed=needed,
             interrupted=interrupted,
+            abandoned=abandoned,
             refused=str(sampler.refused or ""),
         )
 
@@ -199,17 +212,18 @@ def progress(tally: Tally, size: float, seconds: float) -> str:
 
 
 def _finish(settings: Settings, result: Result, output: Output) -> int:
+    if settings.json:
+        output.say(formats.as_json(result))
+    elif not settings.quiet:
+        output.say(report.text(result))
     if settings.junit:
         try:
             with open(settings.junit, "wb") as file:
                 file.write(formats.as_junit(result))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise SystemRefused(f"--junit {settings.junit}: cannot be written: {reason}") from error
-    if settings.json:
-        output.say(formats.as_json(result))
-    elif not settings.quiet:
-        output.say(report.text(result))
+            path = shown(settings.junit)
+            raise SystemRefused(f"--junit {path}: cannot be written: {reason}") from error
     if result.refused and (settings.json or settings.quiet):
         raise SystemRefused(result.refused)
     return int(result.status)
@@ -217,15 +231,15 @@ def _finish(settings: Settings, result: Result, output: Output) -> int:
 
 def _hold(settings: Settings, held: Held, signals: Signals, output: Output) -> int:
     start = monotonic()
-    shown = ""
+    said = ""
     interrupted = False
     while not (interrupted or held.refused or _over(settings, held, monotonic() - start)):
         interrupted = bool(signals.wait(_TICK_SECONDS))
-        shown = _show(settings, held, shown, monotonic() - start, output)
-    held.stop(settings.timeout)
+        said = _show(settings, held, said, monotonic() - start, output)
+    held.stop(min(settings.timeout, PATIENCE_SECONDS))
     if held.refused:
         raise held.refused
-    _show(settings, held, shown, monotonic() - start, output)
+    _show(settings, held, said, monotonic() - start, output)
     if not settings.quiet:
         for name, numbers in held.versions.items():
             output.say(f"{printable(name)}: connections {_ranges(numbers)}\n")
@@ -240,7 +254,7 @@ def _over(settings: Settings, held: Held, seconds: float) -> bool:
     return held.cut == settings.hold or bool(settings.duration and seconds >= settings.duration)
 
 
-def _show(settings: Settings, held: Held, shown: str, seconds: float, output: Output) -> str:
+def _show(settings: Settings, held: Held, said: str, seconds: float, output: Output) -> str:
     """Says what has changed; gives what was said last of the whole."""
     while not held.changes.empty():
         change = held.changes.get()
@@ -253,7 +267,7 @@ def _show(settings: Settings, held: Held, shown: str, seconds: float, output: Ou
             )
     counts = [f"{printable(name)} {len(numbers):,}" for name, numbers in held.versions.items()]
     whole = ", ".join(counts) or "none"
-    if whole != shown and not settings.quiet:
+    if whole != said and not settings.quiet:
         output.say(f"{seconds:6.1f} s  {whole}\n")
     return whole
 

@@ -14,6 +14,7 @@ FAILURES = "error"
 
 MAX_VERSIONS = 32
 MAX_SHARE = 1_000_000_000_000
+LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ def parse(texts: Sequence[str]) -> Expectation:
         raise UsageError(f"--expect {shown(','.join(texts))}: must have a share over 0")
     if len(weights) > MAX_VERSIONS:
         raise UsageError(f"--expect: must name {MAX_VERSIONS} versions at most")
+    for name, weight in weights.items():
+        if 0 < weight < total * LEAST_SHARE:
+            raise UsageError(
+                f"--expect {shown(f'{name}={weight:g}')}: must be 0, or a millionth of all at least"
+            )
     failures = weights.pop(FAILURES, None)
     shares = {name: weight / total for name, weight in weights.items()}
     return Expectation(shares, None if failures is None else failures / total)

@@ -8,7 +8,8 @@ from threading import Event, Thread
 from time import monotonic
 
 from echod.config import SystemRefused
-from echod.probe.sampler import Failed, Target, ask, payloads
+from echod.probe.sampler import payloads, start_threads
+from echod.probe.target import Failed, Target, ask
 
 EVERY_SECONDS = 1.0
 
@@ -42,8 +43,7 @@ class Held:
         self._threads = [
             Thread(target=self._hold, args=(number,), daemon=True) for number in range(1, count + 1)
         ]
-        for thread in self._threads:
-            thread.start()
+        start_threads(self._threads)
 
     def take(self, change: Change) -> None:
         """Brings what is known up to date with a change from the queue."""

@@ -21,16 +21,17 @@ _NOTHING = 1e-9  # a difference of shares that only rounding makes
 
 def sample_size(shares: Sequence[float], tail: float, shift: float) -> int:
     """The number of connections from which on a share that is off by ``shift`` is found."""
-
-    def enough(n: int) -> bool:
-        return _weakest(n, _bounds(n, shares, tail), shift) >= POWER
-
-    return _first_lasting(enough, shares)
+    return _first_lasting(lambda n: finds(n, shares, tail, shift), shares)
 
 
 def sample_size_within(shares: Sequence[float], tail: float, tolerance: float) -> int:
     """The number of connections from which on true shares are shown to be within tolerance."""
     return _first_lasting(lambda n: _chance_within(n, shares, tail, tolerance) >= POWER, shares)
+
+
+def finds(n: int, shares: Sequence[float], tail: float, shift: float) -> bool:
+    """Whether ``n`` connections are enough to find a share that is off by ``shift``."""
+    return _weakest(n, _bounds(n, shares, tail), shift) >= POWER
 
 
 @lru_cache(64)

@@ -33,6 +33,8 @@ class Result:
     needed: int
     """Connections that it takes to be conclusive."""
     interrupted: bool = False
+    abandoned: int = 0
+    """Connections on their way when it was interrupted: nobody knows what came of them."""
     refused: str = ""
     """What this host failed with, if it did."""
     servers: Counts | None = None
@@ -49,7 +51,7 @@ class Result:
         """Whether the servers have counted what was seen here, as far as they were asked."""
         if self.servers is None:
             return True
-        return self.servers.match(self.tally.answered, self.tally.failed)
+        return self.servers.match(self.tally.answered, self.tally.failed + self.abandoned)
 
     @property
     def status(self) -> Status:
@@ -61,7 +63,7 @@ class Result:
             return Status.ERRORS
         if status in (Status.HOLDS, Status.INCONCLUSIVE) and not self.servers_match:
             return Status.DIFFERS
-        if status is Status.HOLDS and self.interrupted and self.rules.expectation:
+        if status is Status.HOLDS and self.interrupted:
             return Status.INCONCLUSIVE
         return status
 
@@ -173,7 +175,7 @@ def verdict_lines(result: Result) -> list[str]:
     if result.refused:
         return [f"stopped: {result.refused}"]
     reasons = list(_reasons(result))
-    if not result.rules.expectation and result.status is Status.HOLDS:
+    if not result.rules.expectation and not reasons:
         return [f"no expectation to judge by{marks}"]
     lines = [f"{HEADLINES[result.status]}{marks}: {'; '.join(reasons)}"]
     if result.rules.expectation:

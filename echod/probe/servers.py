@@ -6,7 +6,7 @@ import http.client
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.error import URLError
+from threading import Thread
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
@@ -61,25 +61,44 @@ def check(urls: Sequence[str]) -> None:
 def read(urls: Sequence[str]) -> Counts:
     """The counters of all servers. Raises SystemRefused if one cannot be read."""
     requests: Counter[str] = Counter()
-    connections = 0.0
+    connections = 0
     for url in urls:
         found = False
+        text = _fetch_in_time(url)
         try:
-            for family in text_string_to_metric_families(_fetch(url)):
+            for family in text_string_to_metric_families(text):
                 for sample in family.samples:
                     if sample.name == _REQUESTS:
                         found = True
                         requests[sample.labels.get("version", "")] += int(sample.value)
                     elif sample.name == _CONNECTIONS:
-                        connections += sample.value
-        except ValueError as error:
+                        connections += int(sample.value)
+        except (ValueError, OverflowError) as error:
             raise SystemRefused(f"--metrics {url}: is not in Prometheus' text format") from error
-        except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, URLError) else error
-            raise SystemRefused(f"--metrics {url}: cannot be read: {shown(str(reason))}") from error
         if not found:
             raise SystemRefused(f"--metrics {url}: has no {_REQUESTS}: is it an echod's?")
-    return Counts(requests, int(connections))
+    return Counts(requests, connections)
+
+
+def _fetch_in_time(url: str) -> str:
+    """The page, however it trickles in: http.client's time limit holds for each read alone, so
+    a thread asks that can be left behind.
+    """
+    answers: list[str | Exception] = []
+
+    def fetch() -> None:
+        try:
+            answers.append(_fetch(url))
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            answers.append(error)
+
+    asking = Thread(target=fetch, daemon=True)
+    asking.start()
+    asking.join(TIMEOUT_SECONDS)
+    answer = answers[0] if answers else TimeoutError("timed out")
+    if isinstance(answer, Exception):
+        raise SystemRefused(f"--metrics {url}: cannot be read: {shown(str(answer))}") from answer
+    return answer
 
 
 def _fetch(url: str) -> str:

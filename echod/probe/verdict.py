@@ -9,7 +9,7 @@ from math import pi
 
 from echod.probe.binomial import interval, p_value
 from echod.probe.expectation import FAILURES, Expectation
-from echod.probe.planning import detectable, sample_size, sample_size_within
+from echod.probe.planning import detectable, finds, sample_size, sample_size_within
 from echod.probe.tally import OTHER, Tally
 
 WRONG = frozenset({"off", "outside", "forbidden", "unexpected"})
@@ -115,7 +115,8 @@ def judge(tally: Tally, rules: Rules) -> Judgement:
             verdicts = _by_interval(rows, expectation, rules.tolerance)
         rows = [replace(row, verdict=word) for row, word in zip(rows, verdicts, strict=True)]
         shift = detectable(judged, expectation.tested, rules.tail) if judged else None
-        made = Judgement(_status(rows, shift, rules), rows, judged, failed, shift)
+        found = bool(judged) and finds(judged, expectation.tested, rules.tail, rules.detect)
+        made = Judgement(_status(rows, found, rules), rows, judged, failed, shift)
     return replace(made, status=Status.ERRORS) if failed > rules.max_errors else made
 
 
@@ -180,12 +181,9 @@ def _of_none(row: Row, expectation: Expectation) -> str:
     return "forbidden" if named else "unexpected"
 
 
-def _status(rows: Sequence[Row], shift: float | None, rules: Rules) -> Status:
+def _status(rows: Sequence[Row], found: bool, rules: Rules) -> Status:
     verdicts = {row.verdict for row in rows}
     if verdicts & WRONG:
         return Status.DIFFERS
-    if rules.tolerance is None:
-        shown = shift is not None and shift <= rules.detect + 1e-9
-    else:
-        shown = "unclear" not in verdicts
+    shown = found if rules.tolerance is None else bool(verdicts) and "unclear" not in verdicts
     return Status.HOLDS if shown else Status.INCONCLUSIVE

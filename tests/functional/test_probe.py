@@ -189,6 +189,37 @@ def test_this_sides_errors_stop_the_run(tmp_path: Path, split: str) -> None:
     result = probe(tmp_path, split, "--source", "192.0.2.1", "--quiet")
     assert result.returncode == 3
     assert result.stderr.startswith("echod: error: no free local port, or not an address of this")
+    # An address of the other family is this side's mistake, whatever share errors have.
+    result = probe(tmp_path, split, "--source", "::1", "--expect", "one=9,error=1")
+    assert result.returncode == 3
+    assert "stopped: cannot connect from ::1" in result.stdout
+
+
+@pytest.mark.parametrize("words", [("--resolve", "each"), ("--hold", "50")])
+def test_descriptors_that_run_out_in_a_look_up_stop_the_run(
+    tmp_path: Path, split: str, words: tuple[str, ...]
+) -> None:
+    """The resolver fails in a way of its own then; nobody waits for a thread that has ended."""
+    target = split.replace("127.0.0.1", "localhost")
+    script = 'ulimit -n 14; exec "$0" "$@"'
+    all_words = command("probe", target, *words)
+    if words[0] != "--hold":
+        all_words += ["--concurrency", "50", "-n", "500"]
+    result = call(tmp_path, ["/bin/sh", "-c", script, *all_words])
+    assert result.returncode == 3
+    assert "Traceback" not in result.stderr
+    assert "Too many open files" in result.stdout + result.stderr
+
+
+def test_threads_that_this_host_has_no_room_for_stop_the_run(tmp_path: Path, split: str) -> None:
+    """One line, status 3."""
+    script = 'ulimit -v 400000; exec "$0" "$@"'
+    for words in (["-n", "5000", "--concurrency", "1000"], ["--hold", "1000"]):
+        result = call(tmp_path, ["/bin/sh", "-c", script, *command("probe", split, *words)])
+        assert (result.returncode, result.stderr) == (
+            3,
+            "echod: error: no room for 1000 threads on this host\n",
+        )
 
 
 def test_it_connects_from_where_it_is_told(tmp_path: Path) -> None:
@@ -205,8 +236,8 @@ def test_it_connects_from_where_it_is_told(tmp_path: Path) -> None:
         assert sources == ["127.0.0.9"] * 5 + ["127.0.0.1"] * 5
         status, found = document(tmp_path, f"[::1]:{port}")
         assert (status, list(found["failures"])) == (3, ["refused"])
-        status, found = document(tmp_path, f"127.0.0.1:{port}", "-6")
-        assert (status, list(found["failures"])) == (3, ["name not found"])
+        result = probe(tmp_path, f"127.0.0.1:{port}", "-6", "--expect", "one=1,error=9")
+        assert (result.returncode, "stopped: " in result.stdout) == (3, True)
 
 
 def test_rate_and_duration_are_kept(tmp_path: Path, split: str) -> None:
@@ -266,6 +297,13 @@ def test_metrics_that_cannot_be_read_stop_the_run(tmp_path: Path, start: Start) 
     assert "cannot be read" in result.stderr
     result = probe(tmp_path, target, "--metrics", f"http://127.0.0.1:{one.metrics_port}/livez")
     assert "is not in Prometheus' text format" in result.stderr
+    for value in (b"+Inf", b"NaN", b"1e400"):
+        page = b"HTTP/1.0 200 OK\r\n\r\nechod_requests_total " + value + b"\n"
+        with serving(peers.saying(page)) as port:
+            result = probe(tmp_path, target, "--metrics", f"http://127.0.0.1:{port}/")
+        assert "is not in Prometheus' text format" in result.stderr
+    result = probe(tmp_path, target, "--metrics", "http://a..b/")
+    assert "http://a..b/: cannot be read" in result.stderr
     with serving(peers.saying(b"HTTP/1.0 200 OK\r\n\r\nup 1\n")) as port:
         result = probe(tmp_path, target, "--metrics", f"http://127.0.0.1:{port}/")
     assert "has no echod_requests_total: is it an echod's?" in result.stderr
@@ -424,6 +462,62 @@ def test_junit_has_a_case_a_version_and_one_for_the_verdict(tmp_path: Path, spli
     assert ElementTree.parse(report).getroot().get("failures") == "0"
 
 
+def test_what_was_sampled_is_said_though_something_fails_at_the_end(
+    tmp_path: Path, split: str, start: Start
+) -> None:
+    """Metrics that are gone, a report that cannot be written: the result is there, the status 3."""
+    one, counted = start(), []
+
+    def behave(connection: socket.socket, number: int) -> None:
+        counted.append(number)
+        peers.prefixing(b"one")(connection, number)
+
+    url = f"http://127.0.0.1:{one.metrics_port}/metrics"
+    with serving(behave) as port:
+        words = ("-n", 300, "--rate", 200, "--metrics", url, "--json")
+        run = running(tmp_path, f"127.0.0.1:{port}", *words)
+        until(lambda: counted)
+        one.stop()
+        output, errors = run.communicate(timeout=20)
+    assert run.returncode == 3
+    found = json.loads(output)
+    assert found["connections"] == 300
+    assert "cannot be read" in found["stopped"]
+    assert errors.count("\n") == 1
+    result = probe(tmp_path, split, "-n", 5, "--json", "--junit", tmp_path / "no" / "report.xml")
+    assert (result.returncode, json.loads(result.stdout)["connections"]) == (3, 5)
+
+
+def test_an_interrupted_run_is_not_held_against_the_servers(tmp_path: Path, start: Start) -> None:
+    """They may have counted what was on its way; and without an expectation it is no success."""
+    one = start()
+    words = ["--duration", "60", "--metrics", f"http://127.0.0.1:{one.metrics_port}/metrics"]
+    run = running(tmp_path, f"127.0.0.1:{one.port}", *words)
+    until(lambda: one.metrics()("echod_requests_total") > 500)
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=20)
+    assert run.returncode == 4
+    assert "answered here: match" in output
+    assert "no expectation to judge by (interrupted)" in output
+
+
+def test_held_connections_to_a_silent_server_can_be_interrupted(tmp_path: Path) -> None:
+    """However long they would wait for an answer."""
+    asked = []
+
+    def behave(connection: socket.socket, number: int) -> None:
+        asked.append(number)
+        peers.silent(connection, number)
+
+    with serving(behave) as port:
+        run = running(tmp_path, f"127.0.0.1:{port}", "--hold", 3, "--timeout", 3600)
+        until(lambda: len(asked) == 3)
+        run.send_signal(signal.SIGINT)
+        output, _ = run.communicate(timeout=20)
+    assert run.returncode == 0
+    assert "0 of 3 connections were open" in output
+
+
 def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path, split: str) -> None:
     """One line that names it, and status 3: the run says nothing that can be kept."""
     result = probe(tmp_path, split, "-n", 5, "--junit", tmp_path / "no" / "report.xml")
@@ -438,14 +532,18 @@ def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path, split: str)
         (["localhost"], "HOST:PORT 'localhost': must be a name or an address and a port"),
         (["::1:9000"], "HOST:PORT '::1:9000': must be a name or an address and a port"),
         (["x:0"], "HOST:PORT 'x:0': must have a port from 1 to 65535"),
+        (["x:0655359"], "HOST:PORT 'x:0655359': must have a port"),
+        (["x:1", "--junit", ""], "--junit '': must be the name of a file"),
+        (["x:1", "--expect", "a=1e-310,b=1"], "must be 0, or a millionth of all at least"),
+        (["x:1", "--alpha", "1e-10"], "--alpha '1e-10': must be a number from 0.000000001 to 0.5"),
         (["x:99999"], "HOST:PORT 'x:99999': must have a port"),
         (["--expect", "one=1"], "HOST:PORT is missing"),
         (["x:1", "-n", "0"], "-n '0': must be a whole number from 1"),
         (["x:1", "--rate", "-1"], "--rate"),
-        (["x:1", "--rate", "0"], "--rate '0': must be a number of connections a second over 0"),
+        (["x:1", "--rate", "0"], "--rate '0': must be a number of connections a second from"),
         (["x:1", "--timeout", "0"], "--timeout '0': must be a number of seconds over 0"),
         (["x:1", "--source", "here"], "--source 'here': must be an IPv4 or IPv6 address"),
-        (["x:1", "--alpha", "0.6"], "--alpha '0.6': must be a number over 0, 0.5 at most"),
+        (["x:1", "--alpha", "0.6"], "--alpha '0.6': must be a number from 0.000000001 to 0.5"),
         (["x:1", "--detect", "5"], "--detect: must be given together with --expect"),
         (["x:1", "--wait", "5", "--expect", "a=1"], "--wait: must be given together with"),
         (["x:1", "--plan", "--expect", "a=1"], "--plan: must be given without HOST:PORT"),

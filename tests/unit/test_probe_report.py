@@ -13,9 +13,9 @@ from echod.config import SystemRefused
 from echod.probe.expectation import parse
 from echod.probe.formats import as_json, as_junit
 from echod.probe.report import Result, printable, text
-from echod.probe.sampler import Failed, Target, failure
 from echod.probe.servers import Counts
 from echod.probe.tally import Outcome, Tally
+from echod.probe.target import Failed, Target, failure
 from echod.probe.verdict import Rules, Status, judge
 
 

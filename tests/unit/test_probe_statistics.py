@@ -86,6 +86,18 @@ def test_a_plan_is_the_smallest_number_that_lasts(shares: tuple[float, ...]) -> 
     assert found is None or found > 0.1 - 1e-5
 
 
+@pytest.mark.parametrize("expect", ["one=99,two=1", "one=80,two=20", "one=50,two=50"])
+@pytest.mark.parametrize("detect", [0.005, 0.01, 0.03])
+def test_a_planned_run_is_never_inconclusive(expect: str, detect: float) -> None:
+    """What is exactly as expected holds, with the planned number and with more."""
+    asked = rules(expect, detect=detect)
+    assert asked.expectation
+    planned = asked.plan()
+    for n in (planned, planned + 1, 2 * planned):
+        ones = round(n * asked.expectation.shares["one"])
+        assert judge(tally(one=ones, two=n - ones), asked).status is Status.HOLDS
+
+
 def test_few_connections_find_no_shift_at_all() -> None:
     """One connection contradicts nothing but a certainty."""
     assert detectable(1, (0.8,), 0.0005) is None

@@ -1,0 +1,171 @@
+"""Where samples go: a connection, a line on it, the prefix of its reply, and what may fail."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from dataclasses import dataclass, field
+from time import monotonic
+
+from echod.config import SystemRefused
+
+MAX_REPLY_BYTES = 16 * 1024
+"""A reply without its newline in so many bytes is none."""
+
+LOCAL = {
+    errno.EMFILE: "no free file descriptor",
+    errno.ENFILE: "no free file descriptor on this host",
+    errno.ENOBUFS: "no memory for sockets",
+    errno.ENOMEM: "no memory for sockets",
+    errno.EADDRNOTAVAIL: "no free local port, or not an address of this host",
+    errno.EACCES: "not allowed on this host",
+    errno.EPERM: "not allowed on this host",
+    errno.EAFNOSUPPORT: "no such family of addresses on this host",
+}
+"""Errors that say nothing of the target."""
+
+_LOCAL_LOOK_UP = {
+    getattr(socket, name)
+    for name in ("EAI_SYSTEM", "EAI_MEMORY", "EAI_FAMILY", "EAI_ADDRFAMILY")
+    if hasattr(socket, name)
+}
+"""Errors of a look-up that say nothing of the name: the last two, that -4 or -6 forbids it."""
+
+_BEFORE_BIND = [(socket.IPPROTO_IP, 24, 1)] if sys.platform == "linux" else []
+"""IP_BIND_ADDRESS_NO_PORT: the port is chosen when the target is known, of many more."""
+
+Address = tuple[int, tuple[object, ...]]
+"""A family and a socket address."""
+
+
+class Failed(Exception):
+    """A sample without a reply of its own: the kind of failure, and what was seen."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind, detail)
+        self.kind = kind
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where connections go. ``timeout`` (seconds) is for each sample as a whole."""
+
+    host: str
+    port: int
+    timeout: float
+    family: int = socket.AF_UNSPEC
+    source: str | None = None
+    afresh: bool = False
+    """Whether the name is looked up for each sample."""
+    known: list[Address] = field(default_factory=list, compare=False)
+
+    def __str__(self) -> str:
+        """As it was given: ``[::1]:9000``."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def connect(self, deadline: float) -> socket.socket:
+        """A connection. Raises Failed, or SystemRefused for what is not the target's doing."""
+        *others, last = self.known or self._look_up()
+        refused: SystemRefused | None = None
+        for left, address in zip(range(len(others), 0, -1), others, strict=True):
+            # Each address has its part of the time, or one that is silent would take it all.
+            share = monotonic() + (deadline - monotonic()) / (left + 1)
+            try:
+                return self._connect(address, share)
+            except Failed:
+                pass
+            except SystemRefused as error:
+                refused = error
+        try:
+            return self._connect(last, deadline)
+        except Failed:
+            if refused:
+                raise refused from None
+            raise
+
+    def _look_up(self) -> list[Address]:
+        try:
+            found = socket.getaddrinfo(self.host, self.port, self.family, socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise Failed("name not found", str(error)) from error
+        except OSError as error:
+            if isinstance(error, socket.gaierror) and error.errno not in _LOCAL_LOOK_UP:
+                raise Failed("name not found", error.strerror or "") from error
+            raise _refusal(error) from error
+        return [(family, address) for family, _, _, _, address in found]
+
+    def _connect(self, address: Address, deadline: float) -> socket.socket:
+        family, place = address
+        made = None
+        try:
+            made = socket.socket(family, socket.SOCK_STREAM)
+            if self.source is not None:
+                self._bind(made, self.source)
+            made.settimeout(_left(deadline))
+            made.connect(place)
+        except (OSError, SystemRefused) as error:
+            if made:
+                made.close()
+            raise (failure(error) if isinstance(error, OSError) else error) from error
+        if not self.afresh:
+            self.known[:] = [address]  # what works once is not looked for again
+        return made
+
+    @staticmethod
+    def _bind(made: socket.socket, source: str) -> None:
+        for option in _BEFORE_BIND:
+            made.setsockopt(*option)
+        try:
+            made.bind((source, 0))
+        except OSError as error:
+            raise _refusal(error, f"cannot connect from {source}") from error
+
+
+def failure(error: OSError) -> Failed | SystemRefused:
+    """What an error of a socket comes to."""
+    if error.errno in LOCAL:
+        return _refusal(error)
+    if isinstance(error, TimeoutError):
+        return Failed("timeout", "no answer in time")
+    if isinstance(error, ConnectionRefusedError):
+        return Failed("refused", "connection refused")
+    if isinstance(error, ConnectionResetError | BrokenPipeError | ConnectionAbortedError):
+        return Failed("reset", "connection reset")
+    return Failed("unreachable", error.strerror or type(error).__name__)
+
+
+def _refusal(error: OSError, otherwise: str = "this host failed") -> SystemRefused:
+    known = LOCAL.get(error.errno or 0, otherwise)
+    return SystemRefused(f"{known} ({error.strerror or error})")
+
+
+def _left(deadline: float) -> float:
+    """Seconds until then. Raises TimeoutError when it has passed."""
+    left = deadline - monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def ask(connection: socket.socket, payload: bytes, deadline: float) -> bytes:
+    """Sends a line and gives the prefix of its reply. Raises Failed."""
+    reply = b""
+    try:
+        connection.sendall(payload + b"\n")
+        while b"\n" not in reply and len(reply) < MAX_REPLY_BYTES:
+            connection.settimeout(_left(deadline))
+            piece = connection.recv(MAX_REPLY_BYTES)
+            if not piece:
+                break
+            reply += piece
+    except OSError as error:
+        raise failure(error) from error
+    line, newline, _ = reply.partition(b"\n")
+    if newline and line.endswith(b" " + payload):
+        return line[: -len(payload) - 1]
+    if newline or len(reply) >= MAX_REPLY_BYTES:
+        raise Failed("wrong reply", f"not a prefix and the line that was sent: {line[:60]!r}")
+    raise Failed("closed", f"closed before a reply{f', after {line[:60]!r}' if line else ''}")
