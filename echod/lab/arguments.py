@@ -64,6 +64,7 @@ class Settings:
     once: bool
     serve: bool
     route: str | None
+    prometheus: bool
     socket: str
 
 
@@ -96,6 +97,11 @@ def add_to(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="serve with the weights of a VirtualService or TCPRoute, and follow the file",
     )
+    add(
+        "--prometheus",
+        action="store_true",
+        help="run the prometheus on the path too, with the shipped configuration and rules",
+    )
     add("--socket", metavar="PATH", help="of the running lab; default: one for each user")
 
 
@@ -115,6 +121,7 @@ def settings(flags: Namespace) -> Settings | Shift:
         once=flags.once,
         serve=flags.serve or bool(flags.route),
         route=flags.route,
+        prometheus=flags.prometheus,
         socket=socket,
         **values,
     )

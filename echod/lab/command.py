@@ -40,7 +40,7 @@ def run(
     first = route.read(asked.route) if asked.route else asked.steps[0]
     door = control.Control(asked.socket)
     try:
-        lab = Lab(asked.port, first, environ)
+        lab = Lab(asked.port, first, environ, with_prometheus=asked.prometheus)
         try:
             course = _Course(asked, lab, door, signals, output)
             return course.serve() if asked.serve else course.walk()
@@ -74,6 +74,8 @@ class _Course:
         output.say(f"Envoy on 127.0.0.1:{lab.port} splits connections between\n")
         for name, version in lab.versions.items():
             output.say(f"  {name} on 127.0.0.1:{version.port}, {version.metrics_url}\n")
+        if lab.prometheus:
+            output.say(f"Prometheus on http://127.0.0.1:{lab.prometheus.port}\n")
 
     def walk(self) -> int:
         """Through the steps: once, or until a signal comes."""

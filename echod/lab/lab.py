@@ -12,11 +12,14 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from echod.config import SystemRefused
-from echod.lab.envoy import Envoy, find
+from echod.lab import envoy, prometheus
+from echod.lab.envoy import Envoy
 from echod.lab.processes import Process
+from echod.lab.prometheus import Prometheus
 from echod.lab.weights import VERSIONS, Weights
 from echod.listeners import bind
 
+PROMETHEUS_PORT = 9090
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
 
@@ -78,13 +81,23 @@ class Version:
 class Lab:
     """All of it, from its making until ``stop``. Raises SystemRefused if a part does not start."""
 
-    def __init__(self, port: int, weights: Weights, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        port: int,
+        weights: Weights,
+        environ: Mapping[str, str],
+        *,
+        with_prometheus: bool = False,
+    ) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="echod-lab-"))
         self.versions: dict[str, Version] = {}
         self._envoy: Envoy | None = None
+        self.prometheus: Prometheus | None = None
         self.weights = weights
         try:
-            find()  # before anything is started in vain
+            envoy.find()  # before anything is started in vain
+            if with_prometheus:
+                prometheus.find()
             # Envoys share a port without a word; whoever bound it plainly keeps it from them.
             bind("--port", "127.0.0.1", port).socket.close()
             for name, fixed in PORTS.items():
@@ -95,6 +108,10 @@ class Lab:
             upstreams = {name: ("127.0.0.1", one.port) for name, one in self.versions.items()}
             self._envoy = Envoy(("127.0.0.1", port), upstreams, weights)
             self.port = self._envoy.port
+            if with_prometheus:
+                targets = [f"127.0.0.1:{one.metrics_port}" for one in self.versions.values()]
+                at = PROMETHEUS_PORT if port else 0
+                self.prometheus = Prometheus(at, targets, weights, self._directory)
         except BaseException:
             self.stop()
             raise
@@ -104,6 +121,8 @@ class Lab:
         if self._envoy and weights != self.weights:
             self._envoy.shift(weights)
             self.weights = weights
+            if self.prometheus:
+                self.prometheus.expect(weights)
 
     @property
     def metrics_urls(self) -> list[str]:
@@ -112,13 +131,13 @@ class Lab:
 
     def check(self) -> None:
         """Raises SystemRefused if a part has ended."""
-        for part in (*self.versions.values(), self._envoy):
+        for part in (*self.versions.values(), self._envoy, self.prometheus):
             if part:
                 part.check()
 
     def stop(self) -> None:
         """Ends all, and removes their files."""
-        for part in (self._envoy, *self.versions.values()):
+        for part in (self.prometheus, self._envoy, *self.versions.values()):
             if part:
                 part.stop()
         shutil.rmtree(self._directory, ignore_errors=True)

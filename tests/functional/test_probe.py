@@ -335,6 +335,17 @@ def test_waiting_ends_when_time_is_over(tmp_path: Path, split: str) -> None:
     assert found["alpha"] < 0.001
 
 
+def test_waiting_ends_when_the_next_look_would_take_too_much(tmp_path: Path, split: str) -> None:
+    """Each look is judged more strictly and takes more connections: what is known is said."""
+    script = (
+        "import sys; from echod.probe import planning; planning.MOST = 3000;"
+        "from echod.cli import main; sys.exit(main())"
+    )
+    words = ["--expect", "one=80,two=20", "--tolerance", "5", "--wait", "60", "-n", "20"]
+    result = call(tmp_path, [sys.executable, "-c", script, "probe", split, *words, "--json"])
+    assert (result.returncode, json.loads(result.stdout)["looks"]) == (4, 1)
+
+
 def running(directory: Path, *words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command("probe", *map(str, words)),

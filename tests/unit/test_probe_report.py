@@ -176,3 +176,18 @@ def test_the_next_address_of_a_name_is_tried_and_kept() -> None:
         target = Target("x", 1, 5.0, known=list(addresses))
         target.connect(monotonic() + 5).close()
     assert target.known == addresses[1:]
+
+
+def test_what_fails_on_this_host_outweighs_what_fails_at_the_target(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever address of a name it was: one without a free port here, one that is refused."""
+    errors: list[Exception] = [SystemRefused("no free local port"), Failed("refused", "")]
+
+    def fail(*_: object) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(Target, "_connect", fail)
+    address = (socket.AF_INET, ("127.0.0.1", 1))
+    with pytest.raises(SystemRefused, match="no free local port"):
+        Target("x", 1, 5.0, known=[address, address]).connect(monotonic() + 5)

@@ -1,0 +1,127 @@
+"""A real Prometheus beside the lab, with the scrape configuration and rules that are shipped."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPException
+from importlib import resources
+from pathlib import Path
+from time import monotonic, sleep
+
+import yaml
+
+from echod.config import SystemRefused
+from echod.lab.processes import Process
+from echod.lab.weights import Weights
+
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+SCRAPE_SECONDS = 1
+"""More often than in earnest, so that a shift is seen while one looks."""
+
+
+def find() -> str:
+    """The program. Raises SystemRefused if there is none."""
+    if found := shutil.which("prometheus"):
+        return found
+    raise SystemRefused(
+        "--prometheus: there is no prometheus on the path: install the package prometheus"
+        " (Debian, Ubuntu, Homebrew have one), or leave the option out"
+    )
+
+
+class Prometheus:
+    """One Prometheus, from its making until ``stop``. ``targets`` are ``host:port``.
+
+    ``port`` 0 takes any free one. Raises SystemRefused if it does not start.
+    """
+
+    def __init__(
+        self, port: int, targets: Sequence[str], weights: Weights, directory: Path
+    ) -> None:
+        program = find()
+        self._directory = directory
+        self.port = port or _free_port()
+        self._process: Process | None = None
+        self._configure(targets)
+        self._expect(weights)
+        words = [
+            program,
+            f"--config.file={directory / 'prometheus.yml'}",
+            f"--storage.tsdb.path={directory / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--web.enable-lifecycle",
+        ]
+        self._process = Process("prometheus", words, directory)
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def expect(self, weights: Weights) -> None:
+        """Gives echod_expected_share other values. Raises SystemRefused."""
+        self._expect(weights)
+        if self._ask("POST", "/-/reload") != 200:
+            raise SystemRefused("prometheus does not take the expected shares")
+
+    def check(self) -> None:
+        """Raises SystemRefused if it has ended."""
+        if self._process:
+            self._process.check()
+
+    def stop(self) -> None:
+        """Ends it."""
+        if self._process:
+            self._process.stop(STOP_SECONDS)
+
+    def _configure(self, targets: Sequence[str]) -> None:
+        shipped = resources.files("echod.lab") / "data"
+        (self._directory / "rules.yml").write_text((shipped / "rules.yml").read_text())
+        config = yaml.safe_load((shipped / "prometheus.yml").read_text())
+        config["global"] = dict.fromkeys(config["global"], f"{SCRAPE_SECONDS}s")
+        config["rule_files"].append("expected.yml")
+        config["scrape_configs"][0]["static_configs"] = [{"targets": list(targets)}]
+        (self._directory / "prometheus.yml").write_text(yaml.safe_dump(config))
+
+    def _expect(self, weights: Weights) -> None:
+        total = sum(weights.values())
+        rules = [
+            {
+                "record": "echod_expected_share",
+                "expr": f"vector({weight / total})",
+                "labels": {"version": version},
+            }
+            for version, weight in weights.items()
+        ]
+        document = {"groups": [{"name": "echod.expected", "rules": rules}]}
+        new = self._directory / "expected.yml.new"
+        new.write_text(yaml.safe_dump(document))
+        new.rename(self._directory / "expected.yml")
+
+    def _wait(self) -> None:
+        deadline = monotonic() + START_SECONDS
+        while monotonic() < deadline:
+            self.check()
+            if self._ask("GET", "/-/ready") == 200:
+                return
+            sleep(0.05)
+        raise SystemRefused(f"prometheus is not ready after {START_SECONDS:g} s")
+
+    def _ask(self, method: str, path: str) -> int:
+        """The status of an answer; 0 if there is none."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request(method, path)
+            return connection.getresponse().status
+        except (OSError, HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
