@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PORTS ?= 9000,9001,9002
 PREFIX ?= hello
 
-.PHONY: run lab test test-plain test-real lint format tables lock clean \
+.PHONY: run lab test test-plain test-real lint format tables monitoring lock clean \
   install uninstall image
 
 run: $(VENV)/run.stamp
@@ -44,6 +44,10 @@ format: $(VENV)/lint.stamp
 # The tables of options, metrics and sample sizes in the documents, from the code.
 tables: $(VENV)/test.stamp
 	$(BIN)/python tests/tables.py
+
+# The files in monitoring/ that are made of others.
+monitoring: $(VENV)/test.stamp
+	$(BIN)/python monitoring/build.py
 
 # Newer versions within the ranges of setup.cfg, with the hashes of their files.
 lock: $(VENV)/lint.stamp

@@ -50,7 +50,7 @@ def files(directory: str) -> Iterator[Path]:
     for name in kustomization(directory)["resources"]:
         path = (K8S / directory / name).resolve()
         if path.is_dir():
-            yield from files(str(path.relative_to(K8S)))
+            yield from files(str(path))
         else:
             yield path
 
