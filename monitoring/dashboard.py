@@ -1,0 +1,492 @@
+"""Makes the Grafana dashboard: prints what is in ``dashboard.json`` beside this file.
+
+``.venv/bin/python monitoring/dashboard.py > monitoring/dashboard.json``, after ``make test-real``
+or any other way to the requirements of the real tests. For Grafana 10.4 or later.
+"""
+
+from __future__ import annotations
+
+import json
+
+from grafana_foundation_sdk.builders import dashboard, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models import units
+from panels import (
+    DATASOURCE,
+    About,
+    Query,
+    bars,
+    buckets,
+    counts,
+    dashed,
+    fractions,
+    gauge,
+    graph,
+    listing,
+    stacked,
+    states,
+    within,
+)
+from promql import (
+    EXPECTED,
+    INTERVAL,
+    PORT,
+    SCOPE,
+    all_opened_in_range,
+    by_version,
+    collections,
+    deviation,
+    difference,
+    limit_in_use,
+    mesh,
+    open_files_in_use,
+    opened_in_range,
+    ours,
+    process,
+    quantile,
+    raw,
+    recorded,
+    recorded_share,
+    share,
+    uptime,
+)
+
+SCHEMA = 39  # of Grafana 10.4: later ones migrate it when they load it
+Panels = list[Builder[models.Panel]]
+
+REQUESTS = "echod:requests:rate1m"
+OPENED = "echod:connections_opened:rate1m"
+RECEIVED = "echod:received_bytes:rate1m"
+SENT = "echod:sent_bytes:rate1m"
+ACTIVE = "echod:connections_active:sum"
+
+MESH_OPENED = "istio_tcp_connections_opened_total"
+MESH_RECEIVED = "istio_tcp_received_bytes_total"
+MESH_SENT = "istio_tcp_sent_bytes_total"
+
+INSTANCE = "{{version}} {{instance}}"
+WORN = [(0.8, "yellow"), (0.95, "red")]  # fractions of a limit
+ANY = [(1e-9, "red")]  # where everything but 0 is bad
+
+LINKS = (
+    (
+        "The exercise: TCP traffic shifting",
+        "https://istio.io/latest/docs/tasks/traffic-management/tcp-traffic-shifting/",
+    ),
+    ("Istio's own metrics", "https://istio.io/latest/docs/reference/config/metrics/"),
+)
+
+
+def first() -> timeseries.Panel:
+    """What the dashboard is for."""
+    about = About(
+        "Requests per second by version",
+        units.RequestsPerSecond,
+        "Lines answered per second, averaged over a minute. A request is one answered line, so a "
+        "long-lived connection can make many: weights act on connections, not on these.",
+        width=24,
+    )
+    return counts(about, [Query(by_version(recorded(REQUESTS)))])
+
+
+def requests() -> Panels:
+    """Who answers, and how much of it."""
+    shares = About(
+        "Share of requests by version",
+        units.PercentUnit,
+        "The part of all answered lines that each version answered, in the last minute. Of all "
+        "versions, selected or not. It follows the weights only as far as connections carry "
+        "equally many lines.",
+        width=12,
+    )
+    ports = About(
+        "Requests per second by version and port",
+        units.RequestsPerSecond,
+        "Lines answered per second on each echo port, averaged over a minute.",
+        width=12,
+    )
+    query = Query(by_version(recorded(REQUESTS), "port"), "{{version}} :{{port}}")
+    return [
+        stacked(fractions(shares, [Query(recorded_share(REQUESTS))])),
+        counts(ports, [query]),
+    ]
+
+
+def split_over_time() -> Panels:
+    """How new connections fall to the versions."""
+    shares = About(
+        "Share of connections opened by version",
+        units.PercentUnit,
+        "The part of the connections opened in the last minute that fell to each version: what "
+        "weights act on. Dashed: echod_expected_share, where a rule of yours sets it. Few "
+        "connections scatter widely; the panels below judge the whole time shown.",
+        width=16,
+    )
+    opened = About(
+        "Connections opened per second",
+        units.CountsPerSecond,
+        "Connections accepted and admitted per second, averaged over a minute.",
+    )
+    queries = [Query(recorded_share(OPENED)), Query(EXPECTED, "{{version}} expected")]
+    return [
+        dashed(fractions(shares, queries), "expected"),
+        counts(opened, [Query(by_version(recorded(OPENED)))]),
+    ]
+
+
+def split_judged() -> Panels:
+    """The same for the whole time shown, with what chance alone would do."""
+    whole = About(
+        "Share of connections opened, in the time shown",
+        units.PercentUnit,
+        "The part of all connections opened in the time shown that fell to each version, and what "
+        "is expected. Choose a time that begins after the last change of weights.",
+        width=12,
+    )
+    off = About(
+        "Deviation from the expected split",
+        "suffix: \u03c3",
+        "How far each version's connections in the time shown are from the expected share, in "
+        "standard errors. Chance alone passes 3.3 once in 1,000 times. Empty where no share is "
+        "expected, or one of 0 or 100 %. Choose a time that begins after the last change of "
+        "weights; echod probe gives an exact test.",
+        width=12,
+    )
+    queries = [
+        Query(share(opened_in_range(), all_opened_in_range())),
+        Query(EXPECTED, "{{version}} expected"),
+    ]
+    return [
+        gauge(whole, queries).min(0).max(1).decimals(1),
+        within(gauge(off, [Query(deviation())]).decimals(1), 3.3),
+    ]
+
+
+def bytes_and_lines() -> Panels:
+    """What goes over the connections."""
+    received = About(
+        "Received by version",
+        units.BytesPerSecondIEC,
+        "Bytes read from clients per second, averaged over a minute; unanswered ones too.",
+    )
+    sent = About(
+        "Sent by version",
+        units.BytesPerSecondIEC,
+        "Bytes sent to clients per second, averaged over a minute, as the kernel took them.",
+    )
+    lines = About(
+        "Lines per connection",
+        units.Short,
+        "Lines answered for each connection opened, in the last minute. One where every client "
+        "sends a line and goes; empty while no connection is opened.",
+    )
+    opened = by_version(recorded(OPENED))
+    ratio = f"{by_version(recorded(REQUESTS))} / on (version) ({opened} > 0)"
+    return [
+        counts(received, [Query(by_version(recorded(RECEIVED)))]),
+        counts(sent, [Query(by_version(recorded(SENT)))]),
+        counts(lines, [Query(ratio)]),
+    ]
+
+
+def durations() -> Panels:
+    """How long connections last."""
+    spread = About(
+        "Connection duration",
+        units.Seconds,
+        "How long the connections lasted that ended then: a row is a bucket, the colour how many.",
+        width=16,
+    )
+    quantiles = About(
+        "Connection duration, median and 99th percentile",
+        units.Seconds,
+        "Estimated within the buckets of the histogram, of connections that have ended.",
+    )
+    series = raw("echod_connection_duration_seconds_bucket", PORT, "increase", INTERVAL)
+    queries = [
+        Query(quantile(0.5), "{{version}} median"),
+        Query(quantile(0.99), "{{version}} 99th"),
+    ]
+    return [
+        buckets(spread, f"sum by (le) ({series})"),
+        dashed(counts(quantiles, queries), "99th"),
+    ]
+
+
+def connections() -> Panels:
+    """Whether there is room, and for whom."""
+    active = About(
+        "Active connections by version",
+        units.Short,
+        "Connections opened and not yet closed. They stay where they are when weights change.",
+    )
+    limit = About(
+        "Connection limit in use",
+        units.PercentUnit,
+        "Active connections against the most that an instance takes, all its ports together. At "
+        "100 % more are closed at once and counted as rejected.",
+    )
+    ready = About(
+        "Ready",
+        units.NoUnit,
+        "Green while an instance is ready, red while it starts or drains.",
+    )
+    series = by_version(raw("echod_ready"), "instance", aggregation="min")
+    names = {
+        "0": models.ValueMappingResult(text="not ready", color="red", index=0),
+        "1": models.ValueMappingResult(text="ready", color="green", index=1),
+    }
+    return [
+        counts(active, [Query(by_version(recorded(ACTIVE)))]),
+        fractions(limit, [Query(limit_in_use(), INSTANCE)], WORN),
+        states(ready, Query(series, INSTANCE), names),
+    ]
+
+
+def ends() -> Panels:
+    """Why connections end, or do not begin."""
+    closed = About(
+        "Connections closed per second by reason",
+        units.CountsPerSecond,
+        "eof: the client ended; reset, timeout: it went without a word; idle, max_age, "
+        "line_too_long, buffer_limit, write_timeout: a limit; drain, drain_timeout: echod "
+        "stopped; error: a defect, with an event in the log.",
+        width=12,
+    )
+    rejected = About(
+        "Connections rejected per second",
+        units.CountsPerSecond,
+        "Connections closed at once because there was no place for them.",
+        width=6,
+    )
+    failed = About(
+        "Accept errors per second",
+        units.CountsPerSecond,
+        "Failed accepts by error. EMFILE and ENFILE: out of open files.",
+        width=6,
+    )
+    reasons = raw("echod_connections_closed_total", PORT, "rate", INTERVAL)
+    refused = by_version(raw("echod_connections_rejected_total", PORT, "rate", INTERVAL), "reason")
+    errors = raw("echod_accept_errors_total", PORT, "rate", INTERVAL)
+    return [
+        stacked(counts(closed, [Query(f"sum by (reason) ({reasons})", "{{reason}}")])),
+        bars(counts(rejected, [Query(refused, "{{version}} {{reason}}")], ANY)),
+        bars(counts(failed, [Query(f"sum by (reason) ({errors})", "{{reason}}")], ANY)),
+    ]
+
+
+def backpressure() -> Panels:
+    """What waits for slow clients and slow readers of the log."""
+    held = About(
+        "Buffered bytes",
+        units.BytesIEC,
+        "Bytes that an instance holds for its clients: unfinished lines and unsent replies. At "
+        "--max-buffered-bytes, 64 MiB unless set, the connection that would pass it ends.",
+        width=12,
+    )
+    dropped = About(
+        "Log events dropped per second",
+        units.EventsPerSecond,
+        "Log events dropped because nobody read the log fast enough. Clients notice nothing.",
+        width=12,
+    )
+    series = by_version(raw("echod_buffered_bytes"), "instance", aggregation="max")
+    lost = by_version(raw("echod_log_events_dropped_total", "", "rate", INTERVAL))
+    return [
+        counts(held, [Query(series, INSTANCE)], [(48 * 2**20, "yellow"), (64 * 2**20, "red")]),
+        bars(counts(dropped, [Query(lost)], ANY)),
+    ]
+
+
+def resources() -> Panels:
+    """What the processes take of the machine."""
+    cpu = About(
+        "CPU",
+        units.PercentUnit,
+        "Processor time per second of each process. Near 100 % a build of Python with the global "
+        "interpreter lock is at its end: more replicas, or a build without the lock.",
+    )
+    memory = About("Memory", units.BytesIEC, "Resident memory of each process.")
+    files = About("Open files", units.Short, "File descriptors that each process has open.")
+    return [
+        counts(cpu, [Query(process("process_cpu_seconds_total", "rate"), INSTANCE)], WORN),
+        counts(memory, [Query(process("process_resident_memory_bytes"), INSTANCE)]),
+        counts(files, [Query(process("process_open_fds"), INSTANCE)]),
+    ]
+
+
+def health() -> Panels:
+    """How near the processes are to their ends, and how long they have run."""
+    files = About(
+        "Open-file limit in use",
+        units.PercentUnit,
+        "Open file descriptors against the process's soft limit.",
+    )
+    garbage = About(
+        "Garbage collections per second",
+        units.CountsPerSecond,
+        "Runs of Python's garbage collector in each process, all generations together.",
+    )
+    age = About(
+        "Time since the start",
+        units.Seconds,
+        "How long each process has run. A fall to 0 is a restart, and its counters begin anew.",
+    )
+    return [
+        fractions(files, [Query(open_files_in_use(), INSTANCE)], WORN),
+        counts(garbage, [Query(collections(), INSTANCE)]),
+        counts(age, [Query(uptime(), INSTANCE)]),
+    ]
+
+
+def builds() -> Panels:
+    """What runs where."""
+    about = About(
+        "What runs",
+        units.NoUnit,
+        "Each instance, with the release of echod, the version of Python and its lock.",
+        width=24,
+    )
+    labels = ("namespace", "job", "instance", "release", "python", "gil")
+    series = by_version(raw("echod_build_info"), *labels, aggregation="max")
+    return [listing(about, series, hidden=("Time", "Value"))]
+
+
+def beside_the_mesh() -> Panels:
+    """What the servers count, and what their proxies count."""
+    common = (
+        " Solid: echod. Dashed: Envoy at the server (reporter destination), which reports every "
+        "five seconds and at a connection's end. All ports together, for the mesh knows none."
+    )
+    pairs = (
+        ("Connections opened per second: echod and the mesh", units.CountsPerSecond, OPENED),
+        ("Received: echod and the mesh", units.BytesPerSecondIEC, RECEIVED),
+        ("Sent: echod and the mesh", units.BytesPerSecondIEC, SENT),
+    )
+    metrics = (MESH_OPENED, MESH_RECEIVED, MESH_SENT)
+    return [
+        dashed(
+            counts(
+                About(title, unit, f"{title}, by version." + common),
+                [Query(ours(rule)), Query(mesh(metric), "{{version}} mesh")],
+            ),
+            "mesh",
+        )
+        for (title, unit, rule), metric in zip(pairs, metrics, strict=True)
+    ]
+
+
+def against_the_mesh() -> Panels:
+    """The difference of the two."""
+    meaning = (
+        " echod's rate less the mesh's, by version. It swings around 0 with what the proxy has "
+        "yet to report; what stays beside 0 went past the proxy, or never reached echod."
+    )
+    kinds = (
+        ("Connections opened per second: difference", units.CountsPerSecond, OPENED, MESH_OPENED),
+        ("Received: difference", units.BytesPerSecondIEC, RECEIVED, MESH_RECEIVED),
+        ("Sent: difference", units.BytesPerSecondIEC, SENT, MESH_SENT),
+    )
+    return [
+        graph(About(title, unit, title + "." + meaning), [Query(difference(rule, metric))])
+        for title, unit, rule, metric in kinds
+    ]
+
+
+def rows() -> list[tuple[str, Panels]]:
+    """The rows below the first panel, from top to bottom."""
+    return [
+        ("Requests", requests()),
+        ("The split", split_over_time() + split_judged()),
+        ("Traffic", bytes_and_lines() + durations()),
+        ("State", connections() + ends() + backpressure()),
+        ("The process", resources() + health() + builds()),
+        ("The mesh's own view", beside_the_mesh() + against_the_mesh()),
+    ]
+
+
+def everything() -> models.VariableOption:
+    """The selection of all values."""
+    return models.VariableOption(selected=True, text=["All"], value=["$__all"])
+
+
+def choice(name: str, label: str, query: str, description: str) -> dashboard.QueryVariable:
+    """Some values of a label, or all; all of them includes series without the label."""
+    variable = dashboard.QueryVariable(name).label(label).description(description)
+    variable.query({"query": f"label_values({query})", "refId": name}).datasource(DATASOURCE)
+    variable.multi(True).include_all(True).all_value(".*").current(everything())
+    variable.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+    return variable.sort(models.VariableSort.NATURAL_ASC)
+
+
+def variables() -> list[Builder[models.VariableModel]]:
+    """What a reader can choose, each within the choices before it."""
+    source = dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
+    mesh_series = (
+        f'{MESH_OPENED}{{reporter="destination", destination_workload_namespace=~"$namespace"}}'
+    )
+    app = choice("app", "App in the mesh", f"{mesh_series}, destination_app", MESH_APP)
+    return [
+        source.description("The Prometheus that scrapes echod."),
+        choice("job", "Job", "echod_build_info, job", "Scrape jobs that have found an echod."),
+        choice(
+            "namespace",
+            "Namespace",
+            'echod_build_info{job=~"$job"}, namespace',
+            "Namespaces; on VMs there is none, and All is right.",
+        ),
+        choice(
+            "version",
+            "Version",
+            f"{ACTIVE}{{{SCOPE}}}, version",
+            "Service versions, as the recording rules have settled them.",
+        ),
+        choice(
+            "port", "Port", f"echod_requests_total{{{SCOPE}}}, port", "Echo ports, not the mesh's."
+        ),
+        app.current(models.VariableOption(selected=True, text=["tcp-echo"], value=["tcp-echo"])),
+    ]
+
+
+MESH_APP = "The label app of the servers, for the mesh's own view: other servers speak TCP as well."
+
+
+def link(title: str, url: str) -> dashboard.DashboardLink:
+    """A document, in a tab of its own."""
+    made = dashboard.DashboardLink(title).type(models.DashboardLinkType.LINK).url(url)
+    return made.icon("doc").target_blank(True)
+
+
+def empty() -> dashboard.Dashboard:
+    """The dashboard without panels."""
+    board = dashboard.Dashboard("echod").uid("echod-tcp-echo").tags(["echod", "istio", "tcp-echo"])
+    board.description("Requests, connections and bytes of echod, by service version and port.")
+    board.timezone("browser").time("now-1h", "now").refresh("30s").editable()
+    board.tooltip(models.DashboardCursorSync.CROSSHAIR).variables(variables())
+    return board.links([link(title, url) for title, url in LINKS])
+
+
+def build() -> models.Dashboard:
+    """The whole dashboard; panels have numbers, so that links to one last."""
+    board = empty().with_panel(first())
+    for title, panels in rows():
+        board.with_row(dashboard.Row(title))
+        for panel in panels:
+            board.with_panel(panel)
+    made = board.build()
+    made.schema_version = SCHEMA
+    for number, item in enumerate(made.panels or [], start=1):
+        item.id_val = number
+    return made
+
+
+def text() -> str:
+    """The dashboard as JSON, the same whenever it is made."""
+    made = json.dumps(build(), cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False)
+    return f"{made}\n"
+
+
+if __name__ == "__main__":
+    print(text(), end="")
