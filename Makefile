@@ -46,8 +46,10 @@ tables: $(VENV)/test.stamp
 	$(BIN)/python tests/tables.py
 
 # The files in monitoring/ that are made of others.
-monitoring: $(VENV)/test.stamp
+monitoring: $(VENV)/real.stamp
 	$(BIN)/python monitoring/build.py
+	$(BIN)/python monitoring/dashboard.py >$(VENV)/dashboard.json
+	mv $(VENV)/dashboard.json monitoring/dashboard.json
 
 # docs/split.svg: the lab, its Prometheus, and the weights moving.
 picture: $(VENV)/picture.stamp

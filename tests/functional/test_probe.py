@@ -578,6 +578,10 @@ def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path, split: str)
         (["x:1", "--bogus"], "--bogus"),
         (["x:1", "--expect", "a"], "--expect 'a': must be NAME=SHARE"),
         (["--plan", "--expect", "a=1,b=1", "--detect", "0.001"], "10,000,000 connections"),
+        (
+            ["x:1", "--expect", "a=1,b=1", "--tolerance", "0.001", "--wait", "5"],
+            "10,000,000 connections",
+        ),
     ],
 )
 def test_a_wrong_call_is_one_line(tmp_path: Path, words: list[str], message: str) -> None:

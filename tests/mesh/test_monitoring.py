@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import urllib.parse
@@ -45,6 +46,23 @@ def test_rules_and_configurations_pass_promtool() -> None:
     assert "SUCCESS" in promtool("test", "rules", ROOT / "tests/mesh/rules.test.yml")
 
 
+def dashboard_queries() -> set[str]:
+    """What its panels ask, with everything selected. No mesh is here to be asked of."""
+    document = json.loads((MONITORING / "dashboard.json").read_text())
+
+    def panels(inside: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for panel in inside:
+            yield panel
+            yield from panels(panel.get("panels", []))
+
+    values = {"__rate_interval": "1m", "__range": "5m"}
+    return {
+        re.sub(r"\$([a-z_]+)", lambda found: values.get(found[1], ".*"), target["expr"])
+        for panel in panels(document["panels"])
+        for target in panel.get("targets", [])
+    }
+
+
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Running]:
     running = Running(tmp_path, "--serve", "--prometheus", "--steps", "80/20")
@@ -71,6 +89,12 @@ def test_the_lab_shows_the_split_and_what_is_expected(lab: Running) -> None:
             "v1",
             "v2",
         }
+        empty = {
+            text
+            for text in dashboard_queries()
+            if "istio_tcp_" not in text and not query(port, text)
+        }
+        assert empty == set()
         assert lab.shift("50/50") == "now v1 50, v2 50\n"
         until(lambda: {value for _, value in query(port, "echod_expected_share")} == {0.5}, 30)
     finally:
