@@ -1,17 +1,21 @@
-"""Writes the files here that are made of others: ``python monitoring/build.py``.
+"""Writes the files that are made of the lab's own: ``python monitoring/build.py``.
 
-The rules and the scrape configuration are the lab's own, and a PrometheusRule wraps the rules for
-the Prometheus operator.
+The rules and the scrape configuration, a PrometheusRule that wraps the rules for the Prometheus
+operator, and what ``compose.yaml`` gives to its Envoy and its Prometheus.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import yaml
 
-HERE = Path(__file__).parent
-DATA = HERE.parent / "echod/lab/data"
+from echod.lab.envoy import LISTENERS, bootstrap, listeners
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "echod/lab/data"
+WEIGHTS = {"v1": 80, "v2": 20}
 
 HEAD = "# Made of rules.yml by make monitoring.\n"
 
@@ -27,16 +31,37 @@ def prometheus_rule(rules: str) -> str:
     return HEAD + yaml.safe_dump(document, sort_keys=False, width=1000)
 
 
-def made() -> dict[str, str]:
-    """The files' texts by their names."""
-    rules = (DATA / "rules.yml").read_text()
+def compose_envoy() -> dict[str, str]:
+    """The lab's Envoy, with containers in the places of its child processes."""
+    upstreams = {name: (name, 9000) for name in WEIGHTS}
+    split = listeners(("0.0.0.0", 31400), WEIGHTS, 1)  # noqa: S104  # of a container
     return {
-        "rules.yml": rules,
-        "prometheus.yml": (DATA / "prometheus.yml").read_text(),
-        "prometheus-rule.yaml": prometheus_rule(rules),
+        "bootstrap.json": json.dumps(bootstrap("/etc/echod", upstreams), indent=2) + "\n",
+        LISTENERS: json.dumps(split, indent=2) + "\n",
+    }
+
+
+def compose_prometheus(config: str) -> str:
+    """The lab's scrape configuration, for containers."""
+    document = yaml.safe_load(config)
+    targets = [f"{name}:9464" for name in WEIGHTS]
+    document["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
+    return "# Made of prometheus.yml by make monitoring.\n" + yaml.safe_dump(document)
+
+
+def made() -> dict[str, str]:
+    """The files' texts by their names, from the project's root."""
+    rules = (DATA / "rules.yml").read_text()
+    scrapes = (DATA / "prometheus.yml").read_text()
+    return {
+        "monitoring/rules.yml": rules,
+        "monitoring/prometheus.yml": scrapes,
+        "monitoring/prometheus-rule.yaml": prometheus_rule(rules),
+        "compose/prometheus.yml": compose_prometheus(scrapes),
+        **{f"compose/envoy/{name}": text for name, text in compose_envoy().items()},
     }
 
 
 if __name__ == "__main__":
     for name, text in made().items():
-        (HERE / name).write_text(text)
+        (ROOT / name).write_text(text)

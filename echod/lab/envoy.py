@@ -20,6 +20,9 @@ from typing import Any
 from echod.config import SystemRefused
 from echod.lab.processes import Process
 
+LISTENERS = "lds.json"
+"""The file whose renaming shifts the weights."""
+
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
 SHIFT_SECONDS = 10.0
@@ -66,9 +69,9 @@ class Envoy:
         self._upstreams = tuple(upstreams)
         try:
             self._write(weights)
-            bootstrap = self._directory / "bootstrap.json"
-            bootstrap.write_text(json.dumps(_bootstrap(self._directory, upstreams)))
-            words = [program, "-c", str(bootstrap), *self._options()]
+            path = self._directory / "bootstrap.json"
+            path.write_text(json.dumps(bootstrap(str(self._directory), upstreams)))
+            words = [program, "-c", str(path), *self._options()]
             self._process = Process("envoy", words, self._directory)
             self._wait(START_SECONDS)
         except BaseException:
@@ -130,11 +133,9 @@ class Envoy:
         if unknown or min(weights.values(), default=0) < 0 or not any(weights.values()):
             raise SystemRefused(f"weights {dict(weights)}: must be from 0 on, one of them over 0")
         self._version += 1
-        listener = _listener(self._address, weights, self._version)
-        document = {"version_info": str(self._version), "resources": [listener]}
-        new = self._directory / "lds.json.new"
-        new.write_text(json.dumps(document))
-        new.rename(self._directory / "lds.json")
+        new = self._directory / f"{LISTENERS}.new"
+        new.write_text(json.dumps(listeners(self._address, weights, self._version)))
+        new.rename(self._directory / LISTENERS)
 
     def _wait(self, seconds: float) -> None:
         """Until the listener that was written last is in use."""
@@ -155,8 +156,9 @@ class Envoy:
         raise SystemRefused(f"envoy has not taken the weights after {seconds:g} s")
 
 
-def _bootstrap(directory: Path, upstreams: Mapping[str, Address]) -> dict[str, Any]:
-    source = {"path": str(directory / "lds.json"), "watched_directory": {"path": str(directory)}}
+def bootstrap(directory: str, upstreams: Mapping[str, Address]) -> dict[str, Any]:
+    """What Envoy is started with: it finds its listeners in a file of ``directory``."""
+    source = {"path": f"{directory}/{LISTENERS}", "watched_directory": {"path": directory}}
     return {
         "node": {"id": "echod-lab", "cluster": "echod-lab"},
         "admin": {"address": _socket(("127.0.0.1", 0))},
@@ -173,12 +175,14 @@ def _cluster(name: str, address: Address) -> dict[str, Any]:
     endpoint = {"endpoint": {"address": _socket(address)}}
     return {
         "name": name,
+        "type": "STRICT_DNS",  # which an address is, too
         "connect_timeout": "2s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
 
 
-def _listener(address: Address, weights: Mapping[str, int], version: int) -> dict[str, Any]:
+def listeners(address: Address, weights: Mapping[str, int], version: int) -> dict[str, Any]:
+    """What that file holds. ``version`` must differ from the one before."""
     # Envoy takes no weight of 0.
     clusters = [{"name": name, "weight": weight} for name, weight in weights.items() if weight]
     proxy = {
@@ -186,7 +190,7 @@ def _listener(address: Address, weights: Mapping[str, int], version: int) -> dic
         "stat_prefix": "split",
         "weighted_clusters": {"clusters": clusters},
     }
-    return {
+    listener = {
         "@type": _LISTENER,
         "name": "split",
         "address": _socket(address),
@@ -194,6 +198,7 @@ def _listener(address: Address, weights: Mapping[str, int], version: int) -> dic
             {"name": str(version), "filters": [{"name": "tcp", "typed_config": proxy}]}
         ],
     }
+    return {"version_info": str(version), "resources": [listener]}
 
 
 def _socket(address: Address) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def test_what_is_made_of_other_files_is_current() -> None:
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
     for name, text in build.made().items():
-        assert (MONITORING / name).read_text() == text, "run: make monitoring"
+        assert (ROOT / name).read_text() == text, "run: make monitoring"
 
 
 def test_rules_ask_for_what_is_there() -> None:

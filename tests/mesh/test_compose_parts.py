@@ -1,0 +1,70 @@
+"""What compose.yaml gives to its Envoy and its Prometheus, run without containers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+from support import ROOT, Start, call, command, connect, until
+from test_monitoring import promtool
+
+from echod.lab.envoy import find
+from echod.lab.processes import Process
+from echod.lab.prometheus import _free_port
+
+FILES = ROOT / "compose"
+
+
+def test_its_envoy_splits_as_it_says_and_follows_the_file(tmp_path: Path, start: Start) -> None:
+    """The same files, with addresses of this host for those of the containers."""
+    directory = tmp_path / "envoy"
+    shutil.copytree(FILES / "envoy", directory)
+    boot, split = directory / "bootstrap.json", directory / "lds.json"
+    document = json.loads(boot.read_text().replace("/etc/echod", str(directory)))
+    for cluster, prefix in zip(
+        document["static_resources"]["clusters"], ("one", "two"), strict=True
+    ):
+        (endpoints,) = cluster["load_assignment"]["endpoints"]
+        address = endpoints["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
+        assert (address["address"], address["port_value"]) == (cluster["name"], 9000)
+        address |= {"address": "127.0.0.1", "port_value": start(prefix=prefix).port}
+    boot.write_text(json.dumps(document))
+    port = _free_port()
+    split.write_text(split.read_text().replace("0.0.0.0", "127.0.0.1").replace("31400", str(port)))
+    envoy = Process("envoy", [find(), "-c", boot, "--disable-hot-restart"], tmp_path)
+    try:
+
+        def listening() -> bool:
+            envoy.check()
+            try:
+                connect(port).close()
+            except ConnectionRefusedError:
+                return False
+            return True
+
+        until(listening)
+
+        def judged(expect: str) -> int:
+            words = ("probe", f"127.0.0.1:{port}", "--expect", expect, "--alpha", "0.000001")
+            return call(tmp_path, command(*words)).returncode
+
+        assert judged("one=80,two=20") == 0
+        new = directory / "new"
+        text = split.read_text().replace('"weight": 80', '"weight": 50')
+        new.write_text(text.replace('"weight": 20', '"weight": 50'))
+        new.rename(split)
+        until(lambda: judged("one=50,two=50") == 0)
+    finally:
+        envoy.stop(5)
+
+
+def test_its_files_pass_the_programs_own_checks(tmp_path: Path) -> None:
+    """Envoy's validation of the unchanged bootstrap, promtool's of the scrapes."""
+    words = [find(), "--mode", "validate", "-c", str(FILES / "envoy/bootstrap.json")]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    for source in (FILES / "prometheus.yml", ROOT / "monitoring/rules.yml"):
+        shutil.copy(source, tmp_path)
+    assert "SUCCESS" in promtool("check", "config", tmp_path / "prometheus.yml")
