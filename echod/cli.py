@@ -164,14 +164,17 @@ def lab(arguments: Sequence[str], environ: Environment) -> int:
     asked = settings(parser.parse_args(arguments))
     from echod.signals import StopSignals
 
-    signals = StopSignals()
+    signals = StopSignals(terminal=True)
     try:
         from echod.lab.command import run
     except ModuleNotFoundError as error:
         raise SystemRefused(
             f"{error.name} is missing: install the extra lab (pip install '.[lab]' in a checkout)"
         ) from error
-    return run(asked, environ, signals, _output(quiet=False))
+    try:
+        return run(asked, environ, signals, _output(quiet=False))
+    except OSError as error:  # a directory for temporary files that cannot be used, say
+        raise SystemRefused(str(error)) from error
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str], Environment], int]] = {

@@ -7,6 +7,8 @@ import socket
 from types import FrameType
 
 STOP = (signal.SIGTERM, signal.SIGINT)
+TERMINAL = (signal.SIGHUP, signal.SIGQUIT)
+"""What a terminal sends when it is closed, or asked to."""
 
 
 class StopSignals:
@@ -16,13 +18,17 @@ class StopSignals:
     and one to PID 1 is lost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, terminal: bool = False) -> None:
+        """``terminal``: also those that a terminal sends, but for one that is ignored (nohup)."""
+        numbers = [*STOP]
+        if terminal:
+            numbers += [one for one in TERMINAL if signal.getsignal(one) != signal.SIG_IGN]
         self._kept, self._keeping = socket.socketpair()
         self._keeping.setblocking(False)
         signal.set_wakeup_fd(self._keeping.fileno(), warn_on_full_buffer=False)
-        for number in STOP:
+        for number in numbers:
             signal.signal(number, _ignore)  # the wake-up descriptor has its number
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)  # whoever started us may block them
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # whoever started us may block them
 
     def wait(self, timeout: float | None = None) -> signal.Signals | None:
         """The next signal, or None when ``timeout`` seconds have passed without one."""

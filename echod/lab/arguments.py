@@ -113,6 +113,8 @@ def settings(flags: Namespace) -> Settings | Shift:
     values = {option.name: option.of(vars(flags)[option.name]) for option in _OPTIONS}
     if flags.once and (flags.serve or flags.route):
         raise UsageError("--once: must be given without --serve and --route")
+    if flags.route == "":
+        raise UsageError("--route '': must be the name of a file")
     if flags.route and flags.steps:
         raise UsageError("--route: must be given without --steps")
     steps = [parse("--steps", one) for one in (flags.steps or STEPS).split(",")]

@@ -37,18 +37,22 @@ def run(
         weights = "/".join(map(str, asked.weights.values()))
         output.say(control.ask(asked.socket, f"shift {weights}") + "\n")
         return 0
+    seen = _stamp(asked.route)  # before it is read: what is saved from now on is followed
     first = route.read(asked.route) if asked.route else asked.steps[0]
     door = control.Control(asked.socket)
     try:
         lab = Lab(asked.port, first, environ, with_prometheus=asked.prometheus)
         try:
             course = _Course(asked, lab, door, signals, output)
-            return course.serve() if asked.serve else course.walk()
+            return course.serve(seen) if asked.serve else course.walk()
         finally:
             output.progress("")
             lab.stop()
     finally:
         door.close()
+
+
+Stamp = tuple[int, int] | None
 
 
 class _Interrupted(Exception):
@@ -94,15 +98,17 @@ class _Course:
                 self._output.progress("")
                 self._output.say(report.text(result))
                 failed |= result.status is not Status.HOLDS
+                if self._lab.weights != weights:
+                    self._output.say("does not hold: the weights were changed meanwhile\n")
+                    failed = True
         except _Interrupted:
             return 130 if self._settings.once else 0
         return int(failed)
 
-    def serve(self) -> int:
+    def serve(self, seen: Stamp) -> int:
         """Stays until a signal comes, and follows the route file."""
         settings, lab = self._settings, self._lab
         self._output.say(f"{told(lab.weights)}; shift with: echod lab shift 80/20\n")
-        seen = _stamp(settings.route)
         with suppress(_Interrupted):
             while True:
                 self._tick()
@@ -130,11 +136,11 @@ class _Course:
         """What another terminal is told."""
         word, _, weights = line.partition(" ")
         if word != "shift":
-            return "unknown: shift WEIGHTS is all there is"
+            return f"{control.ERROR}shift WEIGHTS is all that can be asked"
         try:
             self._shift(parse("shift", weights))
         except (UsageError, SystemRefused) as error:
-            return str(error)
+            return f"{control.ERROR}{error}"
         return f"now {told(self._lab.weights)}"
 
     def _shift(self, weights: Weights) -> None:
@@ -142,6 +148,11 @@ class _Course:
             self._lab.shift(weights)
             self._output.progress("")
             self._output.say(f"now {told(weights)}\n")
+
+    def _counts(self) -> servers.Counts:
+        """What the versions have counted so far."""
+        self._lab.check()  # one that has ended is the better reason
+        return servers.read(self._lab.metrics_urls)
 
     def _judge(self, weights: Weights) -> Result:
         """Whether connections are split by these weights, and counted so by the versions."""
@@ -154,7 +165,7 @@ class _Course:
         )
         needed = rules.plan()
         size = self._settings.samples or needed
-        before = servers.read(self._lab.metrics_urls)
+        before = self._counts()
         target = Target("127.0.0.1", self._lab.port, TIMEOUT_SECONDS)
         tally, start = Tally(rules.expectation.shares if rules.expectation else ()), monotonic()
         sampler = Sampler(target, tally, wanted=size, max_errors=0)
@@ -172,11 +183,11 @@ class _Course:
             seconds=sampler.seconds,
             needed=needed,
             refused=str(sampler.refused or ""),
-            servers=servers.read(self._lab.metrics_urls).since(before),
+            servers=self._counts().since(before),
         )
 
 
-def _stamp(path: str | None) -> tuple[int, int] | None:
+def _stamp(path: str | None) -> Stamp:
     """Changes when a file does, also one that is renamed into its place."""
     if path is None:
         return None

@@ -14,6 +14,11 @@ from echod.config import SystemRefused
 
 PATIENCE_SECONDS = 15.0
 _LINE_BYTES = 1000
+_SILENCE_SECONDS = 0.1
+_AT_ONCE = 5
+
+ERROR = "error: "
+"""How the answer to what was refused begins."""
 
 
 def default_path() -> str:
@@ -40,15 +45,16 @@ class Control:
             os.umask(mask)
 
     def poll(self, answer: Callable[[str], str]) -> None:
-        """Answers whoever has asked something."""
+        """Answers whoever has asked something; who is silent is not waited for."""
         with suppress(BlockingIOError):
-            while True:
+            for _ in range(_AT_ONCE):
                 client, _ = self._socket.accept()
                 with client, suppress(OSError):
-                    client.settimeout(1.0)
-                    line = client.makefile("rb").readline(_LINE_BYTES)
-                    reply = answer(line.decode("utf-8", "replace").strip())
-                    client.sendall(reply.encode() + b"\n")
+                    client.settimeout(_SILENCE_SECONDS)
+                    line = client.recv(_LINE_BYTES)  # a line is sent at once, and arrives so
+                    if line.endswith(b"\n"):
+                        reply = answer(line.decode("utf-8", "replace").strip())
+                        client.sendall(reply.encode() + b"\n")
 
     def close(self) -> None:
         """Removes the socket."""
@@ -79,6 +85,8 @@ def ask(path: str, line: str) -> str:
         raise SystemRefused(
             f"--socket {path}: no lab answers there ({error.strerror or error})"
         ) from error
+    if answer.startswith(ERROR):
+        raise SystemRefused(answer.removeprefix(ERROR))
     if not answer:
         raise SystemRefused(f"--socket {path}: the lab gave no answer")
     return answer

@@ -119,6 +119,7 @@ class Lab:
     def shift(self, weights: Weights) -> None:
         """Gives new connections other weights; open ones stay. Raises SystemRefused."""
         if self._envoy and weights != self.weights:
+            self.weights = {}  # until it is sure what they are
             self._envoy.shift(weights)
             self.weights = weights
             if self.prometheus:

@@ -12,13 +12,16 @@ from typing import Any
 
 import yaml
 
-from echod.config import UsageError
+from echod.config import UsageError, shown
 from echod.lab.weights import MOST, VERSIONS, Weights
 
 SERVICE = "tcp-echo"
 GATEWAY_PORT = 31400
 ECHO_PORT = 9000
-MOST_BYTES = 1024 * 1024
+MOST_BYTES = 64 * 1024
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The one in C, where it is: the other is slow to see that something is nested too deeply."""
 
 Object = Mapping[str, Any]
 
@@ -30,8 +33,7 @@ class _Refused(Exception):
 def read(path: str) -> Weights:
     """The weights in a file. Raises UsageError, which names the file and what is wrong in it."""
     try:
-        with Path(path).open("rb") as file:
-            documents = list(yaml.safe_load_all(file.read(MOST_BYTES)))
+        documents = _documents(Path(path))
         routes = [one for one in documents if _is_route(one)]
         if len(routes) != 1:
             raise _Refused(
@@ -41,12 +43,25 @@ def read(path: str) -> Weights:
         return _weights(routes[0])
     except OSError as error:
         raise UsageError(f"--route {path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise UsageError(f"--route {path}{line}: is not YAML") from error
     except _Refused as refused:
         raise UsageError(f"--route {path}: {refused}") from refused
+
+
+def _documents(path: Path) -> list[Any]:
+    """What a file holds. Nothing in it can take more time or memory than it is long."""
+    if path.exists() and not path.is_file():
+        raise _Refused("must be a regular file")
+    with path.open("rb") as file:
+        text = file.read(MOST_BYTES + 1)
+    if len(text) > MOST_BYTES:
+        raise _Refused(f"must have {MOST_BYTES:,} bytes at most")
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, _LOADER)):
+        raise _Refused("aliases (*NAME): the lab cannot do that")
+    return list(yaml.load_all(text, _LOADER))
 
 
 def _is_route(document: Any) -> bool:
@@ -67,8 +82,8 @@ def _weights(document: Object) -> Weights:
     found = _of_service(spec) if document["kind"] == "VirtualService" else _of_route(spec)
     weights: Weights = dict.fromkeys(VERSIONS, 0)
     for version, weight, place in found:
-        if version not in VERSIONS:
-            raise _Refused(f"{place}: the lab has v1 and v2 alone, not {version!r}")
+        if not isinstance(version, str) or version not in VERSIONS:
+            raise _Refused(f"{place}: the lab has v1 and v2 alone, not {shown(str(version))}")
         if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= MOST:
             raise _Refused(f"{place}.weight: must be a whole number from 0 to {MOST:,}")
         weights[version] += weight
@@ -80,12 +95,12 @@ def _weights(document: Object) -> Weights:
 def _of_service(spec: Object) -> list[tuple[Any, Any, str]]:
     """Version, weight and place of each leg of a VirtualService."""
     _only(spec, "spec", {"hosts", "gateways", "tcp"})
-    for host in spec.get("hosts") or ():
+    for host in _sequence(spec.get("hosts"), "spec.hosts"):
         if host != "*" and not _is_service(host, SERVICE):
-            raise _Refused(f"spec.hosts: the lab has {SERVICE} alone, not {host!r}")
+            raise _Refused(f"spec.hosts: the lab has {SERVICE} alone, not {shown(str(host))}")
     rule = _single(spec.get("tcp"), "spec.tcp")
     _only(rule, "spec.tcp[0]", {"match", "route"})
-    for number, match in enumerate(rule.get("match") or ()):
+    for number, match in enumerate(_sequence(rule.get("match"), "spec.tcp[0].match")):
         place = f"spec.tcp[0].match[{number}]"
         _only(_mapping(match, place), place, {"port"})
         if match.get("port") not in (GATEWAY_PORT, ECHO_PORT):
@@ -97,7 +112,9 @@ def _of_service(spec: Object) -> list[tuple[Any, Any, str]]:
         to = _mapping(leg.get("destination"), f"{place}.destination")
         _only(to, f"{place}.destination", {"host", "port", "subset"})
         if not _is_service(to.get("host"), SERVICE):
-            raise _Refused(f"{place}.destination.host: must be {SERVICE}, not {to.get('host')!r}")
+            raise _Refused(
+                f"{place}.destination.host: must be {SERVICE}, not {shown(str(to.get('host')))}"
+            )
         if to.get("port", {"number": ECHO_PORT}) != {"number": ECHO_PORT}:
             raise _Refused(f"{place}.destination.port: must be {ECHO_PORT}")
         legs.append((to.get("subset"), leg.get("weight", 1), place))
@@ -117,7 +134,7 @@ def _of_route(spec: Object) -> list[tuple[Any, Any, str]]:
         if leg.get("port") != ECHO_PORT or leg.get("kind", "Service") != "Service":
             raise _Refused(f"{place}: must be a Service with port {ECHO_PORT}")
         if not name.startswith(f"{SERVICE}-"):
-            raise _Refused(f"{place}.name: must be {SERVICE}-v1 or {SERVICE}-v2, not {name!r}")
+            raise _Refused(f"{place}.name: must be {SERVICE}-v1 or {SERVICE}-v2, not {shown(name)}")
         legs.append((name.removeprefix(f"{SERVICE}-"), leg.get("weight", 1), place))
     return legs
 
@@ -131,6 +148,13 @@ def _mapping(value: Any, place: str) -> Object:
     if not isinstance(value, dict):
         raise _Refused(f"{place}: is missing, or no mapping")
     return value
+
+
+def _sequence(value: Any, place: str) -> list[Any]:
+    """A list that may be missing."""
+    if value is not None and not isinstance(value, list):
+        raise _Refused(f"{place}: is no list")
+    return value or []
 
 
 def _list(value: Any, place: str) -> list[Object]:
@@ -149,4 +173,5 @@ def _single(value: Any, place: str) -> Object:
 def _only(value: Object, place: str, known: set[str]) -> None:
     for key in value:
         if key not in known:
-            raise _Refused(f"{place}.{key}: the lab cannot do that")
+            name = key if isinstance(key, str) and key.isidentifier() else shown(str(key))
+            raise _Refused(f"{place}.{name}: the lab cannot do that")

@@ -125,7 +125,16 @@ def test_weights_are_shifted_from_another_terminal(lab: Running) -> None:
     assert socket.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_weights_that_are_changed_a_little_fail_it_too(tmp_path: Path) -> None:
+    """What no statistics would find in time, the lab itself knows."""
+    running = Running(tmp_path, "--once", "--steps", "50/50", "--samples", "20000")
+    running.wait_for("step 1")
+    running.shift("51/49")
+    assert running.process.wait(60) == 1
+    assert "the weights were changed meanwhile" in running.said()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_ends_everything(lab: Running, number: int) -> None:
     """No process, port or file is left."""
     port = lab.port()

@@ -101,7 +101,7 @@ def test_what_stands_beside_a_route_does_not_matter(tmp_path: Path) -> None:
         (SERVICE, "networking.istio.io", "example.com", "must have one route"),
         (SERVICE, "  tcp:", "  tcp: []\n  other:", "spec.other: the lab cannot do that"),
         (SERVICE, SERVICE, SERVICE + "---\n" + TCP_ROUTE, "one route for the gateway"),
-        (SERVICE, SERVICE, "a: [", "line 1: is not YAML"),
+        (SERVICE, SERVICE, "a: [", "is not YAML"),
         (SERVICE, SERVICE, "\x00", "is not YAML"),
         (TCP_ROUTE, "  rules:", "  rules: 5\n  x:", "spec.x: the lab cannot do that"),
         (TCP_ROUTE, TCP_ROUTE, TCP_ROUTE.partition("  rules")[0], "spec.rules: is missing, or no"),
@@ -113,6 +113,14 @@ def test_what_stands_beside_a_route_does_not_matter(tmp_path: Path) -> None:
         ),
         (TCP_ROUTE, "name: tcp-echo-v2", "name: other", "backendRefs[1].name: must be tcp-echo-v1"),
         (TCP_ROUTE, "v2, port: 9000", "v2, port: 80", "must be a Service with port 9000"),
+        (SERVICE, '["*"]', "5", "spec.hosts: is no list"),
+        (SERVICE, "[{port: 31400}]", "5", "spec.tcp[0].match: is no list"),
+        (SERVICE, "subset: v2", "subset: [v1]", "the lab has v1 and v2 alone, not "),
+        (SERVICE, "spec:", 'spec:\n  "a\\nb": 1', "spec.'a\\nb': the lab cannot do that"),
+        (SERVICE, SERVICE, "a: &a [1]\nb: *a\n", "aliases (*NAME): the lab cannot do that"),
+        (SERVICE, SERVICE, "a: !!int abc\n", "is not YAML"),
+        (SERVICE, SERVICE, "[" * 5_000, "is not YAML"),
+        (SERVICE, SERVICE, "a" * 70_000, "must have 65,536 bytes at most"),
         (TCP_ROUTE, "weight: 3}", "weight: 3, filters: []}", "filters: the lab cannot do that"),
     ],
 )
@@ -136,6 +144,9 @@ def test_all_weights_at_zero_are_refused(tmp_path: Path) -> None:
         )
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         route.read(str(tmp_path / "none"))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="must be a regular file"):
+        route.read(str(tmp_path / "pipe"))
 
 
 @pytest.mark.parametrize("text", ["", "80", "80/20/0", "a/b", "-1/1", "0/0", "1.5/1", "9999999/1"])
@@ -150,6 +161,13 @@ def test_weights_are_told_and_expected() -> None:
     found = weights.parse("--steps", "80/20")
     assert weights.told(found) == "v1 80, v2 20"
     assert weights.expectation(found) == "one=80,two=20"
+
+
+def refusal(path: str) -> str:
+    try:
+        return control.ask(path, "shift 1/2")
+    except SystemRefused as error:
+        return str(error)
 
 
 def test_another_terminal_is_answered(tmp_path: Path) -> None:
@@ -167,6 +185,20 @@ def test_another_terminal_is_answered(tmp_path: Path) -> None:
 
     until(heard)
     assert answers == ["heard shift 1/2"]
+    with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as dripping:
+        for client in (silent, dripping):
+            client.connect(path)
+        dripping.send(b"sh")
+        door.poll(lambda _: pytest.fail("nothing was asked"))
+    refusing = threading.Thread(target=lambda: answers.append(refusal(path)))
+    refusing.start()
+
+    def refused() -> bool:
+        door.poll(lambda _: f"{control.ERROR}not so")
+        return not refusing.is_alive()
+
+    until(refused)
+    assert answers[1:] == ["not so"]
     with pytest.raises(SystemRefused, match="another lab is running"):
         control.Control(path)
     door.close()
@@ -246,6 +278,7 @@ def test_a_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
         (["--samples", "x"], "--samples 'x': must be a whole number"),
         (["--port", "99999"], "--port '99999': must be a port"),
         (["--once", "--serve"], "--once: must be given without --serve and --route"),
+        (["--route", ""], "--route '': must be the name of a file"),
         (["--route", "x", "--steps", "1/1"], "--route: must be given without --steps"),
         (["shift"], "must be shift WEIGHTS, for example shift 80/20"),
         (["shuffle", "80/20"], "'shuffle 80/20': must be shift WEIGHTS"),
@@ -281,3 +314,18 @@ def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "yaml is missing: install the extra lab (pip install '.[lab]'" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_host_without_room_for_files_is_one_line(tmp_path: Path) -> None:
+    """Status 1, and no traceback."""
+    script = (
+        "import errno, sys, tempfile\n"
+        "def full(**_): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "tempfile.mkdtemp = full\n"
+        "from echod.cli import main; sys.exit(main())"
+    )
+    words = ["lab", "--once", "--socket", str(tmp_path / "socket")]
+    result = call(tmp_path, [sys.executable, "-c", script, *words])
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "No space left on device" in result.stderr
+    assert not (tmp_path / "socket").exists()
