@@ -14,7 +14,7 @@ from echod import __version__
 from echod.config import OPTIONS, SystemRefused, UsageError, load, setting
 
 if TYPE_CHECKING:
-    from echod.probe.command import Output
+    from echod.probe.runs import Output
 
 STDOUT, STDERR = 1, 2
 
@@ -146,7 +146,7 @@ def probe(arguments: Sequence[str], _environ: Environment) -> int:
 
 def _output(quiet: bool) -> Output:
     """Standard output, and on a terminal a line of progress on the error output."""
-    from echod.probe.command import Output
+    from echod.probe.runs import Output
 
     live = os.isatty(STDERR) and not quiet
     return Output(

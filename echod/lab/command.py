@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -14,13 +15,11 @@ from echod.lab.arguments import Settings, Shift
 from echod.lab.lab import Lab
 from echod.lab.weights import Weights, expectation, parse, told
 from echod.probe import report, servers
-from echod.probe.command import Output, Signals, progress
 from echod.probe.expectation import parse as expected
 from echod.probe.report import Result
-from echod.probe.sampler import Sampler
-from echod.probe.tally import Tally
+from echod.probe.runs import Output, Signals, sample
 from echod.probe.target import Target
-from echod.probe.verdict import Rules, Status, judge
+from echod.probe.verdict import Rules, Status
 
 ALPHA = 0.001
 DETECT = 0.05
@@ -164,27 +163,16 @@ class _Course:
             max_errors=0,
         )
         needed = rules.plan()
-        size = self._settings.samples or needed
         before = self._counts()
         target = Target("127.0.0.1", self._lab.port, TIMEOUT_SECONDS)
-        tally, start = Tally(rules.expectation.shares if rules.expectation else ()), monotonic()
-        sampler = Sampler(target, tally, wanted=size, max_errors=0)
-        try:
-            while not sampler.wait(_TICK_SECONDS):
-                self._output.progress(progress(tally, size, monotonic() - start))
-                self._tick(0.001)
-        finally:
-            sampler.stop()
-        return Result(
-            target=str(target),
-            rules=rules,
-            tally=tally,
-            judgement=judge(tally, rules),
-            seconds=sampler.seconds,
-            needed=needed,
-            refused=str(sampler.refused or ""),
-            servers=self._counts().since(before),
-        )
+        size = self._settings.samples or needed
+        result = sample(target, rules, size, needed, self._output, self._look_after)
+        return replace(result, servers=self._counts().since(before))
+
+    def _look_after(self) -> bool:
+        """While samples are made; they are interrupted by an exception."""
+        self._tick(0.001)
+        return False
 
 
 def _stamp(path: str | None) -> Stamp:

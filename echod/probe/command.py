@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
-from typing import Protocol
 
 from echod.config import SystemRefused, UsageError, shown
 from echod.probe import formats, report, servers
@@ -15,33 +13,15 @@ from echod.probe.expectation import parse
 from echod.probe.hold import Held
 from echod.probe.planning import POWER
 from echod.probe.report import Result, percent, printable
-from echod.probe.sampler import Sampler
-from echod.probe.tally import Tally
+from echod.probe.runs import TICK_SECONDS, Output, Signals, sample
 from echod.probe.target import Target
-from echod.probe.verdict import Rules, Status, judge
+from echod.probe.verdict import Rules, Status
 
 PAUSE_SECONDS = 1.0
 """Between two looks at a split that is waited for."""
 
 PATIENCE_SECONDS = 2.0
 """For held connections to take leave."""
-
-_TICK_SECONDS = 0.1
-
-
-class Signals(Protocol):
-    """What is asked of the signals that stop a run."""
-
-    def wait(self, timeout: float | None = None) -> object | None:
-        """The next one, or None when ``timeout`` seconds have passed without."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where a run speaks: lines that stay, and a line that is written over."""
-
-    say: Callable[[str], None]
-    progress: Callable[[str], None]
 
 
 def run(settings: Settings, signals: Signals, output: Output) -> int:
@@ -164,51 +144,17 @@ class _Probe:
                 return replace(result, interrupted=True)
 
     def _run(self, rules: Rules, size: float, duration: float | None, needed: int) -> Result:
-        settings = self._settings
-        expectation = rules.expectation
-        tally = Tally(expectation.shares if expectation else ())
-        sampler = Sampler(
+        return sample(
             self._target,
-            tally,
-            wanted=size,
-            max_errors=rules.max_errors,
-            failures_count=rules.failures_count,
+            rules,
+            size,
+            needed,
+            self._output,
+            lambda: bool(self._signals.wait(0.001)),
             duration=duration,
-            concurrency=settings.concurrency,
-            rate=settings.rate,
+            concurrency=self._settings.concurrency,
+            rate=self._settings.rate,
         )
-        interrupted = False
-        while not sampler.wait(_TICK_SECONDS):
-            self._output.progress(progress(tally, size, sampler.seconds))
-            if self._signals.wait(0.001):
-                interrupted = True
-                break
-        seconds = sampler.seconds
-        abandoned = sampler.stop()
-        return Result(
-            target=str(self._target),
-            rules=rules,
-            tally=tally,
-            judgement=judge(tally, rules),
-            seconds=seconds,
-            needed=needed,
-            interrupted=interrupted,
-            abandoned=abandoned,
-            refused=str(sampler.refused or ""),
-        )
-
-
-def progress(tally: Tally, size: float, seconds: float) -> str:
-    """How far a run of ``size`` samples has come."""
-    answered = tally.answered
-    of = "" if math.isinf(size) else f" of {size:,.0f}"
-    shares = [
-        f"{printable(name)} {percent(count / answered)}"
-        for name, count in sorted(list(tally.versions.items())[:4])
-        if answered
-    ]
-    failed = [f"{tally.failed:,} failed"] if tally.failed else []
-    return ", ".join([f"{answered:,}{of} in {seconds:.0f} s", *shares, *failed])
 
 
 def _finish(settings: Settings, result: Result, output: Output) -> int:
@@ -234,7 +180,7 @@ def _hold(settings: Settings, held: Held, signals: Signals, output: Output) -> i
     said = ""
     interrupted = False
     while not (interrupted or held.refused or _over(settings, held, monotonic() - start)):
-        interrupted = bool(signals.wait(_TICK_SECONDS))
+        interrupted = bool(signals.wait(TICK_SECONDS))
         said = _show(settings, held, said, monotonic() - start, output)
     held.stop(min(settings.timeout, PATIENCE_SECONDS))
     if held.refused:

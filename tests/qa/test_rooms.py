@@ -25,7 +25,7 @@ LAYERS = [
     {"probe.sampler"},
     {"probe.verdict", "probe.hold"},
     {"probe.report"},
-    {"probe.formats"},
+    {"probe.formats", "probe.runs"},
     {"probe.command", "lab.arguments", "lab.lab"},
     {"lab.command"},
     {"reports", "lingering", "metrics", "systemd"},
