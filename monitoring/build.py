@@ -15,7 +15,14 @@ from echod.lab.envoy import LISTENERS, bootstrap, listeners
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "echod/lab/data"
-WEIGHTS = {"v1": 80, "v2": 20}
+STEPS = {
+    "all-v1": {"v1": 100, "v2": 0},
+    "80-20": {"v1": 80, "v2": 20},
+    "50-50": {"v1": 50, "v2": 50},
+    "all-v2": {"v1": 0, "v2": 100},
+}
+"""Weights by the names that the steps have in ``k8s/``."""
+FIRST = "80-20"
 
 HEAD = "# Made of rules.yml by make monitoring.\n"
 
@@ -32,19 +39,22 @@ def prometheus_rule(rules: str) -> str:
 
 
 def compose_envoy() -> dict[str, str]:
-    """The lab's Envoy, with containers in the places of its child processes."""
-    upstreams = {name: (name, 9000) for name in WEIGHTS}
-    split = listeners(("0.0.0.0", 31400), WEIGHTS, 1)  # noqa: S104  # of a container
-    return {
-        "bootstrap.json": json.dumps(bootstrap("/etc/echod", upstreams), indent=2) + "\n",
-        LISTENERS: json.dumps(split, indent=2) + "\n",
+    """The lab's Envoy with other hosts in the places of its child processes, and its steps."""
+    upstreams = {name: (name, 9000) for name in STEPS[FIRST]}
+    everywhere = ("0.0.0.0", 31400)  # noqa: S104  # of a container, or of a gateway's host
+    documents = {
+        f"{step}.json": listeners(everywhere, weights, number)
+        for number, (step, weights) in enumerate(STEPS.items(), start=1)
     }
+    documents[LISTENERS] = documents[f"{FIRST}.json"]
+    documents["bootstrap.json"] = bootstrap("/etc/echod", upstreams)
+    return {name: json.dumps(one, indent=2) + "\n" for name, one in documents.items()}
 
 
 def compose_prometheus(config: str) -> str:
     """The lab's scrape configuration, for containers."""
     document = yaml.safe_load(config)
-    targets = [f"{name}:9464" for name in WEIGHTS]
+    targets = [f"{name}:9464" for name in STEPS[FIRST]]
     document["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
     return "# Made of prometheus.yml by make monitoring.\n" + yaml.safe_dump(document)
 

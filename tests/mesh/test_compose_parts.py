@@ -32,7 +32,9 @@ def test_its_envoy_splits_as_it_says_and_follows_the_file(tmp_path: Path, start:
         address |= {"address": "127.0.0.1", "port_value": start(prefix=prefix).port}
     boot.write_text(json.dumps(document))
     port = _free_port()
-    split.write_text(split.read_text().replace("0.0.0.0", "127.0.0.1").replace("31400", str(port)))
+    for file in directory.glob("*.json"):
+        text = file.read_text().replace("0.0.0.0", "127.0.0.1")
+        file.write_text(text.replace("31400", str(port)))
     envoy = Process("envoy", [find(), "-c", boot, "--disable-hot-restart"], tmp_path)
     try:
 
@@ -51,11 +53,13 @@ def test_its_envoy_splits_as_it_says_and_follows_the_file(tmp_path: Path, start:
             return call(tmp_path, command(*words)).returncode
 
         assert judged("one=80,two=20") == 0
-        new = directory / "new"
-        text = split.read_text().replace('"weight": 80', '"weight": 50')
-        new.write_text(text.replace('"weight": 20', '"weight": 50'))
-        new.rename(split)
-        until(lambda: judged("one=50,two=50") == 0)
+        for step, expect in (
+            ("50-50", "one=50,two=50"),
+            ("all-v1", "one=100,two=0"),
+            ("all-v2", "one=0,two=100"),
+        ):
+            Path(shutil.copy(directory / f"{step}.json", directory / "new")).rename(split)
+            until(lambda expect=expect: judged(expect) == 0)  # type: ignore[misc]
     finally:
         envoy.stop(5)
 
