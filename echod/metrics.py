@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -174,6 +175,13 @@ FAMILIES = (
         (),
         "1 while ready, 0 while starting or draining.",
         _single(lambda sources: int(sources.ready())),
+    ),
+    Family(
+        "echod_threads",
+        "gauge",
+        (),
+        "Threads of the process.",
+        lambda _: [((), threading.active_count())],
     ),
     Family(
         "echod_build_info",

@@ -307,13 +307,25 @@ def resources() -> Panels:
         units.PercentUnit,
         "Processor time per second of each process. Near 100 % a build of Python with the global "
         "interpreter lock is at its end: more replicas, or a build without the lock.",
+        width=6,
     )
-    memory = About("Memory", units.BytesIEC, "Resident memory of each process.")
-    files = About("Open files", units.Short, "File descriptors that each process has open.")
+    memory = About("Memory", units.BytesIEC, "Resident memory of each process.", width=6)
+    files = About(
+        "Open files", units.Short, "File descriptors that each process has open.", width=6
+    )
+    threads = About(
+        "Threads",
+        units.Short,
+        "Threads of each process: as many as at its start, however many clients there are. A fall "
+        "is one that has died.",
+        width=6,
+    )
+    running = by_version(raw("echod_threads"), "instance", aggregation="max")
     return [
         counts(cpu, [Query(process("process_cpu_seconds_total", "rate"), INSTANCE)], WORN),
         counts(memory, [Query(process("process_resident_memory_bytes"), INSTANCE)]),
         counts(files, [Query(process("process_open_fds"), INSTANCE)]),
+        counts(threads, [Query(running, INSTANCE)]),
     ]
 
 

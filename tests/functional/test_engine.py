@@ -65,6 +65,7 @@ def test_a_daemon_has_the_threads_it_says_it_has(start: Start) -> None:
             for task in [p.name for p in Path(f"/proc/{echod.process.pid}/task").iterdir()]
         )
         assert len(names) == 3 + 2 + 3
+        assert echod.metrics()("echod_threads") == len(names)
         assert echod.metrics()("echod_connections_active") == 60
     assert echod.stop()["cut"] == 0
 

@@ -54,6 +54,7 @@ def test_every_label_set_is_there_before_the_first_connection(start: Start) -> N
     assert metrics("echod_buffered_bytes", version="v1") == 0
     assert metrics("echod_log_events_dropped_total", version="v1") == 0
     assert metrics("echod_ready", version="v1") == 1
+    assert metrics("echod_threads", version="v1") == echod.threads()
     assert metrics("echod_build_info", version="v1") == 1
     for other in ("process_open_fds", "python_info", "python_gc_collections_total"):
         assert metrics(other) >= 0
