@@ -43,6 +43,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.close()
 
 
+@pytest.fixture(scope="module")
+def start_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """The same for processes that all tests of a module look at."""
+    started: list[Echod] = []
+    yield make_starter(tmp_path_factory.mktemp("once"), started)
+    for process in started:
+        process.close()
+
+
 @pytest.fixture(scope="session")
 def shared_echod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echod]:
     """One process for tests that leave no trace in it but counts."""

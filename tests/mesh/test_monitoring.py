@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
 import subprocess
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from scraping import MONITORING, broken_rules, prometheus, promtool, query
 from support import ROOT, Start, clean_environment, command, converse, until
 from test_lab import Running
-
-from echod.lab.processes import Process
-from echod.lab.prometheus import _free_port
-
-MONITORING = ROOT / "monitoring"
-
-
-def promtool(*words: str | Path) -> str:
-    assert shutil.which("promtool"), "promtool is missing: apt-get install prometheus"
-    result = subprocess.run(["promtool", *words], capture_output=True, text=True, check=False)
-    said = result.stdout + result.stderr
-    assert result.returncode == 0, said
-    return said
-
-
-def query(port: int, text: str) -> list[tuple[dict[str, str], float]]:
-    url = f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': text})}"
-    with urllib.request.urlopen(url, timeout=10) as response:  # of our own
-        data = json.load(response)["data"]["result"]
-    return [(one["metric"], float(one["value"][1])) for one in data]
 
 
 def test_rules_and_configurations_pass_promtool() -> None:
@@ -44,23 +19,6 @@ def test_rules_and_configurations_pass_promtool() -> None:
     assert "SUCCESS" in promtool("check", "rules", MONITORING / "rules.yml")
     assert "SUCCESS" in promtool("check", "config", MONITORING / "prometheus.yml")
     assert "SUCCESS" in promtool("test", "rules", ROOT / "tests/mesh/rules.test.yml")
-
-
-def dashboard_queries() -> set[str]:
-    """What its panels ask, with everything selected. No mesh is here to be asked of."""
-    document = json.loads((MONITORING / "dashboard.json").read_text())
-
-    def panels(inside: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for panel in inside:
-            yield panel
-            yield from panels(panel.get("panels", []))
-
-    values = {"__rate_interval": "1m", "__range": "5m"}
-    return {
-        re.sub(r"\$([a-z_]+)", lambda found: values.get(found[1], ".*"), target["expr"])
-        for panel in panels(document["panels"])
-        for target in panel.get("targets", [])
-    }
 
 
 @pytest.fixture
@@ -89,20 +47,12 @@ def test_the_lab_shows_the_split_and_what_is_expected(lab: Running) -> None:
             "v1",
             "v2",
         }
-        empty = {
-            text
-            for text in dashboard_queries()
-            if "istio_tcp_" not in text and not query(port, text)
-        }
-        assert empty == set()
         assert lab.shift("50/50") == "now v1 50, v2 50\n"
         until(lambda: {value for _, value in query(port, "echod_expected_share")} == {0.5}, 30)
     finally:
         load.terminate()
         load.wait(20)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/rules", timeout=10) as response:
-        groups = json.load(response)["data"]["groups"]
-    assert all(rule["health"] == "ok" for group in groups for rule in group["rules"])
+    assert broken_rules(port) == []
     assert lab.end() == 0
     assert list(lab.temporary.iterdir()) == []
 
@@ -119,29 +69,6 @@ def test_without_prometheus_it_is_said_how_to_get_it(tmp_path: Path) -> None:
     )
     assert running.returncode == 1
     assert "there is no prometheus on the path: install the package prometheus" in running.stderr
-
-
-@contextmanager
-def prometheus(directory: Path, config: dict[str, Any]) -> Iterator[int]:
-    """A real one with this configuration; gives its port."""
-    path = directory / "config.yml"
-    path.write_text(yaml.safe_dump(config))
-    port = _free_port()
-    words = ["prometheus", f"--config.file={path}", f"--storage.tsdb.path={directory / 'tsdb'}"]
-    process = Process("prometheus", [*words, f"--web.listen-address=127.0.0.1:{port}"], directory)
-
-    def ready() -> bool:
-        process.check()
-        try:
-            return query(port, "vector(1)") != []
-        except OSError:
-            return False
-
-    try:
-        until(ready, 30)
-        yield port
-    finally:
-        process.stop(10)
 
 
 JOBS: dict[str, dict[str, Any]] = {
