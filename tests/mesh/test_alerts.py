@@ -1,0 +1,165 @@
+"""Every alert that is shipped: caused for real in a real Prometheus, and over when its cause is.
+
+Time is scaled: each duration in the rules is divided by ``FASTER``, and what is scraped every
+fifteen seconds in earnest is scraped as much more often.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from scraping import (
+    MONITORING,
+    api,
+    broken_rules,
+    expectation,
+    prometheus,
+    promtool,
+    query,
+    scaled,
+    sooner,
+)
+from support import Start, until
+from troubles import Scene
+
+EVERY = sooner("15s")
+RULES: dict[str, Any] = yaml.safe_load((MONITORING / "rules.yml").read_text())
+
+
+def test_no_duration_is_left_as_it_was() -> None:
+    """Ranges, steps, offsets and waits are divided; names and numbers stay."""
+    text = "max_over_time(a:rate10m[1h30m:5m] offset 10m) > 4 * 0.5 and x_5m[15s]"
+    assert sooner(text) == (
+        "max_over_time(a:rate10m[180000ms:10000ms] offset 20000ms) > 4 * 0.5 and x_5m[500ms]"
+    )
+    for unknown in ({"interval": "1m"}, {"rules": [{"alert": "A", "expr": "a", "until": "1m"}]},
+                    {"rules": [{"alert": "A", "expr": "time() - a > 300"}]}):  # fmt: skip
+        with pytest.raises(AssertionError):
+            scaled({"groups": [{"name": "g", "rules": []} | unknown]})
+    with pytest.raises(KeyError):
+        sooner("a[1w]")
+
+
+Step = Callable[[], object]
+
+
+def nothing() -> None:
+    """Comes or goes with another, or by itself."""
+
+
+def troubles(scene: Scene) -> dict[str, tuple[Step, Step, set[str]]]:
+    """For each alert its cause, its cure, and the versions or instances that it is to name."""
+
+    def at(*ports: int) -> set[str]:
+        return {f"127.0.0.1:{port}" for port in ports}
+
+    fallen, full = at(scene.fallen.metrics_port), at(scene.full.metrics_port)
+    return {
+        "EchodDown": (scene.fall, scene.rise, fallen),
+        "EchodVersionNotReady": (scene.drained.terminate, scene.replace, {"v3"}),
+        "EchodSplitDrift": (scene.lean, scene.straighten, {"v1", "v2"}),
+        "EchodUnexpectedVersion": (scene.call_stranger, scene.forget_stranger, {"v9"}),
+        "EchodConnectionsNearLimit": (
+            scene.crowd,
+            scene.thin,
+            at(scene.near.metrics_port) | full,
+        ),
+        "EchodRejecting": (scene.fill, nothing, full),
+        "EchodAcceptErrors": (scene.starve, nothing, at(scene.starved.metrics_port)),
+        "EchodLogEventsDropped": (scene.babble, scene.read, at(scene.mute_metrics_port)),
+        "EchodScrapeGaps": (nothing, nothing, fallen),
+    }
+
+
+class Watch:
+    """What Prometheus has said of the alerts so far, looked at ten times a second."""
+
+    def __init__(self, port: int, scene: Scene) -> None:
+        self.port = port
+        self.scene = scene
+        self.fired: dict[str, set[str]] = {}
+        self.active: set[str] = set()
+
+    def look(self) -> None:
+        """One round of what clients do, and one look at the alerts."""
+        self.scene.round()
+        time.sleep(0.1)
+        alerts = api(self.port, "alerts")["alerts"]
+        self.active = {alert["labels"]["alertname"] for alert in alerts}
+        for alert in alerts:
+            labels = alert["labels"]
+            if alert["state"] == "firing":
+                place = labels.get("instance", labels.get("version", ""))
+                self.fired.setdefault(labels["alertname"], set()).add(place)
+
+
+@pytest.fixture
+def scene(start: Start, tmp_path: Path) -> Iterator[Scene]:
+    with ExitStack() as closing:
+        yield Scene(start, tmp_path, closing)
+
+
+@pytest.fixture
+def watch(scene: Scene, tmp_path: Path) -> Iterator[Watch]:
+    """Prometheus with the shipped rules and an expectation, over the scene."""
+    shares = {"v1": 0.8, "v2": 0.2, "v3": 1, "all": 1}
+    files = {"rules.yml": scaled(RULES), "expected.yml": expectation(shares)}
+    for name, document in files.items():
+        (tmp_path / name).write_text(yaml.safe_dump(document))
+    promtool("check", "rules", tmp_path / "rules.yml")
+    job = {
+        "job_name": "echod",
+        "honor_labels": True,
+        "file_sd_configs": [{"files": [str(scene.targets)]}],
+    }
+    config = {
+        "global": {"scrape_interval": EVERY, "scrape_timeout": EVERY, "evaluation_interval": EVERY},
+        "rule_files": [str(tmp_path / name) for name in files],
+        "scrape_configs": [job],
+    }
+    # A series that nobody brings up to date is gone after five minutes, and here sooner too.
+    with prometheus(tmp_path, config, f"--query.lookback-delta={sooner('5m')}") as port:
+        yield Watch(port, scene)
+
+
+def test_every_alert_fires_when_it_is_caused_and_resolves_after(scene: Scene, watch: Watch) -> None:
+    """None before; each names what is in trouble and nothing else."""
+    cases = troubles(scene)
+    alerts = {
+        rule["alert"] for group in RULES["groups"] for rule in group["rules"] if "alert" in rule
+    }
+    assert set(cases) == alerts, "an alert without a cause here, or a cause without an alert"
+
+    def settled() -> bool:
+        """All have been scraped for longer than any alert waits, and so often that a few scrapes
+        which a busy machine does not answer in time are no gaps.
+        """
+        watch.look()
+        assert watch.fired == {}
+        long = query(watch.port, f"count_over_time(up[{sooner('15m')}]) > 40 and up == 1")
+        return len(long) == scene.instances and not watch.active
+
+    until(settled, 60)
+    for cause, _, _ in cases.values():
+        cause()
+    cured: set[str] = set()
+    deadline = time.monotonic() + 90
+
+    def over() -> bool:
+        watch.look()
+        for name in cases.keys() - cured:
+            if watch.fired.get(name) == cases[name][2]:
+                cases[name][1]()
+                cured.add(name)
+        assert time.monotonic() < deadline, f"fired: {watch.fired}; active: {watch.active}"
+        return cured == alerts and not watch.active
+
+    until(over, 120)
+    assert watch.fired == {name: places for name, (_, _, places) in cases.items()}
+    assert broken_rules(watch.port) == []

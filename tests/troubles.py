@@ -1,0 +1,166 @@
+"""Echods that get into trouble, one kind each: what the alerts are there for."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import socket
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from support import Echod, Start, connect, converse, get, read_exactly, until
+
+from echod.lab.prometheus import _free_port
+
+
+class Scene:
+    """The echods that get into trouble, who puts them there, and who gets them out.
+
+    Job split has two versions and an expectation of 80/20; job stranger has a version that nobody
+    expects. All of job troubled are of a version of which all connections are expected.
+    """
+
+    def __init__(self, start: Start, directory: Path, closing: ExitStack) -> None:
+        self.start = start
+        self.closing = closing
+        self.targets = directory / "targets.json"
+        self.ratio = (4, 1)  # connections to v1 and v2 a round
+        self.calling_stranger = self.refusing = self.reading = False
+
+        def of(version: str, *options: str, **more: Any) -> Echod:
+            return start("--service-version", version, *options, **more)
+
+        self.split = [of("v1"), of("v2", prefix="two")]
+        self.stranger = of("v9")
+        self.drained = of("v3", "--drain-delay", "300")
+        self.fallen, self.starved = of("all"), of("all")
+        self.near, self.full = (of("all", "--max-connections", most) for most in ("10", "1"))
+        self.mute_port, self.mute_metrics_port = _free_port(), _free_port()
+        self.log, pipe = os.pipe()
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+        closing.callback(os.close, self.log)
+        os.set_blocking(self.log, False)
+        words = ("--metrics-port", str(self.mute_metrics_port), "--log-level", "debug")
+        of("all", *words, ports=str(self.mute_port), stdout=pipe)
+        os.close(pipe)
+        self.talk: socket.socket | None = None
+        troubled = (self.fallen, self.starved, self.near, self.full)
+        self.jobs = {
+            "split": [one.metrics_port for one in self.split],
+            "stranger": [self.stranger.metrics_port],
+            "drained": [self.drained.metrics_port],
+            "troubled": [one.metrics_port for one in troubled] + [self.mute_metrics_port],
+        }
+        until(self.mute_is_ready)
+        self.discover()
+
+    def mute_is_ready(self) -> bool:
+        try:
+            return get(self.mute_metrics_port, "/readyz")[0] == 200
+        except ConnectionRefusedError:
+            return False
+
+    @property
+    def instances(self) -> int:
+        return sum(map(len, self.jobs.values()))
+
+    def discover(self) -> None:
+        """Has Prometheus find the targets."""
+        found = [
+            {"targets": [f"127.0.0.1:{port}" for port in ports], "labels": {"job": job}}
+            for job, ports in self.jobs.items()
+        ]
+        new = self.targets.with_suffix(".new")
+        new.write_text(json.dumps(found))
+        new.rename(self.targets)
+
+    def round(self) -> None:
+        """What clients do ten times a second."""
+        for one, count in zip(self.split, self.ratio, strict=True):
+            for _ in range(count):
+                converse(one.port, b"x\n")
+        if self.calling_stranger:
+            converse(self.stranger.port, b"x\n")
+        if self.refusing:
+            with suppress(OSError):
+                converse(self.full.port, b"x\n")
+        if self.talk:
+            self.chatter(20)
+        if self.reading:
+            with suppress(BlockingIOError):
+                while os.read(self.log, 1 << 16):
+                    pass
+
+    # The causes, and how each is taken away.
+
+    def fall(self) -> None:
+        self.ports = self.fallen.port, self.fallen.metrics_port
+        self.fallen.stop()
+
+    def rise(self) -> None:
+        port, metrics_port = self.ports
+        self.start("--service-version", "all", "--metrics-port", str(metrics_port), ports=str(port))
+
+    def replace(self) -> None:
+        new = self.start("--service-version", "v3")
+        self.jobs["drained"].append(new.metrics_port)
+        self.discover()
+
+    def lean(self) -> None:
+        self.ratio = (1, 1)
+
+    def straighten(self) -> None:
+        self.ratio = (4, 1)
+
+    def call_stranger(self) -> None:
+        self.calling_stranger = True
+
+    def forget_stranger(self) -> None:
+        self.calling_stranger = False
+
+    def crowd(self) -> None:
+        self.crowd_out = self.closing.enter_context(ExitStack())
+        for _ in range(9):
+            self.crowd_out.enter_context(connect(self.near.port))
+
+    def fill(self) -> None:
+        self.crowd_out.enter_context(connect(self.full.port))
+        until(lambda: self.full.metrics()("echod_connections_active") == 1)
+        self.refusing = True
+
+    def thin(self) -> None:
+        """Room again, for both."""
+        self.refusing = False
+        self.crowd_out.close()
+
+    def starve(self) -> None:
+        """For a moment only: without a descriptor it cannot be scraped either."""
+        pid = self.starved.process.pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        low = self.starved.open_files()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (low, before[1]))
+        try:
+            with ExitStack() as waiting:
+                for _ in range(3):
+                    waiting.enter_context(connect(self.starved.port))
+                self.starved.event("cannot accept connections")
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+    def babble(self) -> None:
+        """More lines than wait in a pipe and in the queue before it."""
+        self.talk = self.closing.enter_context(connect(self.mute_port))
+        for _ in range(15):
+            self.chatter(100)
+
+    def chatter(self, count: int) -> None:
+        assert self.talk
+        line = b"nobody reads of it\n"
+        self.talk.sendall(line * count)
+        read_exactly(self.talk, len(b"one " + line) * count)
+
+    def read(self) -> None:
+        self.reading = True
