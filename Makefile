@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PORTS ?= 9000,9001,9002
 PREFIX ?= hello
 
-.PHONY: run lab test test-plain test-real lint format tables monitoring picture lock clean \
+.PHONY: run lab bench test test-plain test-real lint format tables monitoring picture lock clean \
   install uninstall image
 
 run: $(VENV)/run.stamp
@@ -55,9 +55,13 @@ monitoring: $(VENV)/real.stamp
 picture: $(VENV)/picture.stamp
 	$(BIN)/python monitoring/picture.py
 
+# echod beside its peers, into bench/results/; BENCH='--quick' and the like are its options.
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m bench $(BENCH)
+
 # Newer versions within the ranges of setup.cfg, with the hashes of their files.
 lock: $(VENV)/lint.stamp
-	for extra in lab picture test lint real; do \
+	for extra in lab picture bench test lint real; do \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-index-url --extra $$extra -o requirements/$$extra.lock -U setup.cfg; \
 	done

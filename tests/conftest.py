@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import hypothesis
 import pytest
 from running import Running
-from support import Echod, Start
+from support import ROOT, Echod, Start
+
+sys.path.append(str(ROOT))  # for bench; echod itself is found before, where it is installed
 
 hypothesis.settings.register_profile("no clock", deadline=None)
 hypothesis.settings.load_profile("no clock")

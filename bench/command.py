@@ -1,0 +1,57 @@
+"""What a call does: run, then write what was found."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import goals, report
+from bench.arguments import Settings, parse
+from bench.problems import NotHere, UsageError
+from bench.results import Results
+from bench.runs import Run
+
+
+def main(words: Sequence[str]) -> int:
+    """The exit status: 0, 1 if this machine cannot run it, 2 for a wrong call."""
+    try:
+        settings = parse(words)
+        if not sys.platform.startswith("linux"):
+            raise NotHere("the benchmark reads /proc and needs Linux")
+        with tempfile.TemporaryDirectory(prefix="echod-bench-") as directory:
+            results = Run(settings, Path(directory)).all()
+        write(results, settings)
+    except UsageError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except NotHere as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted, nothing is written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def write(results: Results, settings: Settings) -> None:
+    """The report, the samples and the picture."""
+    judged = goals.judge(results)
+    picture = settings.output / "results.svg"
+    try:
+        from bench import plot  # noqa: PLC0415  # matplotlib is not needed for the rest
+    except ImportError:
+        picture.unlink(missing_ok=True)
+        results.problems.append("no picture: matplotlib is not installed")
+    else:
+        if results.cells:
+            plot.draw(results, picture)
+    text = report.markdown(results, judged)
+    (settings.output / "results.md").write_text(text)
+    (settings.output / "results.json").write_text(results.json([asdict(row) for row in judged]))
+    print(text)
+    for name in ("results.md", "results.json", "results.svg"):
+        if (settings.output / name).exists():
+            print(settings.output / name, file=sys.stderr)
