@@ -12,12 +12,13 @@ from typing import NoReturn
 
 from bench.peers import BUILT_IN, HERE, Peer
 from bench.problems import UsageError
-from bench.scenarios import SCENARIOS
+from bench.scenarios import IDLE, QUICK_IDLE, SCENARIOS
 from bench.sides import SIDES
 
 ROUNDS, SECONDS = 5, 2.0
 QUICK_ROUNDS, QUICK_SECONDS = 2, 0.25
-MOST_ROUNDS, MOST_SECONDS = 100, 60.0
+MOST_ROUNDS, MOST_SECONDS = 100, 60
+LEAST_IDLE, MOST_IDLE = 100, 100_000
 NAMES = (*(one.key for one in SCENARIOS), *SIDES)
 
 DESCRIPTION = """\
@@ -34,6 +35,7 @@ class Settings:
     only: tuple[str, ...]
     peers: tuple[str, ...]
     more: tuple[Peer, ...]
+    idle: int
     quick: bool
     output: Path
 
@@ -49,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--rounds", metavar="N", help=f"default: {ROUNDS}, quick: {QUICK_ROUNDS}")
     text = f"of each sample; default: {SECONDS}, quick: {QUICK_SECONDS}"
     found.add_argument("--seconds", metavar="S", help=text)
+    text = f"connections, 64 of them busy; default: {IDLE}, quick: {QUICK_IDLE}"
+    found.add_argument("--idle", metavar="N", help=text)
     text = "of these alone, separated by commas: " + ", ".join(NAMES)
     found.add_argument("--only", metavar="SCENARIO", action="append", default=[], help=text)
     text = "of these alone, separated by commas: " + ", ".join(BUILT_IN)
@@ -69,9 +73,12 @@ def parse(words: Sequence[str]) -> Settings:
     given = parser().parse_args(words)
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if given.quick else (ROUNDS, SECONDS)
     if given.rounds is not None:
-        rounds = int(_number("--rounds", given.rounds, r"\d{1,9}", 1, MOST_ROUNDS))
+        rounds = int(_number("--rounds", given.rounds, 1, MOST_ROUNDS))
     if given.seconds is not None:
-        seconds = _number("--seconds", given.seconds, r"\d{1,9}(\.\d*)?|\.\d+", 0.1, MOST_SECONDS)
+        seconds = _number("--seconds", given.seconds, 0.1, MOST_SECONDS)
+    idle = QUICK_IDLE if given.quick else IDLE
+    if given.idle is not None:
+        idle = int(_number("--idle", given.idle, LEAST_IDLE, MOST_IDLE))
     peers = _names("--peers", given.peers, tuple(BUILT_IN))
     more: dict[str, Peer] = {}
     for text in given.more:
@@ -85,15 +92,19 @@ def parse(words: Sequence[str]) -> Settings:
         only=_names("--only", given.only, NAMES),
         peers=peers,
         more=tuple(more.values()),
+        idle=idle,
         quick=given.quick,
         output=_directory(given.output),
     )
 
 
-def _number(flag: str, text: str, pattern: str, least: float, most: float) -> float:
-    allowed = f"{flag} {text!a}: must be a {'whole ' * (flag == '--rounds')}number"
+def _number(flag: str, text: str, least: float, most: float) -> float:
+    """A whole one where the bounds are."""
+    whole = isinstance(least, int)
+    pattern = r"\d{1,9}" if whole else r"\d{1,9}(\.\d*)?|\.\d+"
     if not re.fullmatch(pattern, text, re.ASCII) or not least <= float(text) <= most:
-        raise UsageError(f"{allowed} from {least:g} to {most:g}")
+        kind = "whole number" if whole else "number"
+        raise UsageError(f"{flag} {text!a}: must be a {kind} from {least:,} to {most:,}")
     return float(text)
 
 

@@ -53,9 +53,11 @@ def ratio(samples: Samples, figure: str, ours: str, theirs: str) -> Spread | Non
 
 
 def three_digits(value: float) -> str:
-    """Three digits that say something: 131,000, 12.7, 0.0123."""
+    """Three digits that say something: 2.14M, 131,000, 12.7, 0.0123."""
     if not value:
         return "0"
+    if value >= 999_500:
+        return three_digits(value / 1e6) + "M"
     magnitude = abs(value)
     places = next((p for p, least in enumerate((100, 10, 1, 0.1, 0.01)) if magnitude >= least), 5)
     if magnitude < 1000:

@@ -41,12 +41,12 @@ def draw(results: Results, path: Path) -> None:
     keys = [one.key for one in CELLS if one.key in results.cells]
     with mpl.rc_context(STYLE):
         figure, (rates, cpu) = plt.subplots(
-            1, 2, figsize=(10, 1.6 + 0.38 * len(keys)), sharey=True, layout="constrained"
+            1, 2, figsize=(10, 1.4 + 0.55 * len(keys)), sharey=True, layout="constrained"
         )
         _panel(rates, results, keys, "rate")
-        rates.set(xlabel="lines (connections) per second: more is better", xscale="log")
+        rates.set(xlabel="lines (connections) per second: more is better")
         _panel(cpu, results, keys, "cpu")
-        cpu.set(xlabel="CPU µs per line (connection): less is better", xscale="log")
+        cpu.set(xlabel="CPU µs per line (connection): less is better")
         rates.set_yticks(range(len(keys)), [cell(key).title for key in keys])
         rates.invert_yaxis()
         handles, labels = rates.get_legend_handles_labels()
@@ -57,8 +57,9 @@ def draw(results: Results, path: Path) -> None:
 
 def _panel(axes: Any, results: Results, keys: list[str], figure: str) -> None:
     more = iter(MORE * len(results.peers))
-    for peer in results.peers:
+    for number, peer in enumerate(results.peers):
         colour = COLOURS.get(peer) or next(more)
+        shift = 0.12 * (number - (len(results.peers) - 1) / 2)  # dots beside each other
         found = [figures.of(results.cells[key], peer, figure) for key in keys]
         points = [(place, one) for place, one in enumerate(found) if one]
         if not points:
@@ -68,14 +69,21 @@ def _panel(axes: Any, results: Results, keys: list[str], figure: str) -> None:
         above = [one.high - one.median for _, one in points]
         axes.errorbar(
             medians,
-            [place for place, _ in points],
+            [place + shift for place, _ in points],
             xerr=(below, above),
             fmt="D" if peer == "echod" else "o",
-            markersize=8 if peer == "echod" else 6,
+            markersize=7 if peer == "echod" else 5,
             color=colour,
             alpha=0.9,
             label=name(peer),
             zorder=3 if peer == "echod" else 2,
         )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: _plain(value))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _plain(value: float) -> str:
+    """1M, 1,000, 0.1."""
+    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value:,g}"

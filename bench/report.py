@@ -171,13 +171,13 @@ def _client(results: Results) -> str:
     if not shares:
         return "It was not used."
     title, peer = max(shares, key=lambda one: shares[one])
-    text = f"It took {max(shares.values()):.0%} of a core at most ({peer}, {title})."
-    busy = [
-        f"{title}: {peer} ({share:.0%})"
-        for (title, peer), share in shares.items()
-        if share > MOST_CLIENT
-    ]
+    text = f"It took {100 * max(shares.values()):.0f} % of a core at most ({peer}, {title})."
+    busy: dict[str, list[str]] = {}
+    for (scenario, server), share in shares.items():
+        if share > MOST_CLIENT:
+            busy.setdefault(scenario, []).append(f"{server} {100 * share:.0f} %")
     if busy:
         text += " Where it took more than half a core, the server may be faster than is shown"
-        text += " (its CPU per line is not touched by that):\n\n" + _listed(busy)
+        text += " (its CPU per line is not touched by that):\n\n"
+        text += _listed(f"{one}: {', '.join(servers)}" for one, servers in busy.items())
     return text

@@ -19,7 +19,7 @@ from bench.peers import ABOUT, BUILT_IN, PREFIX, Peer, compiled
 from bench.problems import Failed, NotHere
 from bench.results import Results, machine
 from bench.running import Server
-from bench.scenarios import IDLE, QUICK_IDLE, SCENARIOS, Scenario, cell
+from bench.scenarios import SCENARIOS, Scenario, cell
 from bench.sides import SIDES
 
 QUICK_BUDGET_SECONDS = 100.0
@@ -38,13 +38,12 @@ class Run:
     """One call: what it asks for, where it works, what it has found."""
 
     def __init__(self, settings: Settings, directory: Path) -> None:
-        idle = QUICK_IDLE if settings.quick else IDLE
         files = open_files() - OTHER_FILES
         self.settings = settings
-        self.bench = Bench(directory, settings.seconds, min(idle, files))
+        self.bench = Bench(directory, settings.seconds, min(settings.idle, files))
         self.results = Results(settings.rounds, settings.seconds, self.bench.idle, machine())
         self._deadline = time.monotonic() + QUICK_BUDGET_SECONDS if settings.quick else None
-        if files < idle:
+        if files < settings.idle:
             self.problem(f"idle: {files:,} connections, for the open-file limit allows no more")
 
     def problem(self, text: str) -> None:

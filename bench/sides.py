@@ -22,8 +22,7 @@ class Side:
 
 OFF = (
     *("--log-level", "error", "--idle-timeout", "none", "--write-timeout", "none"),
-    *("--max-connections", "1000000", "--max-line-bytes", "1000000000"),
-    *("--max-buffered-bytes", "1000000000000"),
+    *("--max-line-bytes", "1000000000", "--max-buffered-bytes", "1000000000000"),
 )
 
 _SWITCH = "import sys; sys.setswitchinterval({}); from echod.cli import main; sys.exit(main())"
@@ -62,9 +61,9 @@ _MANY = ("pingpong-16", "pingpong-64", "pingpong-256", "pingpong-1000", "pipelin
 SIDES = {
     "costs": Side(
         "Metrics, limits and logs: on and off",
-        "Off: no metrics port and no scrape, --log-level error, no timeouts, all other limits out"
-        " of reach. What no option turns off is in both: the counts, the comparisons with the"
-        " limits, keep-alive, the stamps for /livez.",
+        "Off: no metrics port and no scrape, --log-level error, no timeouts, limits of bytes out of"
+        " reach. What no option turns off is in both: the counts, the comparisons with the limits,"
+        " the places for connections, keep-alive, the stamps for /livez.",
         _costs,
         ("pingpong-64", "pingpong-1000", "pipelined", "connect"),
         ("pingpong-64", "connect"),
@@ -74,7 +73,7 @@ SIDES = {
         "What decides the default on a build with a GIL.",
         _handler_threads,
         ("pingpong-1", *_MANY),
-        ("pingpong-64", "connect"),
+        ("pingpong-64",),
     ),
     "switch-interval": Side(
         "The interpreter's switch interval",
@@ -82,21 +81,21 @@ SIDES = {
         " thread, the exporter and the log writer.",
         _switch_intervals,
         ("pingpong-64", "connect"),
-        ("connect",),
+        ("pingpong-64",),
     ),
     "processes": Side(
         "Two processes on one inherited listening socket",
         "Each has a metrics port of its own, which is not scraped.",
         _processes,
         _MANY,
-        ("pingpong-64", "connect"),
+        ("pingpong-64",),
     ),
     "no-gil": Side(
         "A build without a GIL, two handler threads",
         "With the packages of the other interpreter, all of them pure Python.",
         _no_lock,
         _MANY,
-        ("pingpong-64", "connect"),
+        ("pingpong-64",),
     ),
 }
 """By the name that --only takes."""
