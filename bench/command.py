@@ -13,6 +13,7 @@ from bench.arguments import Settings, parse
 from bench.problems import NotHere, UsageError
 from bench.results import Results
 from bench.runs import Run
+from bench.scenarios import CELLS
 
 
 def main(words: Sequence[str]) -> int:
@@ -40,13 +41,13 @@ def write(results: Results, settings: Settings) -> None:
     """The report, the samples and the picture."""
     judged = goals.judge(results)
     picture = settings.output / "results.svg"
-    try:
-        from bench import plot  # noqa: PLC0415  # matplotlib is not needed for the rest
-    except ImportError:
-        picture.unlink(missing_ok=True)
-        results.problems.append("no picture: matplotlib is not installed")
-    else:
-        if results.cells:
+    picture.unlink(missing_ok=True)
+    if any(one.key in results.cells for one in CELLS):
+        try:
+            from bench import plot  # noqa: PLC0415  # matplotlib is not needed for the rest
+        except ImportError:
+            results.problems.append("no picture: matplotlib is not installed")
+        else:
             plot.draw(results, picture)
     text = report.markdown(results, judged)
     (settings.output / "results.md").write_text(text)

@@ -80,7 +80,9 @@ def _panel(axes: Any, results: Results, keys: list[str], figure: str) -> None:
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: _plain(value))
-    axes.grid(alpha=0.3)
+    axes.grid(axis="x", alpha=0.3)
+    for row in range(1, len(keys)):
+        axes.axhline(row - 0.5, color=GREY, alpha=0.3, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -39,7 +39,7 @@ def markdown(results: Results, goals: Sequence[Row]) -> str:
         "# echod beside its peers",
         f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores shared with the load"
         f" generator, Linux {machine['kernel']}, Python {machine['python']};"
-        f" {results.rounds} rounds of {results.seconds:g} s, in turn: median (least-most).",
+        f" rounds: {results.rounds}, of {results.seconds:g} s, in turn: median (least-most).",
     ]
     if results.problems:
         parts += ["## Not as it should be", _listed(results.problems)]
@@ -162,10 +162,13 @@ def _side(key: str, cells: Cells, peers: Sequence[str]) -> list[str]:
 
 def _client(results: Results) -> str:
     """Its largest share of a core, and each cell in which it may be what is measured."""
+    runs = [(cell(key).title, samples) for key, samples in results.cells.items()]
+    for side, cells in results.sides.items():
+        runs += [(f"{SIDES[side].title}: {cell(key).title}", one) for key, one in cells.items()]
     shares = {
-        (cell(key).title, name(peer)): found.median
-        for key, samples in results.cells.items()
-        for peer in results.peers
+        (title, name(peer)): found.median
+        for title, samples in runs
+        for peer in samples
         if (found := figures.of(samples, peer, "client"))
     }
     if not shares:

@@ -24,7 +24,7 @@ def _ping_pong(connections: int, *, quick: bool = True) -> Scenario:
     return Scenario(f"pingpong-{connections}", title, connections=connections, quick=quick)
 
 
-IDLE, QUICK_IDLE = 10_000, 2_000
+IDLE, QUICK_IDLE = 10_000, 1_000
 """Connections in all of the scenario with idle ones, by default; echod's own limit is 10,000."""
 
 CELLS = (
