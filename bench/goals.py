@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench import figures
 from bench.figures import Samples, Spread
 from bench.results import Results
-from bench.scenarios import CELLS, cell
+from bench.scenarios import ALL_IDLE, CELLS, cell
 
 GO = "go"
 """The name that --peer must give to the Go reference for its goals to be judged."""
@@ -112,7 +112,7 @@ def _others(results: Results) -> Iterator[Row]:
         cpu = figures.ratio(results.samples("pingpong-64"), "cpu", "echod", "limit")
         yield _row("CPU per line against the C limit: ping-pong, 64", "≤", 1.4, "x", cpu)
     for other in ("asyncio", "uvloop"):
-        for scenario in CELLS:
+        for scenario in (*CELLS, ALL_IDLE):
             if other in results.peers:
                 yield from _rates(results, scenario.key, other, 1.0)
 
