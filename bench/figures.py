@@ -25,7 +25,8 @@ class Spread:
         """``1,234 (1,200-1,300)``, or the median alone where there was one round."""
         if self.low == self.high:
             return form(self.median)
-        return f"{form(self.median)} ({form(self.low)}-{form(self.high)})"
+        between = "-" if self.low >= 0 else " to "
+        return f"{form(self.median)} ({form(self.low)}{between}{form(self.high)})"
 
 
 def spread(values: Sequence[float]) -> Spread | None:

@@ -112,6 +112,7 @@ def test_three_digits_are_shown() -> None:
     assert {value: three_digits(value) for value in shown} == shown
     assert three_digits(0) == "0"
     assert Spread(1234, 1000, 2000).show(three_digits) == "1,230 (1,000-2,000)"
+    assert Spread(1, -2, 3).show(three_digits) == "1.00 (-2.00 to 3.00)"
 
 
 def test_cpu_time_of_threads_that_have_ended_is_counted() -> None:
