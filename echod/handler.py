@@ -113,14 +113,16 @@ class LineHandler(BaseRequestHandler):
         if not data:
             self._end("eof")
             return
+        size = len(data)
         self.active_at = self.thread.now
-        self.received += len(data)
-        self.counters.received += len(data)
-        reply, lines = self.protocol.receive(data)
+        self.received += size
+        self.counters.received += size
+        protocol = self.protocol
+        reply, lines = protocol.receive(data)
         if lines and not self._answer(reply, lines):
             return
-        if self.unsent or self.held or self.leaving or not self.protocol.clean:
-            self.quota -= len(data)
+        if self.unsent or self.held or self.leaving or not protocol.clean:
+            self.quota -= size
             self._settle()
 
     def flush(self) -> None:
