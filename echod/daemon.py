@@ -17,7 +17,7 @@ from echod.listeners import Listener, bind
 from echod.logs import LogWriter, make_logger
 from echod.reports import Logger, described
 from echod.runtime import gil_enabled, open_files, raise_open_file_limit
-from echod.service import Service, thread_count
+from echod.service import Part, Service, thread_count
 from echod.signals import StopSignals
 from echod.supervision import Supervisor
 from echod.systemd import InheritedSockets, ServiceManager
@@ -165,12 +165,10 @@ def _drain(
     )
 
 
-def _wait_for(
-    threads: Sequence[threading.Thread], longest: float, supervisor: Supervisor
-) -> Signals | None:
-    """Waits until the threads have ended, or a signal comes, which it gives."""
+def _wait_for(parts: Sequence[Part], longest: float, supervisor: Supervisor) -> Signals | None:
+    """Waits until the parts have ended, or a signal comes, which it gives."""
     deadline = monotonic() + longest
-    while any(thread.is_alive() for thread in threads) and monotonic() < deadline:
+    while any(part.is_alive() for part in parts) and monotonic() < deadline:
         if second := supervisor.wait(LOOK_SECONDS):
             return second
     return None

@@ -58,6 +58,7 @@ class Driver(Thread):
         self.timers: Timers[Driven] = Timers(self.now)
         self._selector = selectors.DefaultSelector()
         self._connections: set[Driven] = set()
+        self._resting: set[Driven] = set()
         self._inbox = _Inbox(report_defect)
         self._selector.register(self._inbox.request, READ, self._inbox)
 
@@ -82,11 +83,24 @@ class Driver(Thread):
         """Waits for READ or WRITE on its socket instead of what was waited for before."""
         self._selector.modify(connection.request, events, connection)
 
+    def rest(self, connection: Driven) -> None:
+        """Leaves its socket alone until ``wake``; it keeps its timer."""
+        self._selector.unregister(connection.request)
+        self._resting.add(connection)
+
+    def wake(self, connection: Driven) -> None:
+        """Watches it again after ``rest``."""
+        self._resting.remove(connection)
+        self._selector.register(connection.request, READ, connection)
+
     def forget(self, connection: Driven) -> None:
         """Takes a connection out, before its socket is closed or changes hands."""
         self.timers.cancel(connection)
         self._connections.remove(connection)
-        self._selector.unregister(connection.request)
+        if connection in self._resting:
+            self._resting.remove(connection)
+        else:
+            self._selector.unregister(connection.request)
 
     # The loop.
 

@@ -53,8 +53,6 @@ class LineProtocol:
         """
         end = data.rfind(b"\n") + 1
         if self.clean and end == len(data) <= self._max_line_bytes:
-            if end <= SHORT_BYTES and data.count(b"\n") == 1:
-                return self._head + data, 1
             return self._answer(data)
         lines = self._split_off_lines(data, end)
         if len(lines) > self._max_line_bytes or len(self._tail) > self._max_line_bytes:
@@ -71,6 +69,8 @@ class LineProtocol:
         return reply, count
 
     def _answer(self, lines: bytes) -> tuple[bytes, int]:
+        if len(lines) <= SHORT_BYTES and lines.count(b"\n") == 1:
+            return self._head + lines, 1
         # Every "\n" but the last is followed by the head of the next reply.
         head, body = self._head, lines[:-1]
         most = (STEP_BYTES - len(lines)) // len(head)

@@ -5,37 +5,32 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
+from math import inf
 from socketserver import BaseServer, ThreadingTCPServer
 from threading import current_thread
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, cast
 
 from echod.config import Config
 from echod.counters import ACCEPT_ERROR_REASONS, Counters, PortCounters
 from echod.driver import HandlerThread
 from echod.handler import LineHandler
-from echod.heartbeat import Heartbeat
 from echod.limits import Admission, Budget
 from echod.listeners import BACKLOG, Listener
 from echod.protocol import LineProtocol
 from echod.reports import Reports
 
-POLL_SECONDS = 0.2
-"""How often an idle accept thread stamps its heartbeat and looks whether it is to stop."""
+SETTLE_SECONDS = 0.2
+"""How often it is looked whether a state of overload is over."""
 PAUSE_SECONDS = 0.1
 """Time without an accept after one that the system refused (no free descriptor, say)."""
 BATCH = 100
-"""Connections accepted at one wake before the other duties of the loop have their turn."""
+"""Connections accepted at one wake before those that are open have their turn."""
 LAST_ACCEPTS_SECONDS = 0.5
 """Longest time for emptying the accept queue at the end, however fast it fills."""
-
-
-class StopServing(Exception):
-    """Ends ``serve_forever`` from within."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,11 @@ class Engine:
 class EchoServer(ThreadingTCPServer):
     """The server of one port.
 
-    A standard ThreadingTCPServer, but that ``process_request``, the hook in which the mix-in
-    starts a thread per connection, hands the connection to one of the handler threads.
+    A ThreadingTCPServer, but that ``process_request``, the hook in which the mix-in starts a
+    thread per connection, hands the connection to one of the handler threads; and that one of
+    them calls it when somebody connects, in the place of a ``serve_forever`` in a thread of its
+    own. Two threads that take turns at the interpreter lock cost a connection more than
+    everything else about it.
     """
 
     request_queue_size = BACKLOG
@@ -63,53 +61,88 @@ class EchoServer(ThreadingTCPServer):
         # Not TCPServer's constructor: it makes a socket of its own, which a unit whose sockets
         # are all inherited is not allowed to.
         BaseServer.__init__(self, listener.socket.getsockname(), LineHandler)
-        self.socket = listener.socket
+        self.socket = self.request = listener.socket
+        self.tick = 0
         self.listener = listener
         self.config = engine.config
         self.admission = engine.admission
         self.budget = engine.budget
         self.counters = [Counters() for _ in engine.threads]  # by the threads' index
-        self.heartbeat = Heartbeat(f"accept-{listener.port}")
+        self.thread = engine.threads[0]  # that accepts
+        self._accepted = self.counters[0]
         self._threads_in_turn = cycle(engine.threads)
         self._reports = engine.reports
-        self._accepted = Counters()  # the accept thread's own
         self._head = engine.config.prefix.encode() + b" "
-        self._more_may_wait = False
-        self._stopping = False
+        self._open = True
+        self._resting_until = 0.0
 
     @property
     def port_counters(self) -> PortCounters:
         """What all threads have counted for this port."""
-        return PortCounters(self.listener.port, [self._accepted, *self.counters])
+        return PortCounters(self.listener.port, self.counters)
 
-    def accept_until_stopped(self) -> None:
-        """The body of the accept thread: serves, then empties the queue and closes the port.
+    def start(self) -> None:
+        """Has the handler thread accept from now on, or as soon as it runs."""
+        self.thread.post(self._begin)
+
+    def stop(self) -> None:
+        """Has it empty the queue and close the port; ``is_alive`` tells when that is done."""
+        self.thread.post(self.drain)
+
+    def is_alive(self) -> bool:
+        """Whether it still accepts."""
+        return self._open
+
+    # Called by the handler thread.
+
+    def handle(self) -> None:
+        """Accepts those who wait, a batch of them at most."""
+        for _ in range(BATCH):
+            if not self._accept_one():
+                break
+
+    def expire(self, now: float) -> None:
+        """Several times a second: the ends of a pause and of overload."""
+        if self._resting_until and now >= self._resting_until:
+            self._resting_until = 0.0
+            self.thread.wake(self)
+        self._reports.settle()
+        self.thread.timers.schedule(self, now + SETTLE_SECONDS)
+
+    def drain(self) -> None:
+        """Accepts those who wait and nobody after them.
 
         An inherited listener is left as it is: what waits there is its next owner's.
         """
-        with suppress(StopServing):
-            self.serve_forever(POLL_SECONDS)
-        if not self.listener.inherited:
-            deadline = monotonic() + LAST_ACCEPTS_SECONDS
-            while self._accept_one() and monotonic() < deadline:
-                pass
-            self.server_close()
-        self.heartbeat.end()
+        if not self._open:
+            return
+        self.thread.forget(self)
+        self._resting_until = inf  # there is nothing left to rest from
+        try:
+            if not self.listener.inherited:
+                deadline = monotonic() + LAST_ACCEPTS_SECONDS
+                while self._accept_one() and monotonic() < deadline:
+                    pass
+                self.server_close()
+        finally:
+            self._open = False
 
-    def stop(self) -> None:
-        """Has the accept thread come to its end, within POLL_SECONDS; does not wait for it.
+    cut = drain
 
-        ``shutdown()`` waits, and for ever if ``serve_forever`` has not begun.
-        """
-        self._stopping = True
+    def crash(self, error: Exception) -> None:
+        """A defect in accepting; not to be met again at once and for ever."""
+        self._reports.thread_defect()
+        self._rest()
+
+    def flush(self) -> None:
+        """Never called: a listener is not written to."""
 
     # Hooks of socketserver.
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accepts one connection. Raises OSError if there is none, or after a pause if the
-        system refuses, which would otherwise be asked again at once and for ever.
+        """Accepts one connection. Raises OSError if there is none or the system refuses, which
+        begins a pause: it would otherwise be asked again at once and for ever.
         """
-        self._more_may_wait = False
         try:
             request, client_address = self.socket.accept()
         except BlockingIOError:
@@ -117,7 +150,6 @@ class EchoServer(ThreadingTCPServer):
         except OSError as error:
             self._accept_failed(error)
             raise
-        self._more_may_wait = True
         request.setblocking(False)
         return request, client_address
 
@@ -134,27 +166,20 @@ class EchoServer(ThreadingTCPServer):
         self._accepted.opened += 1
         try:
             thread = next(self._threads_in_turn)
-            thread.post(partial(self.process_request_thread, request, client_address))
+            if thread is self.thread:
+                self.finish_request(request, client_address)
+            else:
+                thread.post(partial(self.process_request_thread, request, client_address))
         except Exception:  # noqa: BLE001  # a defect costs this connection alone
             self._lose(request, client_address, self._accepted)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """In the handler thread: makes the handler, which joins that thread."""
+        """In another handler thread: makes the handler, which joins that thread."""
         try:
             self.finish_request(request, client_address)
         except Exception:  # noqa: BLE001  # a defect costs this connection alone
             thread = cast(HandlerThread, current_thread())
             self._lose(request, client_address, self.counters[thread.index])
-
-    def service_actions(self) -> None:
-        """Once a round: a heartbeat, the ends of overload, the rest of the backlog."""
-        if self._stopping:
-            raise StopServing
-        self.heartbeat.beat(monotonic())
-        self._reports.settle()
-        for _ in range(BATCH):
-            if not (self._more_may_wait and self._accept_one()):
-                break
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Reports the exception being handled: it cost one connection."""
@@ -189,6 +214,17 @@ class EchoServer(ThreadingTCPServer):
 
     # Accepting.
 
+    def _begin(self) -> None:
+        self.thread.watch(self)
+        self.thread.timers.schedule(self, self.thread.now + SETTLE_SECONDS)
+
+    def _rest(self) -> None:
+        """Leaves the queue alone for a moment."""
+        if self._open and not self._resting_until:
+            self._resting_until = self.thread.now + PAUSE_SECONDS
+            self.thread.rest(self)
+            self.thread.timers.schedule(self, self._resting_until)
+
     def _lose(self, request: Any, client_address: Any, counters: Counters) -> None:
         """Ends a connection that never got its handler."""
         counters.count_closed("error", 0.0)
@@ -196,7 +232,7 @@ class EchoServer(ThreadingTCPServer):
         self.release(request)
 
     def _accept_one(self) -> bool:
-        """What serve_forever does at a wake: false if nothing was there to accept."""
+        """What socketserver does at a wake: false if nothing was there to accept."""
         try:
             request, client_address = self.get_request()
         except OSError:
@@ -213,4 +249,4 @@ class EchoServer(ThreadingTCPServer):
         self._accepted.accept_errors[reason] += 1
         if reason != "ECONNABORTED":  # that one was the client's doing
             self._reports.not_accepting.hit(port=self.listener.port, error=str(error))
-            sleep(PAUSE_SECONDS)
+            self._rest()

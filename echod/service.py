@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from threading import Thread
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from echod.config import Config, SystemRefused
 from echod.driver import HandlerThread
@@ -23,6 +22,13 @@ from echod.server import EchoServer, Engine
 
 EXPORTER_STOP_SECONDS = 0.1
 """Time for responses on their way when everything else has ended."""
+
+
+class Part(Protocol):
+    """Something that goes on until it is told to end."""
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
 
 
 class Service:
@@ -52,10 +58,6 @@ class Service:
         engine = Engine(config, self.handlers, self.admission, self.budget, self.reports)
         self.servers = [EchoServer(listener, engine) for listener in listeners]
         self.ports = [server.port_counters for server in self.servers]
-        self.accepting = [
-            Thread(target=server.accept_until_stopped, name=server.heartbeat.name, daemon=True)
-            for server in self.servers
-        ]
         self.exporter: Exporter | None = None
         if metrics:
             sources = Sources(
@@ -81,8 +83,10 @@ class Service:
         for heartbeat in self._heartbeats():
             heartbeat.beat(monotonic())  # a thread that never gets going has stalled, too
         try:
-            for thread in [*self.handlers, *self.accepting]:
-                thread.start()
+            for server in self.servers:
+                server.start()
+            for handler in self.handlers:
+                handler.start()
             if self.exporter:
                 self.exporter.start()
         except RuntimeError as error:
@@ -98,7 +102,7 @@ class Service:
         return "" if self.is_ready() else self.state
 
     def liveness_problem(self, now: float) -> str:
-        """Which accept and handler threads no longer go round; empty if all do.
+        """Which handler threads no longer go round; empty if all do.
 
         ``now`` is best the stamp of the asker's own last round: see ``stalled``.
         """
@@ -110,25 +114,24 @@ class Service:
         return (self.exporter and self.exporter.heartbeat.at) or monotonic()
 
     def _heartbeats(self) -> list[Heartbeat]:
-        accepting = [server.heartbeat for server in self.servers]
-        return accepting + [handler.heartbeat for handler in self.handlers]
+        return [handler.heartbeat for handler in self.handlers]
 
-    # The three steps of a stop. Each gives the threads that end with it.
+    # The three steps of a stop. Each gives the parts that end with it.
 
-    def stop_accepting(self) -> list[Thread]:
-        """Has every accept thread empty its queue, close its port and end."""
+    def stop_accepting(self) -> Sequence[Part]:
+        """Has every server empty its queue and close its port."""
         for server in self.servers:
             server.stop()
-        return self.accepting
+        return self.servers
 
-    def drain(self, timeout: float) -> list[HandlerThread]:
+    def drain(self, timeout: float) -> Sequence[Part]:
         """Has every connection answer what has arrived and end, in ``timeout`` seconds."""
         deadline = monotonic() + timeout
         for handler in self.handlers:
             handler.drain(deadline)
         return self.handlers
 
-    def stop_exporter(self) -> list[Thread]:
+    def stop_exporter(self) -> Sequence[Part]:
         """Has the metrics port close, and what is left of its responses sent."""
         if not self.exporter:
             return []

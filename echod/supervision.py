@@ -1,5 +1,5 @@
 """What the main thread does while it waits for signals: it tells the service manager how things
-are, and feeds its watchdog as long as every accept and handler thread goes round.
+are, and feeds its watchdog as long as every handler thread goes round.
 """
 
 from __future__ import annotations

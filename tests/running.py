@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from support import Metrics, get
+from support import Metrics, get, until
 
 from echod.config import load
 from echod.listeners import Listener, bind
@@ -48,11 +48,11 @@ class Running:
 
     def close(self) -> None:
         self.service.state = "draining"
-        for threads in (
+        for step in (
             self.service.stop_accepting,
             lambda: self.service.drain(2),
             self.service.stop_exporter,
         ):
-            for thread in threads():
-                thread.join()
+            for part in step():
+                until(lambda part=part: not part.is_alive())  # type: ignore[misc]
         os.close(self.writer._descriptor)

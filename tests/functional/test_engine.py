@@ -34,10 +34,10 @@ def test_the_engine_is_a_threading_tcp_server_per_port_with_the_line_handler(
         names = sorted(thread.name for thread in threading.enumerate())
         handlers = service.handlers
         assert [name for name in names if name.startswith("handler-")] == [h.name for h in handlers]
-        assert len([name for name in names if name.startswith("accept-")]) == 2
-        driven = [item for handler in handlers for item in handler._connections]
-        assert all(isinstance(item, LineHandler) for item in driven)
-        assert len(driven) == 20
+        driven = {item for handler in handlers for item in handler._connections}
+        assert driven >= set(service.servers)
+        assert all(isinstance(item, LineHandler) for item in driven - set(service.servers))
+        assert len(driven) == 2 + 20
 
 
 def test_only_public_hooks_of_socketserver_are_overridden() -> None:
@@ -54,7 +54,7 @@ def test_only_public_hooks_of_socketserver_are_overridden() -> None:
 
 
 def test_a_daemon_has_the_threads_it_says_it_has(start: Start) -> None:
-    """main, log, exporter, one per port, and the handlers, however many clients there are."""
+    """main, log, exporter and the handlers, however many ports and clients there are."""
     echod = start("--handler-threads", "3", ports="0,0")
     port, other = echod.ports
     with connections(port, 30) as clients, connections(other, 30) as others:
@@ -64,33 +64,21 @@ def test_a_daemon_has_the_threads_it_says_it_has(start: Start) -> None:
             Path(f"/proc/{echod.process.pid}/task/{task}/comm").read_text().strip()
             for task in [p.name for p in Path(f"/proc/{echod.process.pid}/task").iterdir()]
         )
-        assert len(names) == 3 + 2 + 3
+        assert len(names) == 3 + 3
         assert echod.metrics()("echod_threads") == len(names)
         assert echod.metrics()("echod_connections_active") == 60
     assert echod.stop()["cut"] == 0
 
 
-@pytest.mark.parametrize("which", ["accept", "handler"])
-def test_a_frozen_thread_turns_livez_to_503_and_a_thawed_one_back(
-    running: Running, which: str
-) -> None:
+def test_a_frozen_thread_turns_livez_to_503_and_a_thawed_one_back(running: Running) -> None:
     """Liveness follows the threads that do the work, not a timer beside them."""
     assert running.get("/livez")[0] == 200
-    thaw = threading.Event()
-    if which == "handler":
-        running.service.handlers[0].post(lambda: wait(thaw))
-        name = "handler-0"
-    else:
-        server = running.service.servers[0]
-        server.service_actions = thaw.wait  # type: ignore[method-assign,assignment]
-        name = server.heartbeat.name
+    thaw = freeze(running)
     try:
         until(lambda: running.get("/livez")[0] == 503, timeout=5.0)
-        assert f"stalled: {name}" in running.get("/livez")[1].decode()
+        assert b"stalled: handler-0" in running.get("/livez")[1]
         assert running.get("/readyz")[0] == 200
     finally:
-        if which == "accept":
-            del server.service_actions
         thaw.set()
     until(lambda: running.get("/livez")[0] == 200)
 
@@ -99,7 +87,7 @@ def test_accepted_sockets_inherit_what_the_listener_was_given(running: Running) 
     """Nagle is off, and a dead peer is found after 60 s and six probes 10 s apart."""
     with connect(running.port) as client:
         ask(client, b"x\n")
-        (driven,) = [item for handler in running.service.handlers for item in handler._connections]
+        (driven,) = running.service.handlers[0]._connections - set(running.service.servers)
         for option, value in (("NODELAY", 1), ("KEEPIDLE", 60), ("KEEPINTVL", 10), ("KEEPCNT", 6)):
             number = getattr(socket, f"TCP_{option}")
             assert driven.request.getsockopt(socket.IPPROTO_TCP, number) == value
@@ -108,36 +96,27 @@ def test_accepted_sockets_inherit_what_the_listener_was_given(running: Running) 
 
 
 def test_a_burst_is_accepted_in_batches(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other duties of an accept thread have their turn in between; nobody waits for it."""
+    """Those who are connected have their turn in between."""
     monkeypatch.setattr("echod.server.BATCH", 2)
-    server, thaw = running.service.servers[0], threading.Event()
+    server, thaw = running.service.servers[0], freeze(running)
     rounds: list[int] = []
 
-    def frozen() -> None:
-        thaw.wait()
-        EchoServer.service_actions(server)
+    def counted() -> None:
         rounds.append(1)
+        EchoServer.handle(server)
 
-    server.service_actions = frozen  # type: ignore[method-assign]
+    server.handle = counted  # type: ignore[method-assign]
     with connections(running.port, 9) as clients:
         thaw.set()
         for client in clients:
             ask(client, b"x\n")
-    del server.service_actions
-    until(lambda: len(rounds) >= 3)
+    del server.handle
+    assert len(rounds) >= 5
 
 
 def test_what_waits_to_be_accepted_at_the_stop_is_served(running: Running) -> None:
     """The queue is emptied before the port closes."""
-    server, frozen, thaw = running.service.servers[0], threading.Event(), threading.Event()
-
-    def freeze() -> None:
-        frozen.set()
-        thaw.wait()
-        EchoServer.service_actions(server)
-
-    server.service_actions = freeze  # type: ignore[method-assign]
-    assert frozen.wait(20)
+    server, thaw = running.service.servers[0], freeze(running)
     with connections(running.port, 3) as waiting:
         server.stop()
         thaw.set()
@@ -201,8 +180,17 @@ def test_threads_that_cannot_be_started_are_a_refusal_of_the_system(
     monkeypatch.undo()
 
 
-def wait(event: threading.Event) -> None:
-    event.wait()
+def freeze(running: Running) -> threading.Event:
+    """The handler thread stands still from now on, until the event is set."""
+    frozen, thaw = threading.Event(), threading.Event()
+
+    def stand_still() -> None:
+        frozen.set()
+        thaw.wait()
+
+    running.service.handlers[0].post(stand_still)
+    assert frozen.wait(20)
+    return thaw
 
 
 def test_idle_threads_are_alive(running: Running) -> None:
