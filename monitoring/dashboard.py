@@ -19,6 +19,7 @@ from panels import (
     Query,
     bars,
     buckets,
+    coloured,
     counts,
     dashed,
     fractions,
@@ -159,7 +160,7 @@ def split_judged() -> Panels:
         Query(EXPECTED, "{{version}} expected"),
     ]
     return [
-        gauge(whole, queries).min(0).max(1).decimals(1),
+        coloured(gauge(whole, queries).min(0).max(1).decimals(1)),
         within(gauge(off, [Query(deviation())]).decimals(1), 3.3),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,6 +25,12 @@ from grafana_foundation_sdk.models import prometheus as prometheus_models
 DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 HEIGHT = 8  # grid rows of 38 pixels
 DASHED = {"fill": "dash", "dash": [8, 6]}
+COLOURS = {"v1": "blue", "v2": "orange"}
+"""Of the exercise's versions, as in docs/split.svg. Others have the palette's next one.
+
+Not the palette by series name: before Grafana 11.2.2 that goes by the name of Prometheus' field,
+which is the same for all series, and in bar gauges it does so in later ones too.
+"""
 
 Panel = TypeVar(
     "Panel",
@@ -53,6 +60,7 @@ class Query:
     legend: str = "{{version}}"
 
 
+Versioned = TypeVar("Versioned", bargauge.Panel, timeseries.Panel)
 Limits = Sequence[tuple[float, str]]
 """Values from which on a colour holds; below the first it is green."""
 
@@ -79,6 +87,19 @@ def _color(mode: models.FieldColorModeId) -> dashboard.FieldColor:
     return dashboard.FieldColor().mode(mode)
 
 
+def coloured(panel: Versioned) -> Versioned:
+    """The same with its colour for each version, whatever word follows the name."""
+    for version, colour in COLOURS.items():
+        fixed = {"mode": "fixed", "fixedColor": colour}
+        properties = [models.DynamicConfigValue(id_val="color", value=fixed)]
+        panel.override_by_regexp(f"/^{version}( [a-z0-9]+)?$/", properties)
+    return panel
+
+
+def _by_version(query: Query) -> bool:
+    return bool(re.fullmatch(r"{{version}}( [a-z0-9]+)?", query.legend))
+
+
 def _legend() -> common.VizLegendOptions:
     legend = common.VizLegendOptions().show_legend(True)
     legend.display_mode(common_models.LegendDisplayMode.TABLE)
@@ -94,10 +115,13 @@ def _tooltip() -> common.VizTooltipOptions:
 def graph(about: About, queries: Iterable[Query], limits: Limits = ()) -> timeseries.Panel:
     """Lines over time; a version has one colour in all of them. ``limits`` are drawn dashed."""
     panel = _dressed(timeseries.Panel(), about).legend(_legend()).tooltip(_tooltip())
-    for number, query in enumerate(queries):
+    asked = list(queries)
+    for number, query in enumerate(asked):
         panel.with_target(_target(number, query).range())
     panel.line_width(2).fill_opacity(8).show_points(common_models.VisibilityMode.NEVER)
-    panel.color_scheme(_color(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+    panel.color_scheme(_color(models.FieldColorModeId.PALETTE_CLASSIC))
+    if all(map(_by_version, asked)):
+        coloured(panel)
     if limits:
         style = common.GraphThresholdsStyleConfig()
         panel.thresholds_style(style.mode(common_models.GraphThresholdsStyleMode.DASHED))
@@ -141,7 +165,7 @@ def gauge(about: About, queries: Iterable[Query]) -> bargauge.Panel:
         panel.with_target(_target(number, query).instant())
     panel.orientation(common_models.VizOrientation.HORIZONTAL)
     panel.display_mode(common_models.BarGaugeDisplayMode.BASIC)
-    panel.color_scheme(_color(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+    panel.color_scheme(_color(models.FieldColorModeId.PALETTE_CLASSIC))
     return panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
 
 

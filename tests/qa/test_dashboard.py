@@ -226,3 +226,22 @@ def test_it_can_be_found_and_leads_further() -> None:
 def test_it_is_no_newer_than_the_oldest_grafana_it_is_for() -> None:
     """Schema 39 is that of Grafana 10.4; later ones migrate it, earlier ones could not."""
     assert BOARD["schemaVersion"] <= 39
+
+
+def test_versions_have_their_colours() -> None:
+    """In lines and bars alike; no Grafana before 11.2.2 tells series of Prometheus by name."""
+    assert "by-name" not in json.dumps(PANELS)
+    for panel in PANELS:
+        legends = {target["legendFormat"] for target in panel["targets"]}
+        mode = panel["fieldConfig"]["defaults"].get("color", {}).get("mode")
+        if mode == "palette-classic" and "{{version}}" in legends:
+            colours: dict[str, str] = {}
+            for override in panel["fieldConfig"]["overrides"]:
+                pattern = re.compile(override["matcher"]["options"].strip("/"))
+                for one in override["properties"]:
+                    if one["id"] == "color":
+                        colours |= dict.fromkeys(
+                            filter(pattern.search, ("v1", "v2", "v2 expected", "v20")),
+                            one["value"]["fixedColor"],
+                        )
+            assert colours == {"v1": "blue", "v2": "orange", "v2 expected": "orange"}
