@@ -69,7 +69,6 @@ MESH_SENT = "istio_tcp_sent_bytes_total"
 
 INSTANCE = "{{version}} {{instance}}"
 WORN = [(0.8, "yellow"), (0.95, "red")]  # fractions of a limit
-ANY = [(1e-9, "red")]  # where everything but 0 is bad
 
 LINKS = (
     (
@@ -273,8 +272,8 @@ def ends() -> Panels:
     errors = raw("echod_accept_errors_total", PORT, "rate", INTERVAL)
     return [
         stacked(counts(closed, [Query(f"sum by (reason) ({reasons})", "{{reason}}")])),
-        bars(counts(rejected, [Query(refused, "{{version}} {{reason}}")], ANY)),
-        bars(counts(failed, [Query(f"sum by (reason) ({errors})", "{{reason}}")], ANY)),
+        bars(counts(rejected, [Query(refused, "{{version}} {{reason}}")])),
+        bars(counts(failed, [Query(f"sum by (reason) ({errors})", "{{reason}}")])),
     ]
 
 
@@ -297,7 +296,7 @@ def backpressure() -> Panels:
     lost = by_version(raw("echod_log_events_dropped_total", "", "rate", INTERVAL))
     return [
         counts(held, [Query(series, INSTANCE)], [(48 * 2**20, "yellow"), (64 * 2**20, "red")]),
-        bars(counts(dropped, [Query(lost)], ANY)),
+        bars(counts(dropped, [Query(lost)])),
     ]
 
 
