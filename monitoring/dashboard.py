@@ -363,7 +363,7 @@ def builds() -> Panels:
     )
     labels = ("namespace", "job", "instance", "release", "python", "gil")
     series = by_version(raw("echod_build_info"), *labels, aggregation="max")
-    return [listing(about, series, hidden=("Time", "Value"))]
+    return [listing(about, series, columns=("version", *labels), hidden=("Time", "Value"))]
 
 
 def beside_the_mesh() -> Panels:

@@ -207,12 +207,21 @@ def states(
     return panel.legend(legend.placement(common_models.LegendPlacement.BOTTOM).calcs([]))
 
 
-def listing(about: About, expression: str, hidden: Iterable[str]) -> table.Panel:
-    """A line for each series, a column for each label but the hidden ones."""
+def listing(
+    about: About, expression: str, columns: Iterable[str], hidden: Iterable[str]
+) -> table.Panel:
+    """A line for each series, a column for each label but the hidden ones.
+
+    ``columns`` come in their order; Grafana's own is that of the alphabet.
+    """
     target = _target(0, Query(expression, "")).instant()
     target.format(prometheus_models.PromQueryFormat.TABLE)
     panel = _dressed(table.Panel(), about).with_target(target).filterable(True)
-    options = {"excludeByName": dict.fromkeys(hidden, True), "indexByName": {}, "renameByName": {}}
+    options = {
+        "excludeByName": dict.fromkeys(hidden, True),
+        "indexByName": {name: place for place, name in enumerate(columns)},
+        "renameByName": {},
+    }
     return panel.with_transformation(
         models.DataTransformerConfig(id_val="organize", options=options)
     )
