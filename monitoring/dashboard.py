@@ -26,6 +26,7 @@ from panels import (
     gauge,
     graph,
     listing,
+    ranked,
     stacked,
     states,
     within,
@@ -271,9 +272,9 @@ def ends() -> Panels:
     refused = by_version(raw("echod_connections_rejected_total", PORT, "rate", INTERVAL), "reason")
     errors = raw("echod_accept_errors_total", PORT, "rate", INTERVAL)
     return [
-        stacked(counts(closed, [Query(f"sum by (reason) ({reasons})", "{{reason}}")])),
+        ranked(stacked(counts(closed, [Query(f"sum by (reason) ({reasons})", "{{reason}}")]))),
         bars(counts(rejected, [Query(refused, "{{version}} {{reason}}")])),
-        bars(counts(failed, [Query(f"sum by (reason) ({errors})", "{{reason}}")])),
+        ranked(bars(counts(failed, [Query(f"sum by (reason) ({errors})", "{{reason}}")]))),
     ]
 
 

@@ -149,6 +149,11 @@ def bars(panel: timeseries.Panel) -> timeseries.Panel:
     return stacked(panel.draw_style(common_models.GraphDrawStyle.BARS), 80)
 
 
+def ranked(panel: timeseries.Panel) -> timeseries.Panel:
+    """The same, the largest first in the legend: for more series than it has room for."""
+    return panel.legend(_legend().sort_by("Max").sort_desc(True))
+
+
 def dashed(panel: timeseries.Panel, ending: str) -> timeseries.Panel:
     """The same, those series dashed whose name ends so."""
     properties = [
