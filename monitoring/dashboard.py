@@ -68,6 +68,12 @@ MESH_OPENED = "istio_tcp_connections_opened_total"
 MESH_RECEIVED = "istio_tcp_received_bytes_total"
 MESH_SENT = "istio_tcp_sent_bytes_total"
 
+BOTH_COUNT = (
+    ("Opened", "Connections opened", units.CountsPerSecond, OPENED, MESH_OPENED),
+    ("Received", "Bytes received", units.BytesPerSecondIEC, RECEIVED, MESH_RECEIVED),
+    ("Sent", "Bytes sent", units.BytesPerSecondIEC, SENT, MESH_SENT),
+)
+
 INSTANCE = "{{version}} {{instance}}"
 WORN = [(0.8, "yellow"), (0.95, "red")]  # fractions of a limit
 
@@ -198,12 +204,13 @@ def durations() -> Panels:
         "Connection duration",
         units.Seconds,
         "How long the connections lasted that ended then: a row is a bucket, the colour how many.",
-        width=16,
+        width=12,
     )
     quantiles = About(
         "Connection duration, median and 99th percentile",
         units.Seconds,
         "Estimated within the buckets of the histogram, of connections that have ended.",
+        width=12,
     )
     series = raw("echod_connection_duration_seconds_bucket", PORT, "increase", INTERVAL)
     queries = [
@@ -260,13 +267,12 @@ def ends() -> Panels:
         "Connections rejected per second",
         units.CountsPerSecond,
         "Connections closed at once because there was no place for them.",
-        width=6,
+        width=12,
     )
     failed = About(
         "Accept errors per second",
         units.CountsPerSecond,
         "Failed accepts by error. EMFILE and ENFILE: out of open files.",
-        width=6,
     )
     reasons = raw("echod_connections_closed_total", PORT, "rate", INTERVAL)
     refused = by_version(raw("echod_connections_rejected_total", PORT, "rate", INTERVAL), "reason")
@@ -285,13 +291,11 @@ def backpressure() -> Panels:
         units.BytesIEC,
         "Bytes that an instance holds for its clients: unfinished lines and unsent replies. At "
         "--max-buffered-bytes, 64 MiB unless set, the connection that would pass it ends.",
-        width=12,
     )
     dropped = About(
         "Log events dropped per second",
         units.EventsPerSecond,
         "Log events dropped because nobody read the log fast enough. Clients notice nothing.",
-        width=12,
     )
     series = by_version(raw("echod_buffered_bytes"), "instance", aggregation="max")
     lost = by_version(raw("echod_log_events_dropped_total", "", "rate", INTERVAL))
@@ -370,41 +374,34 @@ def builds() -> Panels:
 def beside_the_mesh() -> Panels:
     """What the servers count, and what their proxies count."""
     common = (
-        " Solid: echod. Dashed: Envoy at the server (reporter destination), which reports every "
-        "five seconds and at a connection's end. All ports together, for the mesh knows none."
+        " per second, by version. Solid: echod. Dashed: Envoy at the server (reporter "
+        "destination), which reports every five seconds and at a connection's end. All ports "
+        "together, for the mesh knows none."
     )
-    pairs = (
-        ("Connections opened per second: echod and the mesh", units.CountsPerSecond, OPENED),
-        ("Received: echod and the mesh", units.BytesPerSecondIEC, RECEIVED),
-        ("Sent: echod and the mesh", units.BytesPerSecondIEC, SENT),
-    )
-    metrics = (MESH_OPENED, MESH_RECEIVED, MESH_SENT)
     return [
         dashed(
             counts(
-                About(title, unit, f"{title}, by version." + common),
+                About(f"{verb}: echod and the mesh", unit, subject + common),
                 [Query(ours(rule)), Query(mesh(metric), "{{version}} mesh")],
             ),
             "mesh",
         )
-        for (title, unit, rule), metric in zip(pairs, metrics, strict=True)
+        for verb, subject, unit, rule, metric in BOTH_COUNT
     ]
 
 
 def against_the_mesh() -> Panels:
     """The difference of the two."""
     meaning = (
-        " echod's rate less the mesh's, by version. It swings around 0 with what the proxy has "
-        "yet to report; what stays beside 0 went past the proxy, or never reached echod."
-    )
-    kinds = (
-        ("Connections opened per second: difference", units.CountsPerSecond, OPENED, MESH_OPENED),
-        ("Received: difference", units.BytesPerSecondIEC, RECEIVED, MESH_RECEIVED),
-        ("Sent: difference", units.BytesPerSecondIEC, SENT, MESH_SENT),
+        " per second: echod's rate less the mesh's, by version. It swings around 0 with what the "
+        "proxy has yet to report; what stays beside 0 went past the proxy, or never reached echod."
     )
     return [
-        graph(About(title, unit, title + "." + meaning), [Query(difference(rule, metric))])
-        for title, unit, rule, metric in kinds
+        graph(
+            About(f"{verb}: difference", unit, subject + meaning),
+            [Query(difference(rule, metric))],
+        )
+        for verb, subject, unit, rule, metric in BOTH_COUNT
     ]
 
 

@@ -148,6 +148,12 @@ def test_panels_lie_side_by_side_in_24_columns() -> None:
         assert not squares(one) & squares(other), f"{one['title']} and {other['title']}"
 
 
+@pytest.mark.parametrize("panel", PANELS, ids=TITLES)
+def test_titles_are_not_cut(panel: dict[str, Any]) -> None:
+    """Four characters a column go into what Grafana's menu leaves of 1280 pixels."""
+    assert len(panel["title"]) <= 4 * panel["gridPos"]["w"]
+
+
 def test_queries_ask_for_what_somebody_exports() -> None:
     """The daemon, its process, the recording rules, the mesh, or the one who sets the weights."""
     known = exported() | RULES | MESH | {"echod_expected_share"}
