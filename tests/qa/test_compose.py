@@ -29,6 +29,14 @@ def test_grafana_lets_everybody_look_and_nobody_in() -> None:
     assert not [name for name in settings if "PASSWORD" in name]
 
 
+def test_grafana_asks_nobody_outside() -> None:
+    """By default it looks for releases, reports its use, and fetches plugins when it starts."""
+    settings = SERVICES["grafana"]["environment"]
+    for name in ("REPORTING_ENABLED", "CHECK_FOR_UPDATES", "CHECK_FOR_PLUGIN_UPDATES"):
+        assert settings[f"GF_ANALYTICS_{name}"] == "false"
+    assert settings["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
+
+
 def test_versions_run_this_version_locked_down() -> None:
     """With the lab's prefixes and versions."""
     for version, prefix in (("v1", "one"), ("v2", "two")):
