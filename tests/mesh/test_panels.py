@@ -258,7 +258,7 @@ def test_the_process_is_seen_as_the_system_sees_it(seen: Seen) -> None:
 def test_the_mesh_has_counted_the_same(seen: Seen) -> None:
     """Envoy's counts by version, under the mesh's names, beside ours; the difference is near 0."""
     for kind, name in (
-        ("Connections opened per second", "opened"),
+        ("Opened", "opened"),
         ("Received", "received"),
         ("Sent", "sent"),
     ):
