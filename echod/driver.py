@@ -1,20 +1,20 @@
-"""A thread that waits on its own selector and drives many sockets, none of which blocks it."""
+"""A thread that waits on its own poller and drives many sockets, none of which blocks it."""
 
 from __future__ import annotations
 
-import selectors
 import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, cast
 
 from echod.heartbeat import Heartbeat
+from echod.poller import make_poller
 from echod.timers import Timed, Timers
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+READ, WRITE = 1, 2
 LONGEST_WAIT = 1.0  # seconds: an idle thread stamps its heartbeat this often
 
 
@@ -56,11 +56,12 @@ class Driver(Thread):
         self.now = monotonic()  # when the current round began
         self.drain_deadline: float | None = None
         self.timers: Timers[Driven] = Timers(self.now)
-        self._selector = selectors.DefaultSelector()
+        self._poller = make_poller()
         self._connections: set[Driven] = set()
-        self._resting: set[Driven] = set()
+        self._watched: dict[int, Driven] = {}  # by descriptor; those that rest are not in it
+        self._writing: set[int] = set()  # descriptors that are waited for to be writable
         self._inbox = _Inbox(report_defect)
-        self._selector.register(self._inbox.request, READ, self._inbox)
+        self.wake(cast("Driven", self._inbox))
 
     # Called by other threads.
 
@@ -76,59 +77,67 @@ class Driver(Thread):
 
     def watch(self, connection: Driven) -> None:
         """Calls ``connection`` when its socket is readable, from now on."""
-        self._selector.register(connection.request, READ, connection)
+        self.wake(connection)
         self._connections.add(connection)
 
     def rewatch(self, connection: Driven, events: int) -> None:
         """Waits for READ or WRITE on its socket instead of what was waited for before."""
-        self._selector.modify(connection.request, events, connection)
+        fd = connection.request.fileno()
+        self._poller.change(fd, writing=events == WRITE)
+        if events == WRITE:
+            self._writing.add(fd)
+        else:
+            self._writing.discard(fd)
 
     def rest(self, connection: Driven) -> None:
         """Leaves its socket alone until ``wake``; it keeps its timer."""
-        self._selector.unregister(connection.request)
-        self._resting.add(connection)
+        fd = connection.request.fileno()
+        if self._watched.pop(fd, None):
+            self._poller.remove(fd)
+            self._writing.discard(fd)
 
     def wake(self, connection: Driven) -> None:
         """Watches it again after ``rest``."""
-        self._resting.remove(connection)
-        self._selector.register(connection.request, READ, connection)
+        fd = connection.request.fileno()
+        self._poller.add(fd)
+        self._watched[fd] = connection
 
     def forget(self, connection: Driven) -> None:
         """Takes a connection out, before its socket is closed or changes hands."""
         self.timers.cancel(connection)
         self._connections.remove(connection)
-        if connection in self._resting:
-            self._resting.remove(connection)
-        else:
-            self._selector.unregister(connection.request)
+        self.rest(connection)
 
     # The loop.
 
     def run(self) -> None:
         """Goes round until drained."""
+        # Looked up once: a round with few events is paid for by each of them.
+        wait, watched, writing, inbox = self._poller.wait, self._watched, self._writing, self._inbox
         while self.drain_deadline is None or self._connections:
-            self.now = monotonic()
-            self.heartbeat.beat(self.now)
-            events = self._selector.select(self._wait())
-            self.now = monotonic()
-            for key, event in events:
-                connection: Driven = key.data
+            events = wait(self._wait())
+            self.now = self.heartbeat.at = monotonic()
+            for fd, _ in events:
+                connection = watched.get(fd)
+                if connection is None:  # ended by another in this very round
+                    continue
                 try:
-                    if event & READ:
-                        connection.handle()
-                    else:
+                    if fd in writing:
                         connection.flush()
+                    else:
+                        connection.handle()
                 except Exception as error:  # noqa: BLE001  # see guarded
                     self._crash(connection, error)
             # Not before the events of this round are dealt with: a call may end connections.
-            self._inbox.make_calls()
+            if inbox.calls:
+                inbox.make_calls()
             for due in self.timers.due(self.now):
                 self.guarded(due, due.expire, self.now)
             if self.drain_deadline is not None and self.now >= self.drain_deadline:
                 for connection in list(self._connections):
                     self.guarded(connection, connection.cut)
         self.heartbeat.end()
-        self._selector.close()
+        self._poller.close()
         self._inbox.close()
 
     def _wait(self) -> float:
@@ -176,10 +185,10 @@ class _Inbox:
         self.request, self._waker = socket.socketpair()
         self.request.setblocking(False)
         self._waker.setblocking(False)
-        self._calls: deque[Callable[[], None]] = deque()
+        self.calls: deque[Callable[[], None]] = deque()
 
     def post(self, call: Callable[[], None]) -> None:
-        self._calls.append(call)
+        self.calls.append(call)
         with suppress(OSError):  # a full pipe holds wake-ups enough; an ended driver needs none
             self._waker.send(b"\0")
 
@@ -188,9 +197,9 @@ class _Inbox:
         self.request.recv(4096)
 
     def make_calls(self) -> None:
-        while self._calls:
+        while self.calls:
             try:
-                self._calls.popleft()()
+                self.calls.popleft()()
             except Exception:  # noqa: BLE001  # costs this call, never the thread
                 self._report_defect()
 

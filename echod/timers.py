@@ -4,6 +4,8 @@ from math import ceil
 from typing import Generic, Protocol, TypeVar
 
 TICK_SECONDS = 0.1
+HORIZON = 11
+"""Ticks that are looked ahead for the next entry; a wait ends there at the latest."""
 
 
 class Timed(Protocol):
@@ -25,6 +27,7 @@ class Timers(Generic[Entry]):
     def __init__(self, now: float) -> None:
         self._buckets: dict[int, set[Entry]] = {}
         self._tick = int(now / TICK_SECONDS)  # this bucket and those before it are done
+        self._next = self._tick + HORIZON  # no entry is due before this tick
 
     def schedule(self, entry: Entry, at: float) -> None:
         """Moves ``entry`` to the bucket of the time ``at`` (monotonic seconds)."""
@@ -35,6 +38,7 @@ class Timers(Generic[Entry]):
         self.cancel(entry)
         self._buckets.setdefault(tick, set()).add(entry)
         entry.tick = tick
+        self._next = min(self._next, tick)
 
     def cancel(self, entry: Entry) -> None:
         """Takes ``entry`` out, if it is in."""
@@ -48,17 +52,19 @@ class Timers(Generic[Entry]):
 
     def due(self, now: float) -> list[Entry]:
         """Takes out and gives every entry whose time has come."""
+        if now < self._next * TICK_SECONDS:
+            return []
         entries: list[Entry] = []
-        while self._tick < int(now / TICK_SECONDS):
-            self._tick += 1
-            entries += self._buckets.pop(self._tick, ())
+        tick = int(now / TICK_SECONDS)
+        for done in range(self._tick + 1, tick + 1):
+            entries += self._buckets.pop(done, ())
         for entry in entries:
             entry.tick = 0
+        self._tick = tick
+        ahead = range(tick + 1, tick + HORIZON)
+        self._next = next((one for one in ahead if one in self._buckets), tick + HORIZON)
         return entries
 
     def wait(self, now: float, most: float) -> float:
-        """Seconds until the next entry is due, ``most`` at the most."""
-        for tick in range(self._tick + 1, int((now + most) / TICK_SECONDS) + 1):
-            if tick in self._buckets:
-                return min(max(tick * TICK_SECONDS - now, 0.0), most)
-        return most
+        """Seconds until the next entry may be due, ``most`` at the most."""
+        return min(max(self._next * TICK_SECONDS - now, 0.0), most)

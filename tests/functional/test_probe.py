@@ -208,7 +208,8 @@ def test_descriptors_that_run_out_in_a_look_up_stop_the_run(
     result = call(tmp_path, ["/bin/sh", "-c", script, *all_words])
     assert result.returncode == 3
     assert "Traceback" not in result.stderr
-    assert "Too many open files" in result.stdout + result.stderr
+    # Without a descriptor the resolver says now this, now that (EMFILE, EBUSY).
+    assert re.search(r"no free file descriptor|this host failed", result.stdout + result.stderr)
 
 
 def test_threads_that_this_host_has_no_room_for_stop_the_run(tmp_path: Path, split: str) -> None:

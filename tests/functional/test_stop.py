@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import signal
 import socket
+import struct
+import termios
 import threading
 from time import monotonic
 
@@ -53,6 +56,11 @@ def test_while_the_drain_is_delayed_everything_goes_on(start: Start) -> None:
             assert (read_to_end(late), read_to_end(before)) == (b"", b"")
 
 
+def unsent_bytes(client: socket.socket) -> int:
+    """How much the other side has not yet acknowledged."""
+    return int(struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))[0])
+
+
 def test_a_half_closed_client_gets_every_reply_however_slowly_it_takes_them(start: Start) -> None:
     """Input that waited behind unsent replies when the signal came is answered as well."""
     echod = start("--drain-timeout", "20")
@@ -67,10 +75,9 @@ def test_a_half_closed_client_gets_every_reply_however_slowly_it_takes_them(star
         sender.start()
         until(lambda: echod.metrics()("echod_buffered_bytes") > 0)
         received = [client.recv(1 << 16)]
-        while sender.is_alive():
+        while sender.is_alive() or unsent_bytes(client):
             received.append(client.recv(1 << 16))
-        threading.Event().wait(0.2)  # the half-close is here before the signal comes
-        echod.terminate()
+        echod.terminate()  # now that all of it and the half-close have arrived
         received.append(read_to_end(client))
         assert b"".join(received) == expected(data)
     assert echod.wait() == 0

@@ -15,7 +15,7 @@ import echod
 PACKAGE = ROOT / "echod"
 
 LAYERS = [
-    {"__init__", "parsers", "counters", "protocol", "probe", "lab", "probe.binomial"},
+    {"__init__", "parsers", "counters", "protocol", "poller", "probe", "lab", "probe.binomial"},
     {"config", "probe.tally"},
     {"runtime", "timers", "heartbeat", "limits", "health", "lab.processes", "lab.control"},
     {"listeners", "logs", "driver", "signals"},
@@ -46,7 +46,8 @@ OWNERS = {
     "structlog": {"logs", "reports"},
     "argparse": {"cli", "lab.arguments", "probe.arguments"},
     "socketserver": {"server", "handler"},
-    "selectors": {"driver"},
+    "selectors": {"poller"},
+    "select": {"poller", "logs"},
     "resource": {"runtime"},
 }
 """Modules that only these rooms import."""

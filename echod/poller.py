@@ -1,0 +1,95 @@
+"""Which sockets are ready: asked of epoll where there is one, of the standard selectors elsewhere.
+
+``selectors`` makes a key and a tuple for every event. For 16 to 64 connections that took a third of
+the time that a line costs outside the kernel.
+"""
+
+from __future__ import annotations
+
+import select
+import selectors
+import sys
+from typing import Protocol
+
+
+class Poller(Protocol):
+    """Waits for sockets by their descriptors, each for reading or for writing."""
+
+    def add(self, fd: int, *, writing: bool = False) -> None:
+        """Waits for this one as well."""
+
+    def change(self, fd: int, *, writing: bool) -> None:
+        """Waits for the other of the two."""
+
+    def remove(self, fd: int) -> None:
+        """Waits for it no longer."""
+
+    def wait(self, seconds: float) -> list[tuple[int, int]]:
+        """Those that are ready, and what for, after this time at most.
+
+        An error or a hang-up is reported whatever was waited for.
+        """
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+
+
+class SelectorPoller:
+    """For every system that Python runs on."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def add(self, fd: int, *, writing: bool = False) -> None:
+        """Waits for this one as well."""
+        self._selector.register(fd, _selected(writing))
+
+    def change(self, fd: int, *, writing: bool) -> None:
+        """Waits for the other of the two."""
+        self._selector.modify(fd, _selected(writing))
+
+    def remove(self, fd: int) -> None:
+        """Waits for it no longer."""
+        self._selector.unregister(fd)
+
+    def wait(self, seconds: float) -> list[tuple[int, int]]:
+        """Those that are ready, and what for, after this time at most."""
+        return [(key.fd, events) for key, events in self._selector.select(seconds)]
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+        self._selector.close()
+
+
+def _selected(writing: bool) -> int:  # of the keyword above
+    return selectors.EVENT_WRITE if writing else selectors.EVENT_READ
+
+
+if sys.platform == "linux":
+
+    class EpollPoller:
+        """For Linux."""
+
+        def __init__(self) -> None:
+            self._epoll = select.epoll()
+            self.wait = self._epoll.poll
+
+        def add(self, fd: int, *, writing: bool = False) -> None:
+            """Waits for this one as well."""
+            self._epoll.register(fd, select.EPOLLOUT if writing else select.EPOLLIN)
+
+        def change(self, fd: int, *, writing: bool) -> None:
+            """Waits for the other of the two."""
+            self._epoll.modify(fd, select.EPOLLOUT if writing else select.EPOLLIN)
+
+        def remove(self, fd: int) -> None:
+            """Waits for it no longer."""
+            self._epoll.unregister(fd)
+
+        def close(self) -> None:
+            """Lets go of what it holds."""
+            self._epoll.close()
+
+    make_poller: type[Poller] = EpollPoller
+else:
+    make_poller = SelectorPoller

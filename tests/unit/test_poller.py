@@ -1,0 +1,52 @@
+"""Both ways to ask which sockets are ready."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from echod.poller import Poller, SelectorPoller, make_poller
+
+
+@pytest.fixture(params=[make_poller, SelectorPoller])
+def poller(request: pytest.FixtureRequest) -> Iterator[Poller]:
+    made: Poller = request.param()
+    yield made
+    made.close()
+
+
+def ready(poller: Poller) -> list[int]:
+    return [fd for fd, _ in poller.wait(0)]
+
+
+def test_a_socket_is_ready_for_what_is_waited_for(poller: Poller) -> None:
+    """For reading at first, for writing when that is asked for, for nothing when it is out."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        fd = ours.fileno()
+        poller.add(fd)
+        assert ready(poller) == []
+        theirs.sendall(b"x")
+        assert ready(poller) == [fd]
+        ours.recv(1)
+        poller.change(fd, writing=True)
+        assert ready(poller) == [fd]
+        poller.change(fd, writing=False)
+        assert ready(poller) == []
+        poller.remove(fd)
+        theirs.sendall(b"x")
+        assert ready(poller) == []
+        poller.add(fd, writing=True)
+        assert ready(poller) == [fd]
+
+
+@pytest.mark.parametrize("writing", [False, True])
+def test_a_hang_up_is_reported_whatever_is_waited_for(poller: Poller, writing: bool) -> None:
+    """A connection that is gone must not stay."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        poller.add(ours.fileno(), writing=writing)
+        theirs.close()
+        assert ready(poller) == [ours.fileno()]
