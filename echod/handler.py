@@ -9,6 +9,7 @@ import socket
 import struct
 import termios
 from contextlib import suppress
+from math import inf
 from socketserver import BaseRequestHandler
 from threading import current_thread
 from typing import Any, Protocol, cast
@@ -182,8 +183,9 @@ class LineHandler(BaseRequestHandler):
         """Counts the end, gives back what was held, and lets the socket go."""
         seconds = self.thread.now - self.opened_at
         self.counters.count_closed(self.reason, seconds)
-        self.server.budget.change(-self.held)
-        self.held = 0
+        if self.held:
+            self.server.budget.change(-self.held)
+            self.held = 0
         self.thread.forget(self)
         if self.reason in _ORDERLY and not self._replies_due():
             Lingering(self.request, self.thread, self.counters, self.server.release)
@@ -258,15 +260,13 @@ class LineHandler(BaseRequestHandler):
     def _schedule(self) -> None:
         """Asks for a look at the earliest deadline."""
         config = self.server.config
-        deadlines = []
+        at = inf if self.expires_at is None else self.expires_at
         if config.idle_timeout is not None:
-            deadlines.append(self.active_at + config.idle_timeout)
+            at = min(at, self.active_at + config.idle_timeout)
         if self._replies_due() and config.write_timeout is not None:
-            deadlines.append(self.active_at + config.write_timeout)
-        if self.expires_at is not None:
-            deadlines.append(self.expires_at)
-        if deadlines:
-            self.thread.timers.schedule(self, min(deadlines))
+            at = min(at, self.active_at + config.write_timeout)
+        if at != inf:
+            self.thread.timers.schedule(self, at)
 
     def _end(self, reason: str) -> None:
         self.reason = reason
