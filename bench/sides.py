@@ -77,8 +77,8 @@ SIDES = {
     ),
     "switch-interval": Side(
         "The interpreter's switch interval",
-        "5 ms is Python's default. One handler thread, which shares the GIL with the accept"
-        " thread, the exporter and the log writer.",
+        "5 ms is Python's default. One handler thread, which shares the GIL with the"
+        " exporter and the log writer.",
         _switch_intervals,
         ("pingpong-64", "connect"),
         ("pingpong-64",),
