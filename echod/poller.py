@@ -61,35 +61,32 @@ class SelectorPoller:
         self._selector.close()
 
 
-def _selected(writing: bool) -> int:  # of the keyword above
+def _selected(writing: bool) -> int:
     return selectors.EVENT_WRITE if writing else selectors.EVENT_READ
 
 
-if sys.platform == "linux":
+class EpollPoller:
+    """For Linux."""
 
-    class EpollPoller:
-        """For Linux."""
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.wait = self._epoll.poll
 
-        def __init__(self) -> None:
-            self._epoll = select.epoll()
-            self.wait = self._epoll.poll
+    def add(self, fd: int, *, writing: bool = False) -> None:
+        """Waits for this one as well."""
+        self._epoll.register(fd, select.EPOLLOUT if writing else select.EPOLLIN)
 
-        def add(self, fd: int, *, writing: bool = False) -> None:
-            """Waits for this one as well."""
-            self._epoll.register(fd, select.EPOLLOUT if writing else select.EPOLLIN)
+    def change(self, fd: int, *, writing: bool) -> None:
+        """Waits for the other of the two."""
+        self._epoll.modify(fd, select.EPOLLOUT if writing else select.EPOLLIN)
 
-        def change(self, fd: int, *, writing: bool) -> None:
-            """Waits for the other of the two."""
-            self._epoll.modify(fd, select.EPOLLOUT if writing else select.EPOLLIN)
+    def remove(self, fd: int) -> None:
+        """Waits for it no longer."""
+        self._epoll.unregister(fd)
 
-        def remove(self, fd: int) -> None:
-            """Waits for it no longer."""
-            self._epoll.unregister(fd)
+    def close(self) -> None:
+        """Lets go of what it holds."""
+        self._epoll.close()
 
-        def close(self) -> None:
-            """Lets go of what it holds."""
-            self._epoll.close()
 
-    make_poller: type[Poller] = EpollPoller
-else:
-    make_poller = SelectorPoller
+make_poller: type[Poller] = EpollPoller if sys.platform == "linux" else SelectorPoller

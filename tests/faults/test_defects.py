@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from itertools import cycle
+from time import monotonic
 from typing import Any, NoReturn
 
 import pytest
@@ -105,6 +106,37 @@ def test_a_first_read_that_raises_is_a_defect_like_any_other(running: Running) -
     assert counted(running, "error") == 1
     assert running.metrics()("echod_connections_opened_total") == 1
     del server.get_request
+
+
+def test_a_defect_in_another_handler_thread_costs_its_connection() -> None:
+    """The one that accepts hands over; the other makes the handler, or fails to."""
+    running = Running(handler_threads="2")
+    try:
+        server = running.service.servers[0]
+        server.finish_request = broken  # type: ignore[method-assign]
+        for _ in running.service.handlers:  # in turn
+            with connect(running.port) as client:
+                assert drop(client) == b""
+        until(lambda: counted(running, "error") == 2)
+        assert len(running.events("connection failed on a defect")) == 2
+        del server.finish_request
+        assert converse(running.port, b"x\n") == converse(running.port, b"x\n") == b"one x\n"
+    finally:
+        running.close()
+
+
+def test_a_defect_in_accepting_costs_no_thread(running: Running) -> None:
+    """It is met again after a pause, not at once and for ever; who waits is served after it."""
+    server = running.service.servers[0]
+    server.get_request = broken  # type: ignore[method-assign]
+    with connect(running.port) as waiting:
+        began = monotonic()
+        until(lambda: len(running.events("defect")) == 3)
+        assert monotonic() - began > 0.15  # two pauses of a tenth, less what the wheel rounds
+        assert converse(running.other_port, b"x\n") == b"one x\n"
+        del server.get_request
+        ask(waiting, b"x\n")
+    assert running.get("/livez")[0] == 200
 
 
 def test_a_hand_over_that_raises_costs_its_connection(running: Running) -> None:

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 from support import until
 
-from echod.driver import Driver
+from echod.driver import Driven, Driver
 
 
 class Broken:
@@ -77,6 +77,40 @@ class Recording(Broken):
     def handle(self, *_: object) -> None:  # type: ignore[override]  # it does return
         self.request.recv(1)
         self.seen.append("event")
+
+
+class Ending(Recording):
+    """One that takes another out."""
+
+    def __init__(self, request: socket.socket, seen: list[str], driver: Driver) -> None:
+        super().__init__(request, seen)
+        self.driver = driver
+        self.other: Driven | None = None
+
+    def handle(self, *_: object) -> None:  # type: ignore[override]  # it does return
+        super().handle()
+        if self.other:
+            self.driver.forget(self.other)
+        self.driver.forget(self)
+
+
+def test_one_that_was_taken_out_in_this_round_is_not_called() -> None:
+    """Its event was there already."""
+    driver = Driver("under test", lambda: None)
+    seen: list[str] = []
+    pairs = [socket.socketpair() for _ in range(2)]
+    both = [Ending(theirs, seen, driver) for _, theirs in pairs]
+    both[0].other, both[1].other = both[1], both[0]
+    for (ours, _), ending in zip(pairs, both, strict=True):
+        driver.watch(ending)
+        ours.sendall(b"x")
+    driver.drain(monotonic() + 20)
+    driver.start()
+    driver.join()
+    assert seen == ["event"]
+    for pair in pairs:
+        for one in pair:
+            one.close()
 
 
 def test_calls_are_made_when_the_events_of_the_round_are_dealt_with() -> None:
