@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from support import ROOT, until
 BY_CI = "make test"
 """The one command that would run this test within itself: .ci/run is its test."""
 COMMAND_SECONDS = 120.0
+QUIET_SECONDS = 0.5
 ESCAPES = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 
 
@@ -132,9 +134,17 @@ class Terminal:
         return [line.rpartition("\r")[2] for line in lines[:-1]]
 
     def wait_for(self, expected: list[str]) -> None:
+        """Until it has printed that, and for a moment nothing else."""
+        printed_at = time.monotonic()
+        printed = 0
+
         def shown() -> bool:
+            nonlocal printed, printed_at
             assert self.process.poll() is None, self.lines()
-            return bool(self.said) and alike(self.lines(), expected)
+            if len(self.said) != printed:
+                printed, printed_at = len(self.said), time.monotonic()
+            quiet = time.monotonic() - printed_at > QUIET_SECONDS
+            return bool(printed) and quiet and alike(self.lines(), expected)
 
         try:
             until(shown, COMMAND_SECONDS)
