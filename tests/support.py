@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -216,6 +217,20 @@ def connections(port: int, count: int) -> Iterator[list[socket.socket]]:
     finally:
         for client in clients:
             client.close()
+
+
+@contextmanager
+def without_descriptors(echod: Echod) -> Iterator[None]:
+    """Meanwhile the process, once ready, may not open another file; afterwards as before."""
+    echod.event("ready")
+    pid = echod.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (echod.open_files(), before[1]))
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):  # it may have been told to end
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
 def read_to_end(client: socket.socket) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import socket
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from support import (
     read_to_end,
     reset,
     until,
+    without_descriptors,
 )
 
 from echod.lab.envoy import Envoy
@@ -160,17 +160,12 @@ class Odd:
 
     def _starve(self, port: int) -> None:
         """No descriptor for a moment; those who have waited are served after it."""
-        pid = self.echod.process.pid
-        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (self.echod.open_files(), before[1]))
-        try:
-            with connections(port, 3) as waiting:
+        with ExitStack() as waiting:
+            with without_descriptors(self.echod):
+                clients = waiting.enter_context(connections(port, 3))
                 self.echod.event("cannot accept connections")
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-                for client in waiting:
-                    ask(client, b"at last\n")
-        finally:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+            for client in clients:
+                ask(client, b"at last\n")
         self.closed["eof"] += 3
         self.errors = self.echod.metrics()("echod_accept_errors_total", reason="EMFILE")
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import resource
 import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from support import Echod, Start, connect, converse, get, read_exactly, until
+from support import (
+    Echod,
+    Start,
+    connect,
+    connections,
+    converse,
+    get,
+    read_exactly,
+    until,
+    without_descriptors,
+)
 
 from echod.lab.prometheus import _free_port
 
@@ -138,17 +147,8 @@ class Scene:
 
     def starve(self) -> None:
         """For a moment only: without a descriptor it cannot be scraped either."""
-        pid = self.starved.process.pid
-        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        low = self.starved.open_files()
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (low, before[1]))
-        try:
-            with ExitStack() as waiting:
-                for _ in range(3):
-                    waiting.enter_context(connect(self.starved.port))
-                self.starved.event("cannot accept connections")
-        finally:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        with without_descriptors(self.starved), connections(self.starved.port, 3):
+            self.starved.event("cannot accept connections")
 
     def babble(self) -> None:
         """More lines than wait in a pipe and in the queue before it."""
