@@ -19,18 +19,19 @@ lab: $(VENV)/lab.stamp
 # Python alone, no root: unit, functional and fault tests, and the project's own promises.
 test: $(VENV)/test.stamp
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(BIN)/pytest -n 2 tests/unit tests/functional tests/faults tests/qa
+	$(BIN)/coverage run $(BIN)/pytest -n 2 -m "not long" tests/unit tests/functional tests/faults tests/qa
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
 # The same tests without the bound on coverage, for one more interpreter.
 test-plain: $(VENV)/test.stamp
-	$(BIN)/pytest -q -n 2 tests/unit tests/functional tests/faults tests/qa
+	$(BIN)/pytest -q -n 2 -m "not long" tests/unit tests/functional tests/faults tests/qa
 
 # Against the real clients, kernels, systemd, image builders and schemas: .ci/run installs them.
 # checkov has an environment of its own: what it needs would not go with the rest.
 test-real: $(VENV)/real.stamp $(VENV)-checkov/checkov.stamp
 	PATH="$$PATH:$(abspath $(VENV)-checkov/bin)" $(BIN)/pytest tests/host tests/mesh
+	$(BIN)/pytest -m long tests/faults
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .

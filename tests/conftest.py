@@ -18,6 +18,14 @@ hypothesis.settings.register_profile("no clock", deadline=None)
 hypothesis.settings.load_profile("no clock")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--against",
+        metavar="HOST:PORT",
+        help="where the recorded conversations are held instead, with a server whose prefix is one",
+    )
+
+
 def pytest_configure() -> None:
     """What a shell's background job or nohup ignores, children would ignore too."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):

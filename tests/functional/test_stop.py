@@ -254,34 +254,21 @@ def can_connect(port: int) -> bool:
 
 
 def test_the_accept_queue_is_emptied_before_the_port_closes(start: Start) -> None:
-    """Connections that were made but not yet accepted are served, too."""
+    """Connections that were made but not yet accepted when the signal comes are served, too."""
     echod = start()
     port = echod.port
-    results: list[bytes] = []
-    stop = threading.Event()
-
-    def dial() -> None:
-        while not stop.is_set():
-            try:
-                with connect(port) as client:
-                    client.sendall(b"x\n")
-                    client.shutdown(socket.SHUT_WR)
-                    results.append(read_to_end(client))
-            except ConnectionRefusedError:
-                return
-            except ConnectionResetError:
-                results.append(b"one x\n")  # raced the closing of the listener
-                return
-
-    threads = [threading.Thread(target=dial) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    until(lambda: len(results) > 100)
-    echod.stop()
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert set(results) == {b"one x\n"}
+    echod.freeze()
+    with connections(port, 250) as waiting:  # more than are accepted at one wake
+        for client in waiting:
+            client.sendall(b"x\n")
+            client.shutdown(socket.SHUT_WR)
+        echod.terminate()
+        echod.thaw()
+        for client in waiting:
+            assert read_to_end(client) == b"one x\n"
+    assert echod.wait() == 0
+    assert echod.events()[-1]["totals"][0]["opened"] == 250
+    assert not can_connect(port)
 
 
 def test_the_port_can_be_bound_again_at_once(start: Start) -> None:
