@@ -5,6 +5,8 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
+MUCH_BYTES = 4 * 1024 * 1024
+"""Held bytes that the process should not keep when they are free again."""
 QUIET_SECONDS = 1.0
 """A state of overload is over when it has not recurred for this long."""
 
@@ -80,6 +82,7 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self._peak = 0  # since most of it was last free
         self._lock = Lock()
 
     def change(self, delta: int) -> bool:
@@ -88,4 +91,13 @@ class Budget:
             if delta > 0 and self.held + delta > self.limit:
                 return False
             self.held += delta
+            self._peak = max(self._peak, self.held)
+            return True
+
+    def eased(self) -> bool:
+        """Whether much was held and most of it is free now; true once each time."""
+        with self._lock:
+            if self._peak < MUCH_BYTES or self.held > self._peak // 4:
+                return False
+            self._peak = self.held
             return True

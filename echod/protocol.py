@@ -7,6 +7,10 @@ STEP_BYTES = 256 * 1024
 SHORT_BYTES = 512
 """Up to here ``bytes.count`` is fastest. It looks at one byte after another; ``replace`` goes from
 newline to newline, and the length of its result tells how many there were."""
+PIECE_BYTES = 8 * 1024
+"""Pieces of an unfinished line that are shorter are put together, so that one that arrives byte by
+byte takes the memory of its bytes. Longer ones stay as they are: a buffer that grows with its line
+moves again and again, and leaves holes in the heap that hold half as much as the lines."""
 
 
 @lru_cache
@@ -24,14 +28,24 @@ class LineProtocol:
     that wait for their step.
     """
 
-    __slots__ = ("_head", "_joint", "_max_line_bytes", "_tail", "clean", "overlong", "waiting")
+    __slots__ = (
+        "_head",
+        "_joint",
+        "_max_line_bytes",
+        "_tail",
+        "_tail_bytes",
+        "clean",
+        "overlong",
+        "waiting",
+    )
 
     def __init__(self, head: bytes, max_line_bytes: int) -> None:
         r"""``head`` is the prefix and its space; ``max_line_bytes`` excludes the ``\n``."""
         self._head = head
         self._joint = _joint(head)
         self._max_line_bytes = max_line_bytes
-        self._tail: bytes | bytearray = b""
+        self._tail: list[bytes | bytearray] | None = None  # the unfinished line, in pieces
+        self._tail_bytes = 0
         self.waiting = b""
         self.overlong = False
         self.clean = True
@@ -39,12 +53,12 @@ class LineProtocol:
     @property
     def held(self) -> int:
         """Bytes kept until more arrives or the next step is asked for."""
-        return len(self._tail) + len(self.waiting)
+        return self._tail_bytes + len(self.waiting)
 
     @property
     def in_line(self) -> bool:
         """Whether an unfinished line has begun."""
-        return bool(self._tail)
+        return self._tail_bytes > 0
 
     def receive(self, data: bytes) -> tuple[bytes, int]:
         """Takes what has arrived and gives the reply and the number of lines it answers.
@@ -55,17 +69,17 @@ class LineProtocol:
         if self.clean and end == len(data) <= self._max_line_bytes:
             return self._answer(data)
         lines = self._split_off_lines(data, end)
-        if len(lines) > self._max_line_bytes or len(self._tail) > self._max_line_bytes:
+        if len(lines) > self._max_line_bytes or self._tail_bytes > self._max_line_bytes:
             lines = self._refuse_overlong(lines)
         reply, count = self._answer(lines) if lines else (b"", 0)
-        self.clean = not (self._tail or self.waiting or self.overlong)
+        self.clean = not (self._tail_bytes or self.waiting or self.overlong)
         return reply, count
 
     def resume(self) -> tuple[bytes, int]:
         """The next step over the lines that wait: their reply and number."""
         lines, self.waiting = self.waiting, b""
         reply, count = self._answer(lines)
-        self.clean = not (self._tail or self.waiting or self.overlong)
+        self.clean = not (self._tail_bytes or self.waiting or self.overlong)
         return reply, count
 
     def _answer(self, lines: bytes) -> tuple[bytes, int]:
@@ -106,16 +120,31 @@ class LineProtocol:
 
     def _split_off_lines(self, data: bytes, end: int) -> bytes:
         """The complete lines of the tail and ``data``; keeps the rest as the new tail."""
-        if not self._tail:
-            self._tail = bytearray(data[end:])
-            return data[:end]
         if not end:
-            # A bytearray, so that a line that arrives byte by byte costs linear time.
-            self._tail += data
+            self._keep(data)
             return b""
-        lines = b"".join((self._tail, memoryview(data)[:end]))
-        self._tail = bytearray(data[end:])
+        lines = b"".join((*self._tail, memoryview(data)[:end])) if self._tail else data[:end]
+        self._drop_tail()
+        if end < len(data):
+            self._keep(data[end:])
         return lines
+
+    def _keep(self, data: bytes) -> None:
+        """Adds ``data`` to the unfinished line, in linear time however small the pieces are."""
+        self._tail_bytes += len(data)
+        if self._tail is None:
+            self._tail = [data]
+        elif len(data) >= PIECE_BYTES or len(self._tail[-1]) >= PIECE_BYTES:
+            self._tail.append(data)
+        else:
+            last = self._tail[-1]
+            joined = last if isinstance(last, bytearray) else bytearray(last)
+            joined += data
+            self._tail[-1] = joined
+
+    def _drop_tail(self) -> None:
+        self._tail = None
+        self._tail_bytes = 0
 
     def _refuse_overlong(self, lines: bytes) -> bytes:
         """The lines before the first that is too long, if one is; nothing after it counts."""
@@ -125,8 +154,8 @@ class LineProtocol:
                 self.overlong = True
                 break
             start += len(line) + 1
-        if not self.overlong and len(self._tail) <= self._max_line_bytes:
+        if not self.overlong and self._tail_bytes <= self._max_line_bytes:
             return lines
         self.overlong = True
-        self._tail = b""
+        self._drop_tail()
         return lines[:start]

@@ -1,5 +1,6 @@
 """What the main thread does while it waits for signals: it tells the service manager how things
-are, and feeds its watchdog as long as every handler thread goes round.
+are, feeds its watchdog as long as every handler thread goes round, and gives memory back after
+a flood.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from signal import Signals
 from time import monotonic
 
 from echod.reports import Logger
+from echod.runtime import give_back_memory
 from echod.service import Service
 from echod.signals import StopSignals
 from echod.systemd import ServiceManager
@@ -32,7 +34,7 @@ class Supervisor:
         self._ports = ", ".join(str(server.listener.port) for server in service.servers)
         watchdog = manager.watchdog_seconds or REPORT_SECONDS * REPORTS_PER_WATCHDOG
         self._interval = min(REPORT_SECONDS, watchdog / REPORTS_PER_WATCHDOG)
-        self._reported_at = monotonic()
+        self._looked_at = monotonic()
         self._status = ""
         self._told = True
         self._fed = True
@@ -48,23 +50,27 @@ class Supervisor:
 
     def wait(self, seconds: float | None = None) -> Signals | None:
         """The next signal, or None when ``seconds`` have passed without one."""
-        if not self._manager.address:
-            return self._signals.wait(seconds)
         end = inf if seconds is None else monotonic() + seconds
         signal = None
         while signal is None and (now := monotonic()) < end:
-            due = self._reported_at + self._interval
+            due = self._looked_at + self._interval
             if now >= due:
-                self._report(now)
+                self._look(now)
                 due = now + self._interval
             signal = self._signals.wait(min(due, end) - now)
         return signal
 
-    def _report(self, now: float) -> None:
+    def _look(self, now: float) -> None:
+        before, self._looked_at = self._looked_at, now
+        if self._service.budget.eased():
+            give_back_memory()
+        if self._manager.address:
+            self._report(before)
+
+    def _report(self, before: float) -> None:
         # Judged by the time of the report before: after the whole process has stood still, all
         # stamps are old alike, and nobody has stalled.
-        problem = self._service.liveness_problem(self._reported_at)
-        self._reported_at = now
+        problem = self._service.liveness_problem(before)
         news = self._news()
         if self._manager.watchdog_seconds:
             if not problem:

@@ -12,6 +12,8 @@ import pytest
 from running import Running
 from support import ROOT, Echod, Start
 
+from echod.runtime import raise_open_file_limit
+
 sys.path.append(str(ROOT))  # for bench; echod itself is found before, where it is installed
 
 hypothesis.settings.register_profile("no clock", deadline=None)
@@ -27,7 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """What a shell's background job or nohup ignores, children would ignore too."""
+    """Room for the sockets of many clients, and the signals as at a terminal: what a shell's
+    background job or nohup ignores, children would ignore too.
+    """
+    raise_open_file_limit()
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

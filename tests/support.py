@@ -120,8 +120,15 @@ class Echod:
 
     def rss(self) -> int:
         """Resident memory in bytes."""
+        return self._status("VmRSS") * 1024
+
+    def peak_rss(self) -> int:
+        """The most of it there has been."""
+        return self._status("VmHWM") * 1024
+
+    def _status(self, name: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        return int(status.partition(f"{name}:")[2].split()[0])
 
     def open_files(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))

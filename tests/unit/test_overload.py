@@ -73,3 +73,17 @@ def test_a_state_lasts_while_its_cause_does(clock: Clock) -> None:
     full[0] = False
     latch.settle()
     assert seen == [1]
+
+
+def test_the_budget_has_eased_when_most_of_much_is_free_again() -> None:
+    """Once each time: what was little, or is still held, is nothing to act on."""
+    budget = Budget(100 * limits.MUCH_BYTES)
+    budget.change(limits.MUCH_BYTES - 1)
+    budget.change(-(limits.MUCH_BYTES - 1))
+    assert not budget.eased()
+    budget.change(4 * limits.MUCH_BYTES)
+    budget.change(-limits.MUCH_BYTES)
+    assert not budget.eased()
+    budget.change(-2 * limits.MUCH_BYTES)
+    assert budget.eased()
+    assert not budget.eased()

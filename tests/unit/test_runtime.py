@@ -5,6 +5,8 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -153,3 +155,24 @@ def test_a_bare_chroot_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> 
     assert runtime.open_files() == 3
     monkeypatch.setattr(os, "open", missing)
     runtime.fill_standard_descriptors()
+
+
+def test_memory_is_given_back_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing happens where it cannot be asked: musl, a sandbox, no free descriptor."""
+    asked: list[int] = []
+    library = SimpleNamespace(malloc_trim=asked.append)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: library)
+    runtime.give_back_memory()
+    assert asked == [0]
+    for error in (OSError, MemoryError, AttributeError):
+        library.malloc_trim = raising(error)
+        runtime.give_back_memory()
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    runtime.give_back_memory()
+
+
+def raising(error: type[Exception]) -> Callable[[int], NoReturn]:
+    def call(_: int) -> NoReturn:
+        raise error
+
+    return call

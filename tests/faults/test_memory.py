@@ -1,0 +1,97 @@
+"""Clients that would have it hold more than it may."""
+
+from __future__ import annotations
+
+import pytest
+from crowd import Crowd
+from support import Echod, Start, ask, connect, until
+
+MIB = 1024 * 1024
+CONNECTION_BYTES = 32 * 1024
+"""What a connection may take beside its share of the budget."""
+BACK_BYTES = 6 * MIB
+"""What may stay when all is over: the modules that were needed for once, and holes in the heap."""
+
+
+def closed(echod: Echod, *reasons: str) -> float:
+    metrics = echod.metrics()
+    return sum(metrics("echod_connections_closed_total", reason=reason) for reason in reasons)
+
+
+def assert_bounded(echod: Echod, before: int, budget: int, connections: int) -> None:
+    """At its highest, and that it is back where it was now."""
+    assert echod.peak_rss() - before <= budget + CONNECTION_BYTES * connections
+    assert echod.metrics()("echod_buffered_bytes") == 0
+    until(lambda: echod.rss() - before <= BACK_BYTES)
+
+
+def test_over_long_lines_of_a_thousand_clients_are_bounded_and_given_back(start: Start) -> None:
+    """Each ends, as too long or over the budget, and the memory is the system's again."""
+    echod = start()
+    port, files, threads, before = echod.port, echod.open_files(), echod.threads(), echod.rss()
+    for number in (1, 2):
+        with Crowd(port, 1000, b"x" * (2 * MIB)) as crowd:
+
+            def all_ended(crowd: Crowd = crowd) -> bool:
+                crowd.send()
+                return len(crowd.ends()) == 1000
+
+            until(all_ended)
+        until(lambda: echod.metrics()("echod_connections_active") == 0)
+        assert closed(echod, "line_too_long", "buffer_limit") == 1000 * number
+        assert closed(echod, "line_too_long") > 0
+        assert_bounded(echod, before, 64 * MIB, 1000)
+    assert echod.metrics()("echod_requests_total") == 0
+    until(lambda: echod.open_files() == files)
+    assert echod.threads() == threads
+    assert echod.stop()["cut"] == 0
+
+
+def serve_beside(echod: Echod, crowd: Crowd, count: int, budget: int, prefix: bytes) -> None:
+    """Until all of the crowd have been ended; a client that reads is served all along."""
+    held: list[float] = []
+    with connect(echod.port) as healthy:
+
+        def all_ended() -> bool:
+            crowd.send()
+            ask(healthy, b"and me?\n", prefix)
+            metrics = echod.metrics()
+            held.append(metrics("echod_buffered_bytes"))
+            assert echod.get("/livez")[0] == 200
+            ended = [
+                metrics("echod_connections_closed_total", reason=reason)
+                for reason in ("write_timeout", "buffer_limit")
+            ]
+            return sum(ended) == count
+
+        until(all_ended, 60)
+        ask(healthy, b"still\n", prefix)
+    assert 0 < max(held) <= budget
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("budget", [64 * MIB, 2 * MIB])
+@pytest.mark.parametrize(
+    ("count", "prefix", "data"),
+    [
+        (200, "one", (b"x" * 1000 + b"\n") * (8 * MIB // 1005)),
+        (500, "x" * 1024, b"\n" * 100_000),
+    ],
+    ids=["eight-mib-each", "amplified"],
+)
+def test_clients_that_do_not_read_cost_their_own_connections(
+    start: Start, count: int, prefix: str, data: bytes, budget: int
+) -> None:
+    """No thread waits for them, what is held for them is bounded, and they are ended."""
+    options = ("--write-timeout", "2", "--max-buffered-bytes", str(budget))
+    echod = start(*options, prefix=prefix)
+    port, files, threads, before = echod.port, echod.open_files(), echod.threads(), echod.rss()
+    with Crowd(port, count, data, receive_buffer=4096) as crowd:
+        serve_beside(echod, crowd, count, budget, prefix.encode())
+        assert echod.threads() == threads
+        assert set(crowd.ends()) == {"reset"}  # they learn that they have missed something
+    assert (closed(echod, "buffer_limit") > 0) == (budget < 10 * MIB)
+    until(lambda: echod.metrics()("echod_connections_active") == 0)
+    assert_bounded(echod, before, budget, count)
+    until(lambda: echod.open_files() == files)
+    echod.stop()
