@@ -188,47 +188,6 @@ def test_unsent_replies_count_for_the_budget_and_end_with_a_reset(start: Start) 
         assert echod.metrics()("echod_buffered_bytes") == 0
 
 
-def test_admission_is_exact_over_three_ports_under_concurrency(start: Start) -> None:
-    """Limit + 30 at once: 30 rejected and counted, one line in and one out."""
-    echod = start("--max-connections", "50", ports="0,0,0")
-    ports = echod.ports
-    clients: list[socket.socket] = []
-    outcomes: list[bool] = []
-
-    def dial(port: int, count: int) -> None:
-        for _ in range(count):
-            client = connect(port)
-            clients.append(client)
-            try:
-                client.sendall(b"x\n")
-                outcomes.append(client.recv(100) == b"one x\n")
-            except ConnectionError:
-                outcomes.append(False)
-
-    try:
-        threads = [threading.Thread(target=dial, args=(ports[n % 3], 20)) for n in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert (outcomes.count(True), outcomes.count(False)) == (50, 30)
-        metrics = echod.metrics()
-        assert metrics("echod_connections_rejected_total", reason="limit") == 30
-        assert metrics("echod_connections_opened_total") == 50
-        assert metrics("echod_connections_active") == 50
-        assert echod.get("/livez")[0] == 200
-    finally:
-        for client in clients:
-            client.close()
-    until(lambda: echod.metrics()("echod_connections_active") == 0)
-    assert converse(ports[1], b"again\n") == b"one again\n"
-    assert len(echod.events("rejecting connections")) == 1
-    over = echod.event("no longer rejecting connections")
-    assert over["rejected"] == 30
-    echod.stop()
-    assert len(echod.events("rejecting")) == len(echod.events("no longer rejecting")) == 1
-
-
 def test_a_reset_is_an_outcome_with_a_reason(start: Start) -> None:
     """At rest, inside a line, and with replies on their way."""
     echod = start()
