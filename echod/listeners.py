@@ -9,6 +9,10 @@ from echod.config import SystemRefused, UsageError
 BACKLOG = 65535
 """More than any system's maximum (net.core.somaxconn, for example), which then applies."""
 
+UNSENT_BYTES = 128 * 1024
+"""What the kernel takes of a client's replies while it cannot send them. Left to itself it takes
+2.7 MB in 3.8 MB of its memory, which no limit of ours sees and a container's memory limit does."""
+
 _KEEPALIVE = (  # a dead peer is found after 60 s + 6 * 10 s
     ("TCP_KEEPIDLE", 60),
     ("TCP_KEEPALIVE", 60),  # its name on macOS
@@ -94,11 +98,14 @@ def _bound_socket(address: str, port: int) -> socket.socket:
 
 
 def prepare(listener: socket.socket) -> None:
-    """Sets what accepted sockets inherit: no Nagle, keep-alive. The listener never blocks."""
+    """Sets what accepted sockets inherit: no Nagle, keep-alive, little unsent in the kernel.
+
+    The listener never blocks.
+    """
     listener.setblocking(False)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE:
+    for name, value in (*_KEEPALIVE, ("TCP_NOTSENT_LOWAT", UNSENT_BYTES)):
         if hasattr(socket, name):
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 

@@ -84,13 +84,15 @@ def test_a_frozen_thread_turns_livez_to_503_and_a_thawed_one_back(running: Runni
 
 
 def test_accepted_sockets_inherit_what_the_listener_was_given(running: Running) -> None:
-    """Nagle is off, and a dead peer is found after 60 s and six probes 10 s apart."""
+    """Nagle is off, a dead peer is found after 60 s and six probes 10 s apart, and the kernel takes
+    little of what it cannot send."""
     with connect(running.port) as client:
         ask(client, b"x\n")
         (driven,) = running.service.handlers[0]._connections - set(running.service.servers)
         for option, value in (("NODELAY", 1), ("KEEPIDLE", 60), ("KEEPINTVL", 10), ("KEEPCNT", 6)):
             number = getattr(socket, f"TCP_{option}")
             assert driven.request.getsockopt(socket.IPPROTO_TCP, number) == value
+        assert driven.request.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 128 * 1024
         assert driven.request.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert not driven.request.getblocking()
 
