@@ -23,7 +23,8 @@ from echod.supervision import Supervisor
 from echod.systemd import InheritedSockets, ServiceManager
 
 SPARE_OPEN_FILES = 64
-"""Descriptors beside those of connections: log, listeners, selectors, /proc, a margin."""
+"""Descriptors beside those of connections: log, listeners, selectors, the exporter's spare one,
+/proc, a margin."""
 OPEN_FILES_PER_THREAD = 3
 STOP_SECONDS = 2.0
 """Longest wait for threads that have been told to end: longer than any of them lingers."""
@@ -175,7 +176,7 @@ def _wait_for(parts: Sequence[Part], longest: float, supervisor: Supervisor) -> 
 
 
 def _report_stop(service: Service, logger: Logger, began: float, second: Signals | None) -> None:
-    service.reports.closing.settle(now=True)
+    service.reports.settle(now=True)
     logger.info(
         "stopped",
         seconds=round(monotonic() - began, 3),

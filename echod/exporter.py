@@ -5,10 +5,12 @@ client_python's own server holds a thread per silent client and answers metrics 
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from time import sleep
+from threading import Lock
 
 from echod.driver import READ, WRITE, Driver
 from echod.heartbeat import Heartbeat
@@ -26,16 +28,27 @@ PAUSE_SECONDS = 0.1
 """Time without an accept after one that the system refused."""
 
 LINGERING, READING, SENDING = range(3)  # a client's stages, by what it would lose
+PATIENCE_SECONDS = 0.0, PAUSE_SECONDS, 0.5
+"""By its stage: time that a client has when another waits for its descriptor, the last one."""
 
 
 class Exporter:
     """Serves the pages on a port, in a thread of its own."""
 
-    def __init__(self, listener: Listener, pages: Pages, report_defect: Callable[[], None]) -> None:
-        """``report_defect`` is called in the handling of an exception that a page raised."""
+    def __init__(
+        self,
+        listener: Listener,
+        pages: Pages,
+        report_defect: Callable[[], None],
+        accepting: Lock,
+    ) -> None:
+        """``report_defect`` is called in the handling of an exception that a page raised.
+
+        Whoever else accepts in this process holds ``accepting`` then.
+        """
         self.listener = listener
         self.driver = Driver("exporter", report_defect)  # to stop it: drain and join
-        self._door = _Door(listener, pages, self.driver)
+        self._door = _Door(listener, pages, self.driver, _Spare(accepting))
 
     @property
     def heartbeat(self) -> Heartbeat:
@@ -48,36 +61,93 @@ class Exporter:
         self.driver.start()
 
 
+class _Spare:
+    """A descriptor that is held back, to accept with when the process can have no other.
+
+    Without it a process in that state could not say so: neither metrics nor health.
+    """
+
+    def __init__(self, accepting: Lock) -> None:
+        self._accepting = accepting  # so that an echo connection does not take what is let go
+        self._descriptor: int | None = None
+        self._take_back()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a client has it, or it was lost."""
+        return self._descriptor is None
+
+    def accept(self, listener: socket.socket) -> socket.socket | None:
+        """Accepts with it; gives None if it is in use. Raises OSError."""
+        if self.in_use:
+            return None
+        with self._accepting:
+            self.close()
+            try:
+                return listener.accept()[0]
+            except OSError:
+                self._take_back()
+                raise
+
+    def replace(self, request: socket.socket) -> None:
+        """Closes a socket; its descriptor becomes the spare one if there is none."""
+        if not self.in_use:
+            request.close()
+            return
+        with self._accepting:
+            request.close()
+            self._take_back()
+
+    def close(self) -> None:
+        """Lets it go."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _take_back(self) -> None:
+        with suppress(OSError):  # another process may have been faster, or /dev is not there
+            self._descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
 class _Door:
     """The listening socket: accepts whatever the clients before are doing."""
 
-    def __init__(self, listener: Listener, pages: Pages, driver: Driver) -> None:
+    def __init__(self, listener: Listener, pages: Pages, driver: Driver, spare: _Spare) -> None:
         self.request = listener.socket
         self.tick = 0
         self.pages = pages
         self.driver = driver
         self.clients: dict[_Client, None] = {}  # in the order of their arrival
+        self._spare = spare
         self._inherited = listener.inherited
+        self._open = True
 
     def handle(self) -> None:
         """Accepts one client; the oldest unanswered one gives way if there are too many."""
         try:
-            request, _ = self.request.accept()
+            request = self._accept()
         except BlockingIOError:
             return
-        except OSError:  # no free descriptor, say: to ask again at once would be a busy loop
-            sleep(PAUSE_SECONDS)
+        except OSError:
+            request = None
+        if request is None:
+            self._rest()
             return
         request.setblocking(False)
         if len(self.clients) >= MAX_CLIENTS:
-            # The oldest of those with the least to lose.
-            min(self.clients, key=lambda client: client.stage).close()
+            self._first_to_go().close()
         client = _Client(request, self)
         self.driver.guarded(client, client.handle)  # it has probably asked already
 
+    def expire(self, now: float) -> None:
+        """The end of a pause."""
+        self.driver.wake(self)
+
     def drain(self) -> None:
         """Accepts no more."""
+        self._open = False
         self.driver.forget(self)
+        self._spare.close()
         if not self._inherited:
             self.request.close()
 
@@ -86,12 +156,40 @@ class _Door:
     def crash(self, error: Exception) -> None:
         """Costs the client that was being accepted, not the port."""
         self.driver.report_defect()
+        self._rest()
+
+    def gone(self, client: _Client) -> None:
+        """Closes what a client leaves behind."""
+        if self._open:
+            self._spare.replace(client.request)
+        else:
+            client.request.close()
+
+    def _accept(self) -> socket.socket | None:
+        """The next client, or None if it has to wait for the descriptor of one before it."""
+        try:
+            return self.request.accept()[0]
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        if self._spare.in_use and self.clients:
+            client = self._first_to_go()
+            if self.driver.now - client.since >= PATIENCE_SECONDS[client.stage]:
+                client.close()
+        return self._spare.accept(self.request)
+
+    def _first_to_go(self) -> _Client:
+        """The oldest of those with the least to lose."""
+        return min(self.clients, key=lambda client: client.stage)
+
+    def _rest(self) -> None:
+        """Leaves the queue alone for a moment: to ask again at once would be a busy loop."""
+        if self._open:
+            self.driver.rest(self)
+            self.driver.timers.schedule(self, self.driver.now + PAUSE_SECONDS)
 
     def flush(self) -> None:
         """Never called: a listener is not written to."""
-
-    def expire(self, now: float) -> None:
-        """Never called: nothing is scheduled."""
 
 
 class _Client:
@@ -103,7 +201,9 @@ class _Client:
         self.stage = READING
         self._door = door
         self._head = b""
+        self._received = 0
         self._unsent = b""
+        self.since = door.driver.now
         door.clients[self] = None
         door.driver.watch(self)
         door.driver.timers.schedule(self, door.driver.now + DEADLINE_SECONDS)
@@ -121,9 +221,10 @@ class _Client:
         if not data:
             self.close()
         elif self.stage == READING:
+            self._received += len(data)  # empty lines before the request, too
             self._head = (self._head + data).lstrip(b"\r\n")
             complete = b"\n\r\n" in self._head or b"\n\n" in self._head
-            if complete or len(self._head) > MAX_HEAD_BYTES:
+            if complete or self._received > MAX_HEAD_BYTES:
                 self.stage = SENDING
                 self._unsent = answer(self._head, self._door.pages)
                 self._head = b""
@@ -172,4 +273,4 @@ class _Client:
         """Ends the connection."""
         if self._door.clients.pop(self, True) is None:
             self._door.driver.forget(self)
-            self.request.close()
+            self._door.gone(self)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Mapping, MutableMapping
+from collections import deque
+from collections.abc import Callable, Mapping, MutableMapping
+from math import inf
 from queue import Full, Queue
 from threading import Lock, Thread
 from time import monotonic
@@ -16,14 +18,11 @@ QUEUED_EVENTS = 1000
 """Events that wait for a stalled reader of the log; what comes on top is dropped, and counted."""
 CUT_AT = 256
 """Characters after which a text of a client's is cut."""
-CLOSINGS_A_SECOND = 10
-"""Ends of connections that are logged one by one; the others of a second share one event."""
+EVENTS_A_SECOND = 10
+"""Events of a kind that clients cause which are logged one by one; the others of a second share
+one."""
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_ESCAPES = {
-    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
-}
 
 
 class LogWriter(Thread):
@@ -98,21 +97,40 @@ def make_logger(
 
 
 def _on_one_line(_logger: object, _name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Time, level and event first, then what is known; no text may break the line or drive a
-    terminal.
+    """Time, level and event first, then what is known; no text may break the line, drive a
+    terminal, or be shown in another order than it has.
     """
     head = {key: event.pop(key) for key in ("timestamp", "level", "event")}
     return {
-        key: value.translate(_ESCAPES) if isinstance(value, str) else value
+        key: _escaped(value) if isinstance(value, str) else value
         for key, value in {**head, **event}.items()
         if value is not None
     }
 
 
+def _escaped(text: str) -> str:
+    """The same with escapes for controls, separators of lines, and what changes the direction of
+    reading or is not seen.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else _escape(ord(one)) for one in text)
+
+
+def _escape(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def cut(text: str) -> str:
+    """As much of a text as one event may hold of it."""
+    return text if len(text) <= CUT_AT else text[:CUT_AT] + "..."
+
+
 def printable(data: bytes) -> str:
     """What a client sent, as a log may show it: text, escaped where it is none, and cut."""
-    text = data[: CUT_AT + 1].decode("utf-8", "backslashreplace")
-    return text if len(data) <= CUT_AT else text[:CUT_AT] + "..."
+    return cut(data[: CUT_AT + 1].decode("utf-8", "backslashreplace"))
 
 
 def peer(client_address: Any) -> str:
@@ -122,45 +140,42 @@ def peer(client_address: Any) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class ClosingLog:
-    """The events of connections that end: some a second one by one, the others summed up."""
+class Ration:
+    """How many events of a kind are logged one by one: a few in any second. One event sums up the
+    others.
+    """
 
-    def __init__(self, logger: structlog.typing.FilteringBoundLogger) -> None:
-        self._logger = logger
-        self._lock = Lock()
-        self._second = 0
-        self._logged = 0
-        self._left_out = self._received = self._sent = self._lines = 0
-
-    def ended(self, client_address: Any, facts: dict[str, Any]) -> None:
-        """Logs one end, or adds it to what is left out in this second.
-
-        ``facts`` has at least ``lines``, ``received_bytes`` and ``sent_bytes``.
+    def __init__(self, report: Callable[..., Any], *names: str) -> None:
+        """``report`` gets ``count``, how many were left out, and the sums of their amounts under
+        ``names``.
         """
+        self._report = report
+        self._names = names
+        self._lock = Lock()
+        self._logged_at = deque([-inf] * EVENTS_A_SECOND, EVENTS_A_SECOND)
+        self._since = 0.0  # when the first of those was left out
+        self._left_out = 0
+        self._sums = [0] * len(names)
+
+    def allows(self, *amounts: int) -> bool:
+        """Whether one more is to be logged now; what is not is summed up."""
         self.settle()
+        now = monotonic()
         with self._lock:
-            self._logged += 1
-            if self._logged > CLOSINGS_A_SECOND:
-                self._left_out += 1
-                self._lines += facts["lines"]
-                self._received += facts["received_bytes"]
-                self._sent += facts["sent_bytes"]
-                return
-        self._logger.info("connection closed", peer=peer(client_address), **facts)
+            if now - self._logged_at[0] >= 1.0:
+                self._logged_at.append(now)
+                return True
+            if not self._left_out:
+                self._since = now
+            self._left_out += 1
+            self._sums = [sum_ + one for sum_, one in zip(self._sums, amounts, strict=True)]
+        return False
 
     def settle(self, *, now: bool = False) -> None:
-        """Logs what was left out, once its second is over, or ``now``."""
-        second = int(monotonic())
-        if second == self._second and not now:
-            return
+        """Reports what was left out, a second after the first of it, or ``now``."""
         with self._lock:
-            left_out = {
-                "count": self._left_out,
-                "lines": self._lines,
-                "received_bytes": self._received,
-                "sent_bytes": self._sent,
-            }
-            self._second = second
-            self._logged = self._left_out = self._received = self._sent = self._lines = 0
-        if left_out["count"]:
-            self._logger.info("more connections closed", **left_out)
+            if not self._left_out or not (now or monotonic() - self._since >= 1.0):
+                return
+            count, self._left_out = self._left_out, 0
+            sums, self._sums = self._sums, [0] * len(self._names)
+        self._report(count=count, **dict(zip(self._names, sums, strict=True)))

@@ -13,6 +13,9 @@ from typing import Any, cast
 from echod.metrics import Registry, render
 
 MAX_HEAD_BYTES = 16 * 1024
+MOST_RANGES = 32
+"""Media ranges that are read of an Accept header (scrapers send a handful): thousands of them fit
+into a head, and took more time than the metrics."""
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -53,7 +56,7 @@ def prefers_openmetrics(accept: str) -> bool:
     """
     weights = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
     spoken = {"application/openmetrics-text": "1.0.0", "text/plain": "0.0.4"}
-    for media_range in accept.lower().split(","):
+    for media_range in accept.lower().split(",", MOST_RANGES)[:MOST_RANGES]:
         kind, *pairs = (part.strip() for part in media_range.split(";"))
         parameters = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
         if kind in weights and parameters.get("version", spoken[kind]).strip('"') == spoken[kind]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from threading import current_thread
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import structlog
 
 from echod.limits import Admission, Latch
-from echod.logs import ClosingLog, peer, printable
+from echod.logs import Ration, cut, peer, printable
 from echod.protocol import LineProtocol
 
 Logger = structlog.typing.FilteringBoundLogger
@@ -21,7 +22,6 @@ class Reports:
     """One place for the events of servers and connections, shared by all of them."""
 
     def __init__(self, logger: Logger, admission: Admission) -> None:
-        self.closing = ClosingLog(logger)
         self.rejecting = Latch(
             lambda **facts: logger.warning("rejecting connections", **facts),
             lambda times: logger.warning("no longer rejecting connections", rejected=times),
@@ -31,14 +31,21 @@ class Reports:
             lambda **facts: logger.error("cannot accept connections", **facts),
             lambda times: logger.warning("accepting connections again", errors=times),
         )
+        self._closings = Ration(
+            partial(logger.info, "more connections closed"),
+            *("lines", "received_bytes", "sent_bytes"),
+        )
+        self._failures = Ration(partial(logger.error, "more connections failed on a defect"))
+        self._defects = Ration(partial(logger.error, "more defects"))
         self._logger = logger
         self._every_line = logger.is_enabled_for(10)
 
-    def settle(self) -> None:
-        """Reports what is over. To be called several times a second."""
+    def settle(self, *, now: bool = False) -> None:
+        """Reports what is over. To be called several times a second, and ``now`` at the end."""
         self.rejecting.settle()
         self.not_accepting.settle()
-        self.closing.settle()
+        for ration in (self._closings, self._failures, self._defects):
+            ration.settle(now=now)
 
     def protocol(
         self, head: bytes, max_line_bytes: int, client_address: Any, port: int
@@ -50,19 +57,30 @@ class Reports:
             head, max_line_bytes, self._logger.bind(peer=peer(client_address), port=port)
         )
 
+    def closed(self, client_address: Any, facts: dict[str, Any]) -> None:
+        """Reports the end of a connection.
+
+        ``facts`` has at least ``lines``, ``received_bytes`` and ``sent_bytes``.
+        """
+        amounts = facts["lines"], facts["received_bytes"], facts["sent_bytes"]
+        if self._closings.allows(*amounts):
+            self._logger.info("connection closed", peer=peer(client_address), **facts)
+
     def defect(self, client_address: Any, port: int) -> None:
         """Reports the exception being handled, which cost a connection."""
-        self._logger.error(
-            "connection failed on a defect",
-            peer=peer(client_address),
-            port=port,
-            **described(sys.exception()),
-        )
+        if self._failures.allows():
+            self._logger.error(
+                "connection failed on a defect",
+                peer=peer(client_address),
+                port=port,
+                **described(sys.exception()),
+            )
 
     def thread_defect(self) -> None:
         """Reports the exception being handled, which no connection can be blamed for."""
-        name = current_thread().name
-        self._logger.error("defect", thread=name, **described(sys.exception()))
+        if self._defects.allows():
+            name = current_thread().name
+            self._logger.error("defect", thread=name, **described(sys.exception()))
 
 
 class LoggedProtocol(LineProtocol):
@@ -87,4 +105,4 @@ def described(error: BaseException | None) -> dict[str, str]:
     place = " < ".join(
         f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames[-3:])
     )
-    return {"error": repr(error), "at": place}
+    return {"error": cut(repr(error)), "at": place}  # it may hold what a client sent

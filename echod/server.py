@@ -10,7 +10,7 @@ from functools import partial
 from itertools import cycle
 from math import inf
 from socketserver import BaseServer, ThreadingTCPServer
-from threading import current_thread
+from threading import Lock, current_thread
 from time import monotonic
 from typing import Any, cast
 
@@ -42,6 +42,7 @@ class Engine:
     admission: Admission
     budget: Budget
     reports: Reports
+    accepting: Lock  # held during an accept: see the exporter's spare descriptor
 
 
 class EchoServer(ThreadingTCPServer):
@@ -72,6 +73,7 @@ class EchoServer(ThreadingTCPServer):
         self._accepted = self.counters[0]
         self._threads_in_turn = cycle(engine.threads)
         self._reports = engine.reports
+        self._accepting = engine.accepting
         self._head = engine.config.prefix.encode() + b" "
         self._open = True
         self._resting_until = 0.0
@@ -144,7 +146,8 @@ class EchoServer(ThreadingTCPServer):
         begins a pause: it would otherwise be asked again at once and for ever.
         """
         try:
-            request, client_address = self.socket.accept()
+            with self._accepting:
+                request, client_address = self.socket.accept()
         except BlockingIOError:
             raise
         except OSError as error:
@@ -200,7 +203,7 @@ class EchoServer(ThreadingTCPServer):
 
     def connection_ended(self, handler: LineHandler, seconds: float) -> None:
         """Reports the end of a connection."""
-        self._reports.closing.ended(
+        self._reports.closed(
             handler.client_address,
             {
                 "port": self.listener.port,

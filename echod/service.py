@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from threading import Lock
 from time import monotonic
 from typing import Any, Protocol
 
@@ -55,7 +56,8 @@ class Service:
             HandlerThread(index, self.reports.thread_defect)
             for index in range(thread_count(config))
         ]
-        engine = Engine(config, self.handlers, self.admission, self.budget, self.reports)
+        accepting = Lock()
+        engine = Engine(config, self.handlers, self.admission, self.budget, self.reports, accepting)
         self.servers = [EchoServer(listener, engine) for listener in listeners]
         self.ports = [server.port_counters for server in self.servers]
         self.exporter: Exporter | None = None
@@ -69,7 +71,7 @@ class Service:
                 "/livez": lambda _accept: health_page(self.liveness_problem(self._answering())),
                 "/readyz": lambda _accept: health_page(self.readiness_problem()),
             }
-            self.exporter = Exporter(metrics, pages, self.reports.thread_defect)
+            self.exporter = Exporter(metrics, pages, self.reports.thread_defect, accepting)
 
     def listen(self) -> None:
         """Listens on every port: clients may come. Raises SystemRefused."""

@@ -38,6 +38,7 @@ class Started:
                 "/broken": self.broken,
             },
             lambda: self.defects.append("defect"),
+            threading.Lock(),
         )
         self.port = self.listener.port
         listen(self.listener)
@@ -189,15 +190,18 @@ class Refusing(socket.socket):
 
 
 def test_a_refused_accept_is_tried_again_after_a_pause() -> None:
-    """No busy loop without free descriptors, and the port recovers."""
+    """No busy loop without memory for a socket, say, and the port recovers."""
     bound = bind("--metrics-port", "127.0.0.1", 0)
     listener = Refusing(fileno=bound.socket.detach())
     listener.setblocking(False)
-    listener.failures = [errno.EMFILE, errno.EAGAIN, 0]
+    listener.failures = [errno.ENOBUFS, errno.EAGAIN, 0]
     listen(Listener(listener))
     defects: list[str] = []
     exporter = Exporter(
-        Listener(listener), {"/ok": lambda _: health_page("")}, lambda: defects.append("one")
+        Listener(listener),
+        {"/ok": lambda _: health_page("")},
+        lambda: defects.append("one"),
+        threading.Lock(),
     )
     exporter.start()
     try:
@@ -212,7 +216,9 @@ def test_an_inherited_listener_stays_open() -> None:
     bound = bind("--metrics-port", "127.0.0.1", 0)
     with bound.socket:
         listen(bound)
-        exporter = Exporter(Listener(bound.socket, inherited=True), {}, lambda: None)
+        exporter = Exporter(
+            Listener(bound.socket, inherited=True), {}, lambda: None, threading.Lock()
+        )
         exporter.start()
         assert get(bound.port, "/")[0] == 404
         stop(exporter)

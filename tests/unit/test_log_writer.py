@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support import PATIENCE, until
 
 from echod import logs
-from echod.logs import ClosingLog, LogWriter, make_logger, peer, printable
+from echod.logs import LogWriter, Ration, make_logger, peer, printable
 
 
 class Lines:
@@ -79,28 +79,29 @@ class Clock:
         return self.now
 
 
-def test_ten_ends_a_second_are_logged_one_by_one_and_the_others_summed_up(
+def test_ten_events_in_any_second_are_logged_one_by_one_and_the_others_summed_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A flood of connections costs eleven events a second."""
-    clock, lines = Clock(), Lines()
+    """However a flood lies to the seconds of the clock, and nothing of it is lost."""
+    clock, sums = Clock(), list[dict[str, int]]()
     monkeypatch.setattr(logs, "monotonic", clock)
-    log = ClosingLog(logger_to(lines))
-    facts = {"lines": 2, "received_bytes": 10, "sent_bytes": 18, "reason": "eof"}
-    for _ in range(25):
-        log.ended(("192.0.2.1", 1), facts)
-    log.settle()
-    assert [event["event"] for event in lines.events()] == ["connection closed"] * 10
+    ration = Ration(lambda **facts: sums.append(facts), "lines", "bytes")
+    allowed = [ration.allows(2, 10) for _ in range(5)]
+    clock.now = 100.9
+    allowed += [ration.allows(2, 10) for _ in range(20)]
+    assert (allowed, sums) == ([True] * 10 + [False] * 15, [])
     clock.now = 101.0
-    log.settle()
-    summary = lines.events()[-1]
-    assert summary["event"] == "more connections closed"
-    assert (summary["count"], summary["lines"]) == (15, 30)
-    assert (summary["received_bytes"], summary["sent_bytes"]) == (150, 270)
-    log.ended(("192.0.2.1", 1), facts)
-    assert lines.events()[-1]["event"] == "connection closed"
-    log.settle(now=True)
-    assert len(lines.lines) == 12
+    assert [ration.allows(2, 10) for _ in range(6)] == [True] * 5 + [False]
+    ration.settle()
+    assert sums == []
+    clock.now = 102.0
+    assert ration.allows(2, 10)
+    ration.settle(now=True)
+    assert sums == [{"count": 16, "lines": 32, "bytes": 160}]
+    clock.now = 102.5
+    assert [ration.allows(0, 1) for _ in range(10)] == [True] * 9 + [False]
+    ration.settle(now=True)
+    assert sums[1:] == [{"count": 1, "lines": 0, "bytes": 1}]
 
 
 @pytest.fixture
