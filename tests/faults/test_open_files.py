@@ -1,19 +1,44 @@
 from __future__ import annotations
 
+import errno
+import socket
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from time import monotonic
+from typing import Any
 
+import pytest
+from running import Running
 from support import (
+    PATIENCE,
+    Echod,
+    Metrics,
     Start,
     ask,
     connect,
     connections,
     converse,
+    get,
     read_exactly,
+    read_to_end,
+    soon,
     until,
     without_descriptors,
 )
+
+from echod import exporter
+from echod.metrics import FAMILIES
+
+PAGES = ("/metrics", "/livez", "/readyz")
+
+
+def scrape(echod: Echod, path: str = "/metrics") -> bytes:
+    status, body, _ = get(echod.metrics_port, path)
+    assert status == 200
+    return body
 
 
 def test_without_free_descriptors_it_waits_quietly_and_recovers(start: Start) -> None:
@@ -29,11 +54,12 @@ def test_without_free_descriptors_it_waits_quietly_and_recovers(start: Start) ->
             for client in waiting:
                 client.sendall(b"at last\n")
             echod.event("cannot accept connections")
-            cpu, began = echod.cpu_seconds(), monotonic()
-            while monotonic() - began < 2:
-                ask(served[0], b"meanwhile\n")
-                threading.Event().wait(0.1)
-            assert (echod.cpu_seconds() - cpu) / (monotonic() - began) < 0.05
+            with connections(echod.metrics_port, 10):  # they wait too, for one spare descriptor
+                cpu, began = echod.cpu_seconds(), monotonic()
+                while monotonic() - began < 2:
+                    ask(served[0], b"meanwhile\n")
+                    threading.Event().wait(0.1)
+                assert (echod.cpu_seconds() - cpu) / (monotonic() - began) < 0.05
         began = monotonic()
         for client in waiting:
             assert read_exactly(client, 12) == b"one at last\n"
@@ -42,13 +68,195 @@ def test_without_free_descriptors_it_waits_quietly_and_recovers(start: Start) ->
         for client in served:
             ask(client, b"after\n")
     metrics = echod.metrics()
-    assert metrics("echod_accept_errors_total", reason="EMFILE") > 10
+    assert metrics("echod_accept_errors_total", reason="EMFILE") > 5
     assert metrics("echod_connections_closed_total") <= metrics("echod_connections_opened_total")
     assert converse(port, b"x\n") == b"one x\n"
     over = echod.event("accepting connections again")
-    assert over["errors"] > 10
+    assert over["errors"] > 5
     echod.stop()
     assert len(echod.events("cannot accept")) == len(echod.events("accepting connections")) == 1
+
+
+@contextmanager
+def starving(echod: Echod) -> Iterator[None]:
+    """Without a free descriptor, and with clients on the echo port that wait for one."""
+    with without_descriptors(echod), connections(echod.port, 8) as waiting:
+        for client in waiting:
+            client.sendall(b"x\n")
+        echod.event("cannot accept connections")
+        yield
+
+
+def test_without_free_descriptors_metrics_and_health_are_answered(start: Start) -> None:
+    """In time, with every family of echod's own, and without taking one from anybody."""
+    echod = start()
+    echod.event("ready")
+    files = echod.open_files()
+    with starving(echod):
+        for _ in range(3):
+            for path in PAGES:
+                soon(lambda path=path: scrape(echod, path))  # type: ignore[misc]
+        metrics = Metrics(scrape(echod).decode())
+        names = {name for name, _ in metrics.samples}
+        for family in FAMILIES:
+            assert family.name + ("_count" if family.kind == "histogram" else "") in names
+        assert metrics("echod_accept_errors_total", reason="EMFILE") > 0
+        assert metrics("echod_connections_opened_total") == 0  # none has got the spare one
+        assert echod.open_files() <= files
+        until(lambda: echod.open_files() == files)
+    until(lambda: echod.metrics()("echod_connections_opened_total") == 8)
+    until(lambda: echod.open_files() == files)
+    echod.stop()
+
+
+def test_whoever_keeps_the_last_descriptor_of_the_metrics_port_gives_way(start: Start) -> None:
+    """To a probe: who says nothing, who has the answer and stays, and who does not read it."""
+    echod = start(ports=",".join(["0"] * 40))  # whose page is larger than a socket's buffer
+
+    def stay(say: bytes, hear: bytes) -> None:
+        with connect(echod.metrics_port, receive_buffer=4096) as staying:
+            staying.sendall(say)
+            assert read_exactly(staying, len(hear)) == hear
+            assert b"ok" in scrape(echod, "/livez")
+
+    with starving(echod):
+        for say, hear in (
+            (b"", b""),
+            (b"GET /readyz HTTP/1.1\r\n\r\n", b"HTTP/1.1 200"),
+            (b"GET /metrics HTTP/1.1\r\n\r\n", b"HTTP/1.1 200"),
+        ):
+            soon(partial(stay, say, hear))
+
+
+def test_ten_scrapes_at_once_share_the_last_descriptor(start: Start) -> None:
+    """One after another, and each gets its whole page."""
+    echod = start()
+    with starving(echod), ThreadPoolExecutor(10) as pool:
+        for page in pool.map(lambda _: scrape(echod), range(20)):
+            assert b"echod_accept_errors_total" in page
+
+
+class Staged(socket.socket):
+    """A listener with a call to be made before each of its next accepts."""
+
+    calls: list[Callable[[], None]]
+
+    def accept(self) -> Any:
+        if self.calls:
+            self.calls.pop(0)()
+        return super().accept()
+
+
+def refuse(number: int = errno.EMFILE) -> None:
+    raise OSError(number, "refused")
+
+
+def stage(running: Running, *calls: Callable[[], None]) -> None:
+    """Has the metrics port make these calls, one before each accept."""
+    assert running.service.exporter
+    driver, door = running.service.exporter.driver, running.service.exporter._door
+    done = threading.Event()
+
+    def replace() -> None:
+        staged = Staged(fileno=door.request.detach())  # the same descriptor: it stays watched
+        staged.setblocking(False)
+        staged.calls = list(calls)
+        door.request = staged
+        done.set()
+
+    driver.post(replace)
+    assert done.wait(PATIENCE)
+
+
+def test_no_echo_connection_gets_what_the_metrics_port_lets_go(running: Running) -> None:
+    """Who waits there is accepted when the metrics port has its client, not in between."""
+    opened: list[int] = []
+    with ExitStack() as clients:
+
+        def before() -> None:
+            clients.enter_context(connect(running.port))
+            threading.Event().wait(0.3)
+            opened.append(running.service.ports[0].total().opened)
+
+        stage(running, refuse, before)
+        assert running.get("/livez")[0] == 200
+        assert opened == [0]
+        until(lambda: running.metrics()("echod_connections_opened_total") == 1)
+
+
+def test_a_pause_of_the_metrics_port_holds_up_nobody_who_is_in(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its one thread has other clients to answer while it cannot accept."""
+    monkeypatch.setattr(exporter, "PAUSE_SECONDS", 2.0)
+    stage(running, lambda: None, partial(refuse, errno.ENOBUFS))
+    with connect(running.metrics_port) as client:
+        client.sendall(b"GET /livez ")
+        until(lambda: running.service.exporter and running.service.exporter._door.clients)
+        with connect(running.metrics_port) as waiting:
+            waiting.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+            threading.Event().wait(0.2)  # in the pause
+            client.sendall(b"HTTP/1.1\r\n\r\n")
+            assert read_to_end(client).endswith(b"ok\n")
+            waiting.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                waiting.recv(1)
+            waiting.settimeout(PATIENCE)
+            assert read_to_end(waiting).endswith(b"ok\n")
+
+
+def test_a_client_on_the_last_descriptor_has_a_moment_to_ask(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though another waits; who has its answer has had its turn."""
+    monkeypatch.setattr(exporter, "PATIENCE_SECONDS", (0.0, 5.0, 5.0))
+    stage(running, refuse, lambda: None, refuse)
+    with connect(running.metrics_port) as first:
+        until(lambda: running.service.exporter and running.service.exporter._door.clients)
+        with connect(running.metrics_port) as second:
+            threading.Event().wait(0.1)
+            for client in first, second:
+                client.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+                assert read_to_end(client).endswith(b"ok\n")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_spare_descriptor_that_others_take_is_had_again_later(
+    running: Running, number: int
+) -> None:
+    """Of the host's open files any process may take the one that was let go."""
+
+    def again() -> None:
+        refuse(number)
+
+    for _ in range(3):
+        stage(running, again, again, again)
+        assert running.get("/livez")[0] == 200
+    assert running.events() == []
+
+
+def test_a_client_that_is_gone_when_its_turn_comes_costs_nothing(running: Running) -> None:
+    """The spare descriptor is back, and the next one is answered with it."""
+    stage(running, refuse, partial(refuse, errno.EAGAIN), refuse)
+    with connect(running.metrics_port):
+        assert running.get("/livez")[0] == 200
+    assert running.events() == []
+
+
+def test_a_defect_of_a_metrics_port_that_is_closed_already_starts_nothing(
+    running: Running,
+) -> None:
+    """Not even a pause, whose end would listen again."""
+    assert running.service.exporter
+    driver, door = running.service.exporter.driver, running.service.exporter._door
+
+    def end() -> None:
+        driver._begin_drain(monotonic())
+        door.crash(OSError())
+
+    driver.post(end)
+    until(lambda: not driver.is_alive())
+    assert len(running.events()) == 1
 
 
 def test_a_drain_without_free_descriptors_ends_too(start: Start) -> None:
