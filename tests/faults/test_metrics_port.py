@@ -1,0 +1,231 @@
+"""The metrics port in hostile hands: bounded, in time for whoever is honest, and no matter to
+anybody on the echo ports.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from time import monotonic
+
+import pytest
+from support import Echod, Start, ask, connect, get, read_to_end, reset, soon, until
+
+from echod.exporter import MAX_CLIENTS
+from echod.pages import OPENMETRICS, TEXT
+
+GROWTH = 16 << 20  # bytes of memory, whatever comes
+FEW = 5  # descriptors beside those of the clients
+
+
+class Crowd(threading.Thread):
+    """Clients who hold the port and come back when they are thrown out: half of them are silent,
+    the others send their request a byte at a time.
+    """
+
+    HEAD = b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 1000
+
+    def __init__(self, port: int, count: int) -> None:
+        super().__init__()
+        self.port = port
+        self.over = threading.Event()
+        self.returns = 0
+        self.clients = [self.come() for _ in range(count)]
+        self.sent = [0] * count
+
+    def come(self) -> socket.socket:
+        client = connect(self.port)
+        client.setblocking(False)
+        return client
+
+    def run(self) -> None:
+        while not self.over.wait(0.3):
+            for number, client in enumerate(self.clients):
+                if self.is_out(client) or (number % 2 and not self.goes_on(number)):
+                    client.close()
+                    self.clients[number], self.sent[number] = self.come(), 0
+                    self.returns += 1
+
+    @staticmethod
+    def is_out(client: socket.socket) -> bool:
+        try:
+            return not client.recv(1)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def goes_on(self, number: int) -> bool:
+        at = self.sent[number] % len(self.HEAD)
+        try:
+            self.sent[number] += self.clients[number].send(self.HEAD[at : at + 1])
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def crowded(port: int, count: int) -> Iterator[Crowd]:
+    crowd = Crowd(port, count)
+    crowd.start()
+    try:
+        yield crowd
+    finally:
+        crowd.over.set()
+        crowd.join()
+        for client in crowd.clients:
+            client.close()
+
+
+@contextmanager
+def bounded(echod: Echod) -> Iterator[None]:
+    """Meanwhile a conversation goes on; afterwards what the process holds is as it was, and on the
+    way it was never much more.
+    """
+    over = threading.Event()
+    said = 0
+    echod.event("ready")
+    files, threads = echod.open_files(), echod.threads()
+    soon(lambda: scrape(echod), 20)
+    rss = echod.rss()
+
+    def talk() -> None:
+        nonlocal said
+        with connect(echod.port) as client:
+            while not over.wait(0.01):
+                ask(client, b"beside\n")
+                said += 1
+                assert echod.open_files() <= files + MAX_CLIENTS + FEW
+                assert echod.threads() == threads
+                assert echod.rss() < rss + GROWTH
+
+    with ThreadPoolExecutor(1) as pool:
+        talking = pool.submit(talk)
+        try:
+            yield
+        finally:
+            over.set()
+        talking.result()
+    until(lambda: echod.metrics()("echod_connections_active") == 0)
+    metrics = echod.metrics()
+    assert metrics("echod_connections_opened_total") == 1
+    assert metrics("echod_requests_total") == said > 0
+    until(lambda: echod.open_files() == files)
+
+
+def scrape(echod: Echod, path: str = "/metrics") -> bytes:
+    status, body, _ = get(echod.metrics_port, path)
+    assert status == 200
+    return body
+
+
+def test_six_hundred_silent_and_slow_clients_keep_nobody_waiting(start: Start) -> None:
+    """Scrapes and probes are answered within a second, forty at once as well."""
+    echod = start()
+    with bounded(echod), crowded(echod.metrics_port, 600) as crowd:
+        for _ in range(3):
+            for path in ("/metrics", "/livez", "/readyz"):
+                soon(lambda path=path: scrape(echod, path))  # type: ignore[misc]
+        with ThreadPoolExecutor(40) as pool:
+            took = sorted(pool.map(lambda _: timed(echod), range(40)))
+        assert took[len(took) // 2] < 1.0
+        until(lambda: crowd.returns > 600)
+        soon(lambda: scrape(echod))
+    echod.stop()
+
+
+def timed(echod: Echod) -> float:
+    began = monotonic()
+    scrape(echod)
+    return monotonic() - began
+
+
+def exchange(port: int, data: bytes) -> bytes:
+    """What comes back to a client that sends all of it, if it can, and then reads."""
+    with connect(port) as client:
+        with suppress(ConnectionError):
+            client.sendall(data)
+        with suppress(ConnectionError):
+            return read_to_end(client)
+    return b""
+
+
+MIB = 1 << 20
+HEADS = {
+    "request line": b"GET /" + b"x" * 10 * MIB,
+    "header": b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 10 * MIB,
+    "headers": b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * (MIB // 4),
+    "few headers too many": b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+    "empty lines": b"\r\n" * 5 * MIB,
+    "pipeline": b"GET /metrics HTTP/1.1\r\n\r\nHEAD / HTTP/1.1\r\n\r\n" * (MIB // 16),
+    "zeros": bytes(10 * MIB),
+    "lone returns": b"GET /metrics HTTP/1.1\r\nX: " + b"\r" * 16_000 + b"\r\n\r\n",
+    "version": b"GET /metrics HTTP/1." + b"9" * 16_000 + b"\r\n\r\n",
+}
+
+
+def test_heads_without_end_cost_their_clients_alone(start: Start) -> None:
+    """Each ends soon, with one answer at most; ten megabytes are not kept anywhere."""
+    echod = start("--log-level", "debug")
+    with bounded(echod):
+        for name, head in HEADS.items():
+            # A client that goes on sending is cut after a second, long before its deadline.
+            answer = soon(lambda head=head: exchange(echod.metrics_port, head), 6.0)  # type: ignore[misc]
+            assert answer.count(b"HTTP/1.1 ") <= 1, name
+            soon(lambda: scrape(echod))
+    assert [event for event in echod.events() if event["level"] in ("warning", "error")] == []
+    echod.stop()
+
+
+def test_garbage_is_answered_or_dropped_and_the_next_one_served(start: Start) -> None:
+    """Made of what parsers stumble over; some of the clients go in the middle of it."""
+    echod = start()
+    chance = random.Random(7)
+    pieces = [b"GET ", b"HEAD ", b"/metrics", b" HTTP/1.1", b"HTTP/9", b"\r\n", b"\n", b"\r", b":",
+              b"Accept: ", b"Expect: 100-continue", b"Content-Length: -1", b"\xff\xfe", b"\x00",
+              b"q=", b";", b",", b"version=", b"text/plain", b"application/openmetrics-text",
+              b"http://", b"?", b"\x85", b"=?utf-8?q?x?=", b" ", b"\t"]  # fmt: skip
+    with bounded(echod), ExitStack() as staying:
+        for number in range(600):
+            head = b"".join(chance.choices(pieces, k=chance.randrange(1, 25)))
+            client = staying.enter_context(connect(echod.metrics_port))
+            with suppress(OSError):
+                client.sendall(b"GET /metrics HTTP/1.1\r\n" * chance.randrange(2) + head)
+                match number % 4:
+                    case 0:
+                        client.sendall(b"\r\n\r\n")
+                        client.shutdown(socket.SHUT_WR)
+                        read_to_end(client)
+                    case 1:
+                        reset(client)
+                    case 2:
+                        client.close()
+            if number % 60 == 0:
+                soon(lambda: scrape(echod))
+    assert [event for event in echod.events() if event["level"] in ("warning", "error")] == []
+    echod.stop()
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("," * 16_000, TEXT),
+        ("q=1," * 4_000, TEXT),
+        (";" * 16_000, TEXT),
+        ("application/openmetrics-text;version=1.0.0" + "," * 15_000, OPENMETRICS),
+        ("," * 15_000 + "application/openmetrics-text;version=1.0.0", TEXT),  # not read so far
+        ("application/openmetrics-text;q=" + "9" * 16_000, OPENMETRICS),
+        ("application/openmetrics-text;q=nan,text/plain;q=inf", TEXT),
+    ],
+)
+def test_a_hostile_accept_header_gets_the_metrics_in_one_of_two_formats(
+    shared_echod: Echod, accept: str, kind: str
+) -> None:
+    """Of thousands of media ranges the first few are read: they took longer than the metrics."""
+    status, body, headers = get(shared_echod.metrics_port, "/metrics", Accept=accept)
+    assert (status, headers["Content-Type"]) == (200, kind)
+    assert b"echod_build_info" in body
