@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from time import monotonic
 
 import pytest
-from support import Echod, Start, ask, connect, get, read_to_end, reset, soon, until
+from support import Echod, Start, ask, connect, connections, get, read_to_end, reset, soon, until
 
 from echod.exporter import MAX_CLIENTS
 from echod.pages import OPENMETRICS, TEXT
@@ -229,3 +229,12 @@ def test_a_hostile_accept_header_gets_the_metrics_in_one_of_two_formats(
     status, body, headers = get(shared_echod.metrics_port, "/metrics", Accept=accept)
     assert (status, headers["Content-Type"]) == (200, kind)
     assert b"echod_build_info" in body
+
+
+def test_whoever_has_only_just_come_has_time_to_ask(shared_echod: Echod) -> None:
+    """The oldest gives way, not the newest: a request is on its way behind its connection."""
+    with connections(shared_echod.metrics_port, MAX_CLIENTS), ExitStack() as later:
+        late = later.enter_context(connect(shared_echod.metrics_port))
+        later.enter_context(connections(shared_echod.metrics_port, MAX_CLIENTS // 2))
+        late.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+        assert read_to_end(late).endswith(b"ok\n")
