@@ -56,7 +56,7 @@ def prefers_openmetrics(accept: str) -> bool:
     """
     weights = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
     spoken = {"application/openmetrics-text": "1.0.0", "text/plain": "0.0.4"}
-    for media_range in accept.lower().split(",", MOST_RANGES)[:MOST_RANGES]:
+    for media_range in accept.lower().split(",")[:MOST_RANGES]:
         kind, *pairs = (part.strip() for part in media_range.split(";"))
         parameters = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
         if kind in weights and parameters.get("version", spoken[kind]).strip('"') == spoken[kind]:

@@ -146,9 +146,13 @@ class Scene:
         self.crowd_out.close()
 
     def starve(self) -> None:
-        """For a moment only: without a descriptor it cannot be scraped either."""
-        with without_descriptors(self.starved), connections(self.starved.port, 3):
-            self.starved.event("cannot accept connections")
+        """Until ``feed``: it is scraped all the while."""
+        self.starving = self.closing.enter_context(ExitStack())
+        self.starving.enter_context(without_descriptors(self.starved))
+        self.starving.enter_context(connections(self.starved.port, 3))
+
+    def feed(self) -> None:
+        self.starving.close()
 
     def babble(self) -> None:
         """More lines than wait in a pipe and in the queue before it."""

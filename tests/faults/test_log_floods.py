@@ -145,7 +145,7 @@ def test_at_a_terminal_the_only_colours_are_the_log_s_own(start: Start) -> None:
 KNOCK = """
 import socket, struct, sys, time
 port, lines, deadline, count = int(sys.argv[1]), int(sys.argv[2]), time.monotonic() + 1.5, 0
-while time.monotonic() < deadline and count < 20000:
+while count < 200 or (time.monotonic() < deadline and count < 20000):
     client = socket.create_connection(("127.0.0.1", port))
     # Ended by RST: no port is left in TIME_WAIT, of which there are not so many.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -190,7 +190,7 @@ def test_a_flood_of_connections_costs_a_few_lines_a_second(start: Start) -> None
     metrics = echod.metrics()
     opened = metrics("echod_connections_opened_total")
     assert answered <= opened <= answered + silent
-    assert metrics("echod_requests_total") == answered > 100
+    assert metrics("echod_requests_total") == answered
     echod.stop()
     ends = [event for event in echod.events() if "connections closed" in event["event"]]
     ends += echod.events("connection closed")
@@ -206,12 +206,12 @@ def test_a_flood_of_rejected_connections_costs_two_lines(start: Start) -> None:
     echod = start("--max-connections", "1")
     with connect(echod.port) as served:
         ask(served, b"x\n")
-        assert sum(knock(echod.port, 0, 0)) > 100
+        knock(echod.port, 0, 0)
         ask(served, b"x\n")
     over = echod.event("no longer rejecting")
     rejected = echod.metrics()("echod_connections_rejected_total", reason="limit")
     echod.stop()
-    assert over["rejected"] == rejected > 100
+    assert over["rejected"] == rejected >= 400
     assert len(echod.events("rejecting")) == len(echod.events("no longer")) == 1
     assert_bounded(echod.events())
 

@@ -254,7 +254,10 @@ def test_a_defect_of_a_metrics_port_that_is_closed_already_starts_nothing(
         driver._begin_drain(monotonic())
         door.crash(OSError())
 
-    driver.post(end)
+    stage(running, refuse)
+    with connect(running.metrics_port):  # on the spare descriptor
+        until(lambda: door.clients)
+        driver.post(end)
     until(lambda: not driver.is_alive())
     assert len(running.events()) == 1
 

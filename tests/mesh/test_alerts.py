@@ -71,7 +71,7 @@ def troubles(scene: Scene) -> dict[str, tuple[Step, Step, set[str]]]:
             at(scene.near.metrics_port) | full,
         ),
         "EchodRejecting": (scene.fill, nothing, full),
-        "EchodAcceptErrors": (scene.starve, nothing, at(scene.starved.metrics_port)),
+        "EchodAcceptErrors": (scene.starve, scene.feed, at(scene.starved.metrics_port)),
         "EchodLogEventsDropped": (scene.babble, scene.read, at(scene.mute_metrics_port)),
         "EchodScrapeGaps": (nothing, nothing, fallen),
     }
