@@ -7,6 +7,7 @@ import select
 from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping
 from math import inf
+from operator import add
 from queue import Full, Queue
 from threading import Lock, Thread
 from time import monotonic
@@ -155,12 +156,13 @@ class Ration:
         self._logged_at = deque([-inf] * EVENTS_A_SECOND, EVENTS_A_SECOND)
         self._since = 0.0  # when the first of those was left out
         self._left_out = 0
-        self._sums = [0] * len(names)
+        self._sums = self._zeros = (0,) * len(names)
 
     def allows(self, *amounts: int) -> bool:
         """Whether one more is to be logged now; what is not is summed up."""
-        self.settle()
         now = monotonic()
+        if self._left_out and now - self._since >= 1.0:
+            self.settle()
         with self._lock:
             if now - self._logged_at[0] >= 1.0:
                 self._logged_at.append(now)
@@ -168,7 +170,7 @@ class Ration:
             if not self._left_out:
                 self._since = now
             self._left_out += 1
-            self._sums = [sum_ + one for sum_, one in zip(self._sums, amounts, strict=True)]
+            self._sums = tuple(map(add, self._sums, amounts))
         return False
 
     def settle(self, *, now: bool = False) -> None:
@@ -177,5 +179,5 @@ class Ration:
             if not self._left_out or not (now or monotonic() - self._since >= 1.0):
                 return
             count, self._left_out = self._left_out, 0
-            sums, self._sums = self._sums, [0] * len(self._names)
+            sums, self._sums = self._sums, self._zeros
         self._report(count=count, **dict(zip(self._names, sums, strict=True)))

@@ -251,11 +251,12 @@ def test_a_defect_of_a_metrics_port_that_is_closed_already_starts_nothing(
     driver, door = running.service.exporter.driver, running.service.exporter._door
 
     def end() -> None:
+        door.drain()  # while a client has the spare descriptor
         driver._begin_drain(monotonic())
         door.crash(OSError())
 
     stage(running, refuse)
-    with connect(running.metrics_port):  # on the spare descriptor
+    with connect(running.metrics_port):
         until(lambda: door.clients)
         driver.post(end)
     until(lambda: not driver.is_alive())
