@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PORTS ?= 9000,9001,9002
 PREFIX ?= hello
 
-.PHONY: run lab bench test test-plain test-real lint format tables monitoring picture lock clean \
+.PHONY: run lab bench test test-plain test-real soak lint format tables monitoring picture lock clean \
   install uninstall image
 
 run: $(VENV)/run.stamp
@@ -32,6 +32,11 @@ test-plain: $(VENV)/test.stamp
 test-real: $(VENV)/real.stamp $(VENV)-checkov/checkov.stamp
 	PATH="$$PATH:$(abspath $(VENV)-checkov/bin)" $(BIN)/pytest tests/host tests/mesh
 	$(BIN)/pytest -m long tests/faults
+
+# A million lines on 100,000 connections, with drains and scrapes, and what is left of them: a minute
+# or two; SOAK='--times 10' or SOAK='--minutes 60' goes on for longer.
+soak: $(VENV)/test.stamp
+	$(BIN)/pytest -s tests/soak $(SOAK)
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .

@@ -27,8 +27,7 @@ class Counters:
 
     __slots__ = (
         "accept_errors",
-        "closed",
-        "durations",
+        "ends",
         "opened",
         "received",
         "rejected",
@@ -42,17 +41,26 @@ class Counters:
         self.requests = 0
         self.received = 0  # bytes, client to server
         self.sent = 0  # bytes, server to client
-        self.closed = dict.fromkeys(CLOSE_REASONS, 0)
+        # By reason and duration in one: of two, a scrape could see the one without the other.
+        self.ends = {reason: [0] * (len(DURATION_BUCKETS) + 1) for reason in CLOSE_REASONS}
         self.rejected = dict.fromkeys(REJECT_REASONS, 0)
         self.accept_errors = dict.fromkeys(ACCEPT_ERROR_REASONS, 0)
-        self.durations = [0] * (len(DURATION_BUCKETS) + 1)  # not cumulative
         self.seconds = 0.0
 
     def count_closed(self, reason: str, seconds: float) -> None:
         """Counts a connection's end, for one of CLOSE_REASONS, ``seconds`` after its start."""
-        self.durations[bisect_left(DURATION_BUCKETS, seconds)] += 1
+        self.ends[reason][bisect_left(DURATION_BUCKETS, seconds)] += 1
         self.seconds += seconds
-        self.closed[reason] += 1
+
+    @property
+    def closed(self) -> dict[str, int]:
+        """Ended connections by reason."""
+        return {reason: sum(counts) for reason, counts in self.ends.items()}
+
+    @property
+    def durations(self) -> list[int]:
+        """Ended connections by bucket of DURATION_BUCKETS, not cumulative."""
+        return [sum(counts) for counts in zip(*self.ends.values(), strict=True)]
 
 
 class PortCounters:
@@ -63,17 +71,17 @@ class PortCounters:
         self._parts = parts
 
     def total(self) -> Counters:
-        """The sum over all threads, a snapshot in which closed never exceeds opened.
+        """The sum over all threads, a snapshot in which closed never exceeds opened and the
+        durations are those of the closed.
 
         Ends are read first: a connection that opens and ends meanwhile then shows as
         opened at most.
         """
         total = Counters()
         for part in self._parts:
-            for name, count in part.closed.items():
-                total.closed[name] += count
-            for bucket, count in enumerate(part.durations):
-                total.durations[bucket] += count
+            for reason, counts in part.ends.items():
+                for bucket, count in enumerate(counts):
+                    total.ends[reason][bucket] += count
             total.seconds += part.seconds
         for part in self._parts:
             total.opened += part.opened
