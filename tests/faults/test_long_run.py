@@ -11,8 +11,6 @@ SHORT = Plan(
     lines=20_000,
     threads="2",
     hasty=True,
-    idle=0,
-    slow=False,
     scrape_seconds=0.01,
     drain_seconds=0.5,
 )

@@ -1,10 +1,10 @@
 """A process of clients, which keeps account of what it does in rows of boards.
 
-usage: python -m soak.clients mixed HOST INDEX PORT BOARD WILD_PORT WILD_BOARD IDLE SLOW
+usage: python -m soak.clients mixed HOST INDEX PORT BOARD WILD_PORT WILD_BOARD
        python -m soak.clients restarted HOST PORT BOARD
 
-The first gets its orders on standard input, "CONNECTIONS LINES" each, and answers a line to each
-that it has carried out. The second goes on until standard input ends; whatever it talks to may be
+The first gets its orders on standard input, "CONNECTIONS LINES IDLE" each, and answers a line to
+each that it has carried out. The second goes on until standard input ends; what it talks to may be
 drained at any time.
 """
 
@@ -24,13 +24,16 @@ from support import connect, expected, read_exactly, read_to_end, reset
 from soak.board import Board, Tally
 
 MAX_LINE_BYTES = 2000
+OVERLONG_BYTES = 100_000
 SLOW_SECONDS = 0.3
 """How long a slow reader lets its replies wait: far less than an idle timeout."""
 SLOW_LINES = 2000
 """Of the longest lines: more than the kernel holds in its buffers."""
 LATE_SECONDS = 0.8
 """Who sends nothing for so long may meet an end, and if that was a while ago a reset."""
-RESTARTED_CLIENTS = 4
+RESTARTED_CLIENTS = 6
+HESITATION_SECONDS = 0.1
+"""Before a first line: it is waited for, though the server stops meanwhile."""
 TEXT = b"".join(b"%04d and some more of it" % number for number in range(1000))
 
 
@@ -137,8 +140,9 @@ def with_tail(talk: Talk, chance: random.Random) -> None:
 
 
 def too_long(talk: Talk, chance: random.Random) -> None:
+    """So long that the server does not get it at one reading."""
     lines = some_lines(chance, 5)
-    talk.send(lines, TEXT[: MAX_LINE_BYTES + 1] + b"\nnever answered\n")
+    talk.send(lines, bytes(OVERLONG_BYTES) + b"\nnever answered\n")
     talk.read_to_end(lines, "line_too_long")
 
 
@@ -192,28 +196,26 @@ class Mixed:
     """All kinds of conversations, one after the other, and some beside them that take time."""
 
     def __init__(self, host: str, index: int, words: list[str]) -> None:
-        port, board, wild_port, wild_board, idle, slow = words
+        port, board, wild_port, wild_board = words
         self.host, self.port, self.wild_port = host, int(port), int(wild_port)
         self.tally = Board(Path(board)).row(2 * index)
         self.slow_tally = Board(Path(board)).row(2 * index + 1)
         self.wild_tally = Board(Path(wild_board)).row(index)
-        self.idle, self.slow = int(idle), int(slow)
         self.chance = random.Random(index)
         self.kinds = CERTAIN | WILD
 
-    def carry_out(self, connections: int, lines: int) -> None:
-        """At least so many of both."""
+    def carry_out(self, connections: int, lines: int, idle: int) -> None:
+        """So many connections, some of them idle, and at least so many lines."""
         lines += self.lines()
         with ThreadPoolExecutor(2) as pool:
-            idle = [self.begin_idle() for _ in range(self.idle)]
-            slow = self.begin_slow(pool) if self.slow else []
-            for kind in self.chance.choices(
-                list(self.kinds), list(self.kinds.values()), k=connections - len(idle) - self.slow
-            ):
+            silent = [self.begin_idle() for _ in range(idle)]
+            slow = self.begin_slow(pool)
+            kinds, weights = list(self.kinds), list(self.kinds.values())
+            for kind in self.chance.choices(kinds, weights, k=connections - idle - 1):
                 self.hold(kind)
             while self.lines() < lines:
                 self.hold(pipeline)
-            for talk in idle:
+            for talk in silent:
                 talk.read_to_end(b"", "idle")
             for part in slow:
                 part.result()
@@ -273,6 +275,8 @@ class Restarted:
         while not self.over.wait(0.005):
             talk = Talk(tally, self.host, self.port)
             with talk.client:
+                if chance.randrange(3) == 0:
+                    sleep(HESITATION_SECONDS)
                 if chance.randrange(2):
                     self.half_close(talk, some_lines(chance, 50))
                 else:
@@ -319,8 +323,7 @@ def main(kind: str, host: str, *words: str) -> None:
         return
     mixed = Mixed(host, int(words[0]), list(words[1:]))
     for order in sys.stdin:
-        connections, lines = map(int, order.split())
-        mixed.carry_out(connections, lines)
+        mixed.carry_out(*map(int, order.split()))
         sys.stdout.write("done\n")
         sys.stdout.flush()
 

@@ -63,14 +63,14 @@ class Scrape(Metrics):
     def closed(self, port: int, reason: str) -> float:
         return self("echod_connections_closed_total", port=port, reason=reason)
 
-    def buckets(self, port: int) -> list[float]:
-        """From the smallest bound to +Inf."""
+    def buckets(self, port: int) -> dict[float, float]:
+        """The cumulative counts by their bounds, +Inf last."""
         found = {
             float(dict(labels)["le"]): value
             for (name, labels), value in self.samples.items()
             if name == f"{DURATION}_bucket" and dict(labels)["port"] == str(port)
         }
-        return [found[bound] for bound in sorted(found)]
+        return dict(sorted(found.items()))
 
 
 class Watcher:
@@ -145,7 +145,7 @@ class Watcher:
             of("sent_bytes_total"),
             of("received_bytes_total") + of("requests_total") * HEAD_BYTES,
         )
-        buckets = scrape.buckets(port)
+        buckets = list(scrape.buckets(port).values())
         self._promises.in_order("buckets are cumulative", 0, *buckets)
         self._promises.equal(
             "durations are of the closed connections",
@@ -193,6 +193,18 @@ class Watcher:
             "who goes has an end or a reset for a reason", sum(ends), sums[wild]["tried"]
         )
         self._judge_traffic(scrape, certain, sums[certain])
+        for port in sums:
+            self._judge_durations(scrape, port)
+
+    def reasons(self) -> str:
+        """The ends so far, to understand a failure by."""
+        scrape = self._scrape("text/plain")
+        counts = {
+            f"{port} {reason}": scrape.closed(port, reason)
+            for port in self._boards
+            for reason in CLOSE_REASONS
+        }
+        return ", ".join(f"{name}: {count:.0f}" for name, count in counts.items() if count)
 
     def _judge_reasons(self, scrape: Scrape, port: int, sums: Sums) -> None:
         for reason in CLOSE_REASONS:
@@ -214,3 +226,13 @@ class Watcher:
                 scrape(f"echod_{name}_total", port=port),
                 *known,
             )
+
+    def _judge_durations(self, scrape: Scrape, port: int) -> None:
+        """The sum is one that the buckets allow."""
+        least = most = lower = below = 0.0
+        for bound, cumulative in scrape.buckets(port).items():
+            least += (cumulative - below) * lower
+            most += (cumulative - below) * bound if cumulative > below else 0
+            lower, below = bound, cumulative
+        total = scrape(f"{DURATION}_sum", port=port)
+        self._promises.in_order("at rest durations add up to their sum", least, total, most)

@@ -39,7 +39,10 @@ PROCESSES = 3
 """Of clients; more than two cores can serve, since clients wait most of the time."""
 PLACES = 200
 REFUSED = 20
-IDLE_SECONDS = 3.0
+IDLE_SECONDS = 10.0
+"""Longer than any process is likely to stand still on a busy machine."""
+IDLE_EVERY = 6
+"""Rounds: each in which clients wait for that takes so long."""
 WARM_UP = 0.15
 """The share of the connections after which memory is expected to stay as it is."""
 PER = 100_000
@@ -56,8 +59,7 @@ class Plan:
     minutes: float | None = None  # rounds until then, however many
     threads: str = "auto"
     hasty: bool = False  # the server's threads take turns at every chance: see what tears
-    idle: int = 2  # a round, of each process of clients
-    slow: bool = True
+    idle: int = 10  # in some rounds, of each process of clients
     scrape_seconds: float = 0.1
     drain_seconds: float = 3.0
 
@@ -87,9 +89,9 @@ class Clients:
                 env=clean_environment(PYTHONPATH=str(ROOT / "tests")),
             )
 
-    def order(self, connections: int, lines: int) -> None:
+    def order(self, connections: int, lines: int, idle: int) -> None:
         assert self.process.stdin
-        self.process.stdin.write(f"{connections} {lines}\n")
+        self.process.stdin.write(f"{connections} {lines} {idle}\n")
         self.process.stdin.flush()
 
     def wait(self) -> None:
@@ -225,10 +227,17 @@ class Soak:
         words = [f"127.0.0.{index + 1}", index]
         for port, board in self.boards.items():
             words += [port, board.path]
-        return Clients(directory, "mixed", *words, self.plan.idle, int(self.plan.slow))
+        return Clients(directory, "mixed", *words)
 
     def run(self) -> None:
         """Rounds of load and rest, with scrapes and drains all along."""
+        try:
+            self._run()
+        except Exception as error:
+            ends = f"ends: {self.watcher.reasons()}"
+            raise AssertionError("\n".join([*self.promises.lines(), str(error), ends])) from error
+
+    def _run(self) -> None:
         began = monotonic()
         over = threading.Event()
         self._rest()
@@ -242,8 +251,8 @@ class Soak:
                 pool.submit(again, self.watcher.look, self.plan.scrape_seconds, over),
                 pool.submit(again, self.restarts.replace, self.plan.drain_seconds, over),
             ]
-            for _ in self.plan.numbers():
-                self._round()
+            for number in self.plan.numbers():
+                self._round(self.plan.idle if number % IDLE_EVERY == 2 else 0)
             until(lambda: self.restarts.drains)
             over.set()
             for one in beside:
@@ -254,9 +263,12 @@ class Soak:
         self._end()
         self.seconds = monotonic() - began
 
-    def _round(self) -> None:
+    def _round(self, idle: int) -> None:
+        connections, lines = (
+            all_ // PROCESSES for all_ in (self.plan.connections, self.plan.lines)
+        )
         for clients in self.clients:
-            clients.order(self.plan.connections // PROCESSES, self.plan.lines // PROCESSES)
+            clients.order(connections, lines, idle)
         for clients in self.clients:
             clients.wait()
         self._crowd()
@@ -275,7 +287,17 @@ class Soak:
         self.own_tally.add(eof=PLACES)
 
     def _wait_for_active(self, wanted: int) -> None:
-        until(lambda: self.echod.metrics()("echod_connections_active") == wanted)
+        active = 0.0
+
+        def reached() -> bool:
+            nonlocal active
+            active = self.echod.metrics()("echod_connections_active")
+            return active == wanted
+
+        try:
+            until(reached)
+        except AssertionError as error:
+            raise AssertionError(f"broken: {wanted} active connections: {active}") from error
 
     def _rest(self) -> None:
         """Nobody is connected: what is left of it all?"""
