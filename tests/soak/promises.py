@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from support import Echod, Metrics
+from support import Echod, Metrics, get
 
 from echod.counters import CLOSE_REASONS
 from soak.board import Board
@@ -77,17 +77,17 @@ class Watcher:
     """Scrapes an echod all of whose clients keep account on boards, one a port, and judges."""
 
     def __init__(self, echod: Echod, boards: Mapping[int, Board], promises: Promises) -> None:
-        self.echod = echod
         self.scrapes = 0
         self.most_buffered = 0.0
+        self._metrics_port = echod.metrics_port
         self._boards = boards
         self._promises = promises
-        self._first = self._last = self._scrape("text/plain")
+        self._first = self._last = self.scrape()
 
     def look(self) -> None:
         """One scrape, in the two formats by turns, beside what clients know before and after."""
         before = self._sums()
-        scrape = self._scrape(list(FORMATS)[self.scrapes % len(FORMATS)])
+        scrape = self.scrape(list(FORMATS)[self.scrapes % len(FORMATS)])
         after = self._sums()
         self.scrapes += 1
         self._judge_series(scrape)
@@ -97,8 +97,8 @@ class Watcher:
             self._judge_clients(scrape, port, before[port], after[port])
         self._last = scrape
 
-    def _scrape(self, accept: str) -> Scrape:
-        status, body, headers = self.echod.get("/metrics", Accept=accept)
+    def scrape(self, accept: str = "text/plain") -> Scrape:
+        status, body, headers = get(self._metrics_port, "/metrics", Accept=accept)
         self._promises.equal("a scrape is answered", status, 200)
         self._promises.equal(
             "the format is the one asked for", headers["Content-Type"].partition(";")[0], accept
@@ -173,7 +173,7 @@ class Watcher:
 
     def judge_rest(self, certain: int, wild: int, rejected: int) -> None:
         """With every connection at its end: exactly what clients have done, on these ports."""
-        scrape, sums = self._scrape("text/plain"), self._sums()
+        scrape, sums = self.scrape(), self._sums()
         for port, of_port in sums.items():
             for name in ("opened", "closed"):
                 self._promises.equal(
@@ -198,7 +198,7 @@ class Watcher:
 
     def reasons(self) -> str:
         """The ends so far, to understand a failure by."""
-        scrape = self._scrape("text/plain")
+        scrape = self.scrape()
         counts = {
             f"{port} {reason}": scrape.closed(port, reason)
             for port in self._boards

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from statistics import linear_regression
 from time import monotonic
 
-from support import (
-    PATIENCE,
-    ROOT,
-    Echod,
-    Sockets,
-    Start,
-    clean_environment,
-    command,
-    connect,
-    connections,
-    read_to_end,
-    until,
-)
+from support import Start, command, connect, connections, read_to_end, until
 
 from soak.board import Board
-from soak.clients import MAX_LINE_BYTES, RESTARTED_CLIENTS
-from soak.promises import BUDGET, HEAD_BYTES, Promises, Watcher
+from soak.clients import MAX_LINE_BYTES
+from soak.promises import BUDGET, Promises, Watcher
+from soak.restarts import Clients, Restarts
 
 KIB, MIB = 1024, 1024 * 1024
 PROCESSES = 3
@@ -56,7 +42,7 @@ class Plan:
     rounds: int = 12
     connections: int = 8_400  # a round
     lines: int = 84_000  # a round
-    minutes: float | None = None  # rounds until then, however many
+    minutes: float = 0.0  # more rounds until then
     threads: str = "auto"
     hasty: bool = False  # the server's threads take turns at every chance: see what tears
     idle: int = 10  # in some rounds, of each process of clients
@@ -68,113 +54,8 @@ class Plan:
         began = monotonic()
         for number in count(1):
             yield number
-            over = monotonic() - began >= self.minutes * 60 if self.minutes else False
-            if over or (self.minutes is None and number == self.rounds):
+            if number >= self.rounds and monotonic() - began >= self.minutes * 60:
                 return
-
-
-class Clients:
-    """A process of them; an error that it ends with is a broken promise."""
-
-    def __init__(self, directory: Path, *words: object) -> None:
-        self._errors = directory / f"clients-{words[0]}-{words[1]}"
-        with self._errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "soak.clients", *map(str, words)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                cwd=directory,
-                env=clean_environment(PYTHONPATH=str(ROOT / "tests")),
-            )
-
-    def order(self, connections: int, lines: int, idle: int) -> None:
-        assert self.process.stdin
-        self.process.stdin.write(f"{connections} {lines} {idle}\n")
-        self.process.stdin.flush()
-
-    def wait(self) -> None:
-        """Until the order is carried out."""
-        assert self.process.stdout
-        assert self.process.stdout.readline() == "done\n", self._errors.read_text()
-
-    def end(self) -> None:
-        self.process.communicate(timeout=PATIENCE)
-        assert self.process.returncode == 0, self._errors.read_text()
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
-class Restarts:
-    """An echod on an inherited socket that is replaced again and again, and its clients."""
-
-    def __init__(self, start: Start, directory: Path, promises: Promises) -> None:
-        self.drains = 0
-        self.totals: Counter[str] = Counter()
-        self._start = start
-        self._promises = promises
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._sockets = Sockets(echo=[self._listener])
-        self._board = Board(directory / "restarts", RESTARTED_CLIENTS)
-        self._echod = self._next()
-        port = self._listener.getsockname()[1]
-        self._clients = Clients(directory, "restarted", "127.0.0.1", port, self._board.path)
-
-    def _next(self) -> Echod:
-        return self._start(
-            command=lambda *_: self._sockets.command("--metrics-port", "0"),
-            env=clean_environment(ECHOD_PREFIX="one"),
-            pass_fds=self._sockets.descriptors,
-        )
-
-    def replace(self) -> None:
-        """The next one before the old one drains, or after it, by turns."""
-        if self.drains % 2:
-            self._stop()
-            self._echod = self._next()
-            self._echod.event("ready")
-        else:
-            following = self._next()
-            following.event("ready")
-            self._stop()
-            self._echod = following
-        self.drains += 1
-
-    def _stop(self) -> None:
-        last = self._echod.stop()
-        self._promises.equal("no drain cuts anybody", last["cut"], 0)
-        for total in last["totals"]:
-            self.totals.update(total)
-
-    def end(self) -> None:
-        """Of the clients first: then every count must be what they have seen."""
-        self._clients.end()
-        self._stop()
-        sums, totals = self._board.sums(), self.totals
-        replies = sums["bytes_answered"] + HEAD_BYTES * sums["lines_back"]
-        for name, known in (
-            ("opened", sums["tried"]),
-            ("closed", sums["tried"]),
-            ("rejected", 0),
-            ("requests", sums["lines_back"]),
-            ("sent_bytes", replies),
-        ):
-            self._promises.equal(
-                f"all {name} of those that stopped are the clients'", totals[name], known
-            )
-        self._promises.in_order(
-            "all bytes received by those that stopped are the clients'",
-            sums["bytes_answered"],
-            totals["received_bytes"],
-            sums["bytes_out"],
-        )
-
-    def close(self) -> None:
-        self._clients.close()
-        self._listener.close()
 
 
 @dataclass
@@ -219,15 +100,7 @@ class Soak:
         }
         self.own_tally = self.boards[self.certain].row(2 * PROCESSES)
         self.watcher = Watcher(self.echod, self.boards, self.promises)
-        self.restarts = Restarts(start, directory, self.promises)
-        self.clients = [self._process(directory, index) for index in range(PROCESSES)]
-
-    def _process(self, directory: Path, index: int) -> Clients:
-        # An address each: all ports of one may be taken by connections that have just ended.
-        words = [f"127.0.0.{index + 1}", index]
-        for port, board in self.boards.items():
-            words += [port, board.path]
-        return Clients(directory, "mixed", *words)
+        self._start, self._directory = start, directory
 
     def run(self) -> None:
         """Rounds of load and rest, with scrapes and drains all along."""
@@ -240,19 +113,25 @@ class Soak:
     def _run(self) -> None:
         began = monotonic()
         over = threading.Event()
-        self._rest()
-        with ExitStack() as closing:
-            closing.callback(self.restarts.close)
-            for clients in self.clients:
-                closing.callback(clients.close)
-            pool = closing.enter_context(ThreadPoolExecutor(2))
-            closing.callback(over.set)
+        with ExitStack() as stack:
+            self.restarts = stack.enter_context(
+                closing(Restarts(self._start, self._directory, self.promises))
+            )
+            self.clients = [
+                stack.enter_context(closing(self._process(index))) for index in range(PROCESSES)
+            ]
+            pool = stack.enter_context(ThreadPoolExecutor(2))
+            stack.callback(over.set)
+            self._rest()
             beside = [
                 pool.submit(again, self.watcher.look, self.plan.scrape_seconds, over),
                 pool.submit(again, self.restarts.replace, self.plan.drain_seconds, over),
             ]
             for number in self.plan.numbers():
                 self._round(self.plan.idle if number % IDLE_EVERY == 2 else 0)
+                for one in beside:
+                    if one.done():
+                        one.result()  # raises what has ended it
             until(lambda: self.restarts.drains)
             over.set()
             for one in beside:
@@ -263,12 +142,17 @@ class Soak:
         self._end()
         self.seconds = monotonic() - began
 
+    def _process(self, index: int) -> Clients:
+        # An address each: all ports of one may be taken by connections that have just ended.
+        words = [f"127.0.0.{index + 1}", index]
+        for port, board in self.boards.items():
+            words += [port, board.path]
+        return Clients(self._directory, "mixed", *words)
+
     def _round(self, idle: int) -> None:
-        connections, lines = (
-            all_ // PROCESSES for all_ in (self.plan.connections, self.plan.lines)
-        )
+        shares = [total // PROCESSES for total in (self.plan.connections, self.plan.lines)]
         for clients in self.clients:
-            clients.order(connections, lines, idle)
+            clients.order(*shares, idle)
         for clients in self.clients:
             clients.wait()
         self._crowd()
@@ -291,7 +175,7 @@ class Soak:
 
         def reached() -> bool:
             nonlocal active
-            active = self.echod.metrics()("echod_connections_active")
+            active = self.watcher.scrape()("echod_connections_active")
             return active == wanted
 
         try:
