@@ -31,6 +31,8 @@ STOP_SECONDS = 2.0
 LOG_SECONDS = 0.2
 FORCED_LOG_SECONDS = 0.1
 """Longest wait at the end for a reader of the log who has stalled."""
+LATE_LOG_SECONDS = 2.0
+"""Longest wait on top for our own thread, if the machine has no time for it."""
 LOOK_SECONDS = 0.02
 """How often a drain looks whether it is over."""
 STDOUT = 1
@@ -66,8 +68,11 @@ def serve(
         first = supervisor.wait()
         second = _drain(config, service, supervisor, logger, first)
         _report_stop(service, logger, began, second)
-        writer.close(FORCED_LOG_SECONDS if second else LOG_SECONDS)
-        return 128 + second if second else 0
+        if second:
+            writer.close(FORCED_LOG_SECONDS)
+            return 128 + second
+        writer.close(LOG_SECONDS, LATE_LOG_SECONDS)
+        return 0
 
 
 def _places(config: Config) -> int:

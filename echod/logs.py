@@ -17,6 +17,8 @@ import structlog
 
 QUEUED_EVENTS = 1000
 """Events that wait for a stalled reader of the log; what comes on top is dropped, and counted."""
+LOOK_SECONDS = 0.02
+"""How often it is looked, at the end, whether the log still takes more."""
 CUT_AT = 256
 """Characters after which a text of a client's is cut."""
 EVENTS_A_SECOND = 10
@@ -56,14 +58,24 @@ class LogWriter(Thread):
             except OSError:  # the reader is gone, the disk is full; the service goes on
                 self._drop()
 
-    def close(self, timeout: float) -> None:
-        """Waits up to ``timeout`` seconds until everything is written."""
+    def close(self, timeout: float, late: float = 0.0) -> None:
+        """Waits up to ``timeout`` seconds until everything is written, and up to ``late`` more
+        while the log takes what it is given: then it is not its reader who is slow.
+        """
         deadline = monotonic() + timeout
         try:
             self._queue.put(None, timeout=timeout)
         except Full:
             return
         self.join(max(deadline - monotonic(), 0.0))
+        while self.is_alive() and monotonic() < deadline + late and self._ready():
+            self.join(LOOK_SECONDS)
+
+    def _ready(self) -> bool:
+        """Whether a write would not have to wait; one that must fail does not."""
+        log = select.poll()
+        log.register(self._descriptor, select.POLLOUT)
+        return bool(log.poll(0))
 
     def _write(self, line: bytes) -> None:
         while line:

@@ -121,7 +121,7 @@ def test_a_reader_who_stalls_costs_events_and_never_the_caller(pipe: tuple[int, 
     for _ in range(3 * logs.QUEUED_EVENTS):
         writer.msg("x" * 200)
     assert writer.dropped >= logs.QUEUED_EVENTS
-    writer.close(0.01)  # gives up in time
+    writer.close(0.01, late=PATIENCE)  # gives up in time
     assert writer.is_alive()
     drain = threading.Thread(target=lambda: [*iter(lambda: os.read(reader, 1 << 16), b"")])
     drain.start()
@@ -129,6 +129,29 @@ def test_a_reader_who_stalls_costs_events_and_never_the_caller(pipe: tuple[int, 
     assert not writer.is_alive()
     os.close(descriptor)
     drain.join(PATIENCE)
+
+
+def test_a_writer_who_is_late_is_waited_for_while_the_log_takes_more(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that gets no CPU for a moment, or a slow disk, must not cost the last event."""
+    reader, descriptor = pipe
+    writer = LogWriter(descriptor)
+    on = threading.Event()
+
+    def write(line: bytes) -> None:
+        on.wait()
+        os.write(descriptor, line)
+
+    monkeypatch.setattr(writer, "_write", write)
+    writer.start()
+    writer.msg("stopped")
+    writer.close(0.01, late=0.05)  # not for ever
+    assert writer.is_alive()
+    threading.Timer(0.2, on.set).start()
+    writer.close(0.01, late=PATIENCE)
+    assert not writer.is_alive()
+    assert os.read(reader, 100) == b"stopped\n"
 
 
 def test_a_pipe_made_non_blocking_loses_nothing(
