@@ -31,7 +31,7 @@ STOP_SECONDS = 2.0
 LOG_SECONDS = 0.2
 FORCED_LOG_SECONDS = 0.1
 """Longest wait at the end for a reader of the log who has stalled."""
-LATE_LOG_SECONDS = 2.0
+LATE_LOG_SECONDS = 0.5
 """Longest wait on top for our own thread, if the machine has no time for it."""
 LOOK_SECONDS = 0.02
 """How often a drain looks whether it is over."""
