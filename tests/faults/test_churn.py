@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import random
-import socket
 
-from support import Start, connect, connections, converse, expected, read_to_end, reset, until
+from support import Start, connections, reset, until
 
 
 def test_ten_thousand_connections_leave_open_files_and_threads_as_they_were(start: Start) -> None:
@@ -30,35 +29,6 @@ def test_ten_thousand_connections_leave_open_files_and_threads_as_they_were(star
     until(lambda: echod.open_files() == files)
     assert echod.threads() == threads
     assert echod.stop()["cut"] == 0
-
-
-def test_resets_and_half_closes_at_every_stage_cost_only_their_connection(start: Start) -> None:
-    """Nothing is raised, nothing is left, and the next client is answered."""
-    echod = start()
-    chance = random.Random(11)
-    for number in range(500):
-        client = connect(echod.port)
-        data = chance.randbytes(chance.randrange(200)) + b"\n" * chance.randrange(3)
-        client.sendall(data[: chance.randrange(len(data) + 1)])
-        match number % 3:
-            case 0:
-                reset(client)
-            case 1:
-                client.close()
-            case 2:
-                client.shutdown(socket.SHUT_WR)
-                read_to_end(client)
-                client.close()
-    until(lambda: echod.metrics()("echod_connections_active") == 0)
-    closed = {
-        dict(labels)["reason"]
-        for (name, labels), value in echod.metrics().samples.items()
-        if name == "echod_connections_closed_total" and value
-    }
-    assert closed <= {"eof", "reset"}
-    assert converse(echod.port, b"x\n") == expected(b"x\n")
-    echod.stop()
-    assert {event["level"] for event in echod.events()} == {"info"}
 
 
 def test_memory_of_many_idle_connections_is_small(start: Start) -> None:
