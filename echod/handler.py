@@ -28,11 +28,17 @@ AGE_JITTER = 0.1
 """Ages are spread by this share, so that connections made together do not return together."""
 
 _PEER_GONE = {
-    errno.ETIMEDOUT: "timeout",
-    errno.EHOSTUNREACH: "timeout",  # what keep-alive reports if a router answered instead
-    errno.ENETUNREACH: "timeout",
     errno.ECONNRESET: "reset",
     errno.EPIPE: "reset",
+    errno.ETIMEDOUT: "timeout",
+    # What the kernel reports in its place, when it gives up, if it was told why nobody answers.
+    errno.EHOSTUNREACH: "timeout",  # by a router, or because no neighbour has the address
+    errno.EHOSTDOWN: "timeout",
+    errno.ENETUNREACH: "timeout",
+    errno.ECONNREFUSED: "timeout",  # by a firewall's ICMP: port unreachable,
+    errno.ENOPROTOOPT: "timeout",  # protocol unreachable,
+    errno.EACCES: "timeout",  # prohibited (IPv6); or the route of this host is,
+    errno.EINVAL: "timeout",  # or is a black hole (IPv6)
 }
 _ORDERLY = frozenset({"idle", "max_age", "line_too_long", "buffer_limit", "drain"})
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER, on, 0 s: close() sends RST

@@ -290,6 +290,8 @@ def test_a_failed_accept_is_counted_and_the_next_one_works(
         ("recv", errno.ECONNRESET, "reset"),
         ("recv", errno.ETIMEDOUT, "timeout"),
         ("recv", errno.EHOSTUNREACH, "timeout"),
+        ("recv", errno.ECONNREFUSED, "timeout"),  # a firewall rejects what is sent to the client
+        ("recv", errno.EACCES, "timeout"),  # the same, IPv6
         ("recv", errno.EIO, "error"),
         ("send", errno.EPIPE, "reset"),
         ("send", errno.ENOBUFS, "error"),
