@@ -21,6 +21,7 @@ from support import (
     connect,
     converse,
     read_to_end,
+    start_with,
     until,
 )
 
@@ -34,14 +35,6 @@ def tcp() -> Iterator[Any]:
     """Makes listening sockets of 127.0.0.1."""
     with ExitStack() as opened:
         yield lambda: opened.enter_context(socket.create_server(("127.0.0.1", 0)))
-
-
-def start_with(start: Start, sockets: Sockets, *arguments: str, **variables: str) -> Any:
-    return start(
-        command=lambda *_: sockets.command(*arguments),
-        env=clean_environment(**{"ECHOD_PREFIX": "one"} | variables),
-        pass_fds=sockets.descriptors,
-    )
 
 
 def test_it_serves_on_the_sockets_that_it_inherits(start: Start, tcp: Any) -> None:
