@@ -338,37 +338,6 @@ Start = Callable[..., Echod]
 """The fixture ``start``: options, and ports, prefix, command, env, stdout by name."""
 
 
-HAND_OVER = """
-import os, sys
-names, *rest = sys.argv[1:]
-descriptors = [int(rest.pop(0)) for _ in filter(None, names.split(":"))]
-for number, descriptor in enumerate(descriptors):
-    os.dup2(descriptor, 100 + number)
-for number, _ in enumerate(descriptors):
-    os.dup2(100 + number, 3 + number)
-os.environ.update(LISTEN_FDS=str(len(descriptors)), LISTEN_FDNAMES=names)
-os.environ.setdefault("LISTEN_PID", str(os.getpid()))
-os.execv(sys.executable, [sys.executable, "-m", "echod", *rest])
-"""
-"""Passes descriptors on as systemd does: from 3 on, with names, for one process alone."""
-
-
-class Sockets:
-    """Bound sockets to be handed over, by name."""
-
-    def __init__(self, **names: list[socket.socket]) -> None:
-        self.named = [(name, one) for name, several in names.items() for one in several]
-
-    @property
-    def descriptors(self) -> list[int]:
-        return [one.fileno() for _, one in self.named]
-
-    def command(self, *arguments: str) -> list[str]:
-        names = ":".join(name for name, _ in self.named)
-        numbers = map(str, self.descriptors)
-        return [sys.executable, "-c", HAND_OVER, names, *numbers, *arguments]
-
-
 def start_with(start: Start, sockets: Sockets, *arguments: str, **variables: str) -> Echod:
     return start(
         command=lambda *_: sockets.command(*arguments),
