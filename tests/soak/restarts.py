@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from support import PATIENCE, ROOT, Echod, Sockets, Start, clean_environment
+from support import PATIENCE, ROOT, Echod, Sockets, Start, clean_environment, start_with
 
 from soak.board import Board
 from soak.clients import RESTARTED_CLIENTS
@@ -66,11 +66,7 @@ class Restarts:
         self._clients = Clients(directory, "restarted", "127.0.0.1", port, self._board.path)
 
     def _next(self) -> Echod:
-        return self._start(
-            command=lambda *_: self._sockets.command("--metrics-port", "0"),
-            env=clean_environment(ECHOD_PREFIX="one"),
-            pass_fds=self._sockets.descriptors,
-        )
+        return start_with(self._start, self._sockets, "--metrics-port", "0")
 
     def replace(self) -> None:
         """The next one before the old one drains, or after it, by turns."""
