@@ -57,6 +57,20 @@ def test_links_between_documents_lead_somewhere() -> None:
     assert followed > 30
 
 
+def test_the_tests_that_a_page_names_are_there() -> None:
+    """A promise whose test was renamed or dropped is one that nothing holds."""
+    defined = {
+        f"{path.stem}::{name}"
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    named = {
+        name for page in pages() for name in re.findall(r"`(test_\w+::test_\w+)`", page.read_text())
+    }
+    assert len(named) > 20
+    assert named <= defined
+
+
 @pytest.mark.parametrize(
     ("said", "expected", "same"),
     [
