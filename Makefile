@@ -31,7 +31,7 @@ test-plain: $(VENV)/test.stamp
 # checkov has an environment of its own: what it needs would not go with the rest.
 test-real: $(VENV)/real.stamp $(VENV)-checkov/checkov.stamp
 	PATH="$$PATH:$(abspath $(VENV)-checkov/bin)" $(BIN)/pytest tests/host tests/mesh
-	$(BIN)/pytest -m long tests/faults
+	$(BIN)/pytest -n 2 --dist loadfile -m long tests/faults
 
 # A million lines on 100,000 connections, with drains and scrapes, and what is left of them: a minute
 # or two; SOAK='--times 10' or SOAK='--minutes 60' goes on for longer.

@@ -32,7 +32,7 @@ PREFIX = b"p" * 100  # so that little input makes large replies
 PLACES = 800
 STANDSTILL = 0.05  # seconds
 MANY_LINES = b"\n" * 100_000  # whose replies do not fit into the sockets: some lines wait
-LONG_LINES = (b"x" * (1 << 20) + b"\n") * 4  # the same, and a part of a reply waits
+LONG_LINES = (b"x" * (1 << 20) + b"\n") * 2  # the same, and a part of a reply waits
 
 
 class Stream:
