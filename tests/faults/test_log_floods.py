@@ -23,6 +23,7 @@ from support import (
     ask,
     connect,
     connections,
+    converse,
     read_to_end,
     until,
     without_descriptors,
@@ -186,6 +187,8 @@ def test_a_flood_of_connections_costs_a_few_lines_a_second(start: Start) -> None
     """And each of them is in the log, by itself or in a sum."""
     echod = start(ports="0,0")
     answered, silent = knock(echod.port, 1, -1)
+    assert converse(echod.port, b"x\n") == b"one x\n"  # when all before it have been accepted
+    answered += 1
     until(lambda: echod.metrics()("echod_connections_active") == 0)
     metrics = echod.metrics()
     opened = metrics("echod_connections_opened_total")

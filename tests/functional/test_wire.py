@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import random
 import socket
-from pathlib import Path
 
 import pytest
-from support import Echod, Start, ask, connect, converse, expected, read_exactly, read_to_end, until
+from support import Echod, Start, ask, connect, converse, expected, read_exactly, read_to_end
 
 CONVERSATIONS = {
     "a line": b"hello\n",
@@ -87,22 +86,3 @@ def test_a_prefix_of_several_words_in_any_script_comes_back_as_it_is(start: Star
     """Its bytes are UTF-8, with one space behind."""
     echod = start(prefix="größer 世界")
     assert converse(echod.port, b"x\n") == "größer 世界 x\n".encode()
-
-
-def test_keep_alive_is_on_for_accepted_connections(shared_echod: Echod) -> None:
-    """The kernel's own table says so: its timer runs."""
-    with connect(shared_echod.port) as client:
-        ask(client, b"x\n")
-        port = client.getsockname()[1]
-
-        def timer() -> str:
-            for table in ("tcp", "tcp6"):
-                for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-                    fields = line.split()
-                    remote = int(fields[2].rpartition(":")[2], 16)
-                    local = int(fields[1].rpartition(":")[2], 16)
-                    if (local, remote) == (shared_echod.port, port):
-                        return fields[5]
-            return ""
-
-        assert until(timer).startswith("02:")  # 02: the keep-alive timer
