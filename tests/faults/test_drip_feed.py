@@ -10,7 +10,7 @@ from statistics import median, quantiles
 from time import monotonic, perf_counter
 
 import pytest
-from crowd import Crowd
+from senders import Senders
 from support import Echod, Start, ask, connect, until
 
 DRIPPING = 500
@@ -78,7 +78,7 @@ def test_a_drip_feed_does_not_keep_others_waiting(start: Start) -> None:
 def test_with_a_short_idle_timeout_a_drip_feed_ends_in_time(start: Start) -> None:
     """A byte a second is too slow for half a second; what they had begun is held no longer."""
     echod = start("--idle-timeout", "0.5")
-    with Crowd(echod.port, DRIPPING, b"x") as crowd:
+    with Senders(echod.port, DRIPPING, b"x") as crowd:
         assert crowd.send() == DRIPPING
         began = monotonic()
         until(lambda: crowd.ends() == ["eof"] * DRIPPING)

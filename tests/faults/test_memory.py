@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from crowd import Crowd
+from senders import Senders
 from support import Echod, Start, ask, connect, until
 
 MIB = 1024 * 1024
@@ -32,9 +32,9 @@ def test_over_long_lines_of_a_thousand_clients_are_bounded_and_given_back(start:
     echod = start()
     port, files, threads, before = echod.port, echod.open_files(), echod.threads(), echod.rss()
     for number in (1, 2):
-        with Crowd(port, 1000, b"x" * (2 * MIB)) as crowd:
+        with Senders(port, 1000, b"x" * (2 * MIB)) as crowd:
 
-            def all_ended(crowd: Crowd = crowd) -> bool:
+            def all_ended(crowd: Senders = crowd) -> bool:
                 crowd.send()
                 return len(crowd.ends()) == 1000
 
@@ -49,7 +49,7 @@ def test_over_long_lines_of_a_thousand_clients_are_bounded_and_given_back(start:
     assert echod.stop()["cut"] == 0
 
 
-def serve_beside(echod: Echod, crowd: Crowd, count: int, budget: int, prefix: bytes) -> None:
+def serve_beside(echod: Echod, crowd: Senders, count: int, budget: int, prefix: bytes) -> None:
     """Until all of the crowd have been ended; a client that reads is served all along."""
     held: list[float] = []
     with connect(echod.port) as healthy:
@@ -89,7 +89,7 @@ def test_clients_that_do_not_read_cost_their_own_connections(
     options = ("--write-timeout", "2", "--max-buffered-bytes", str(budget))
     echod = start(*options, prefix=prefix)
     port, files, threads, before = echod.port, echod.open_files(), echod.threads(), echod.rss()
-    with Crowd(port, count, data, receive_buffer=4096) as crowd:
+    with Senders(port, count, data, receive_buffer=4096) as crowd:
         serve_beside(echod, crowd, count, budget, prefix.encode())
         assert echod.threads() == threads
         # What the kernel took of the replies: not in the budget, but in a container's memory.

@@ -12,7 +12,7 @@ from support import connect
 CHUNK_BYTES = 64 * 1024
 
 
-class Crowd:
+class Senders:
     """Clients that all send the same data, as fast as the server takes it."""
 
     def __init__(self, port: int, count: int, data: bytes, **options: Any) -> None:
@@ -27,7 +27,7 @@ class Crowd:
             self.clients.append(client)
             self._unsent[client] = memoryview(data)
 
-    def __enter__(self) -> Crowd:
+    def __enter__(self) -> Senders:
         return self
 
     def __exit__(
