@@ -36,17 +36,20 @@ class Supervisor:
         self._interval = min(REPORT_SECONDS, watchdog / REPORTS_PER_WATCHDOG)
         self._looked_at = monotonic()
         self._status = ""
+        self._owed: list[str] = []  # what it must be told, however late
         self._told = True
         self._fed = True
 
     def ready(self) -> None:
         """Says that connections are welcome."""
-        self._tell("READY=1", *self._news())
+        self._owed.append("READY=1")
+        self._tell(*self._news())
 
     def stopping(self, seconds: float) -> None:
         """Says that the service ends, and asks for the ``seconds`` that this takes at most."""
         most = round((seconds + STOP_MARGIN_SECONDS) * 1e6)
-        self._tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={most}", *self._news())
+        self._owed += ["STOPPING=1", f"EXTEND_TIMEOUT_USEC={most}"]
+        self._tell(*self._news())
 
     def wait(self, seconds: float | None = None) -> Signals | None:
         """The next signal, or None when ``seconds`` have passed without one."""
@@ -81,7 +84,7 @@ class Supervisor:
                     self._logger.error("the watchdog is not fed", problem=problem)
                 else:
                     self._logger.warning("the watchdog is fed again")
-        if news:
+        if news or self._owed:
             self._tell(*news)
 
     def _news(self) -> list[str]:
@@ -94,12 +97,15 @@ class Supervisor:
         return [status]
 
     def _tell(self, *assignments: str) -> None:
-        """A service manager that is gone costs an event, not the service."""
+        """A service manager that is gone, or stands still, costs an event, not the service."""
         try:
-            self._manager.tell(*assignments)
+            self._manager.tell(*self._owed, *assignments)
         except OSError as error:
+            if self._owed:
+                self._status = ""  # to be told with it
             if self._told:
                 self._logger.warning("the service manager cannot be told", error=str(error))
             self._told = False
         else:
+            self._owed.clear()
             self._told = True

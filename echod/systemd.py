@@ -14,8 +14,8 @@ from echod.config import OPTIONS, Config, UsageError
 from echod.listeners import Listener, inherit
 
 FIRST_DESCRIPTOR = 3
-TELL_SECONDS = 1.0
-"""Longest wait for a service manager that does not take what it is told."""
+TELL_SECONDS = 0.05
+"""Longest wait for a service manager that does not take what it is told: signals wait too."""
 
 
 @dataclass(frozen=True)
