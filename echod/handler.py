@@ -164,16 +164,13 @@ class LineHandler(BaseRequestHandler):
 
     def expire(self, now: float) -> None:
         """Looks which deadline has come, if one still has."""
-        config = self.server.config
-        quiet = now - self.active_at
-        if (
-            self._replies_due()
-            and config.write_timeout is not None
-            and quiet >= config.write_timeout
-        ):
-            self._end("write_timeout")
-        elif config.idle_timeout is not None and quiet >= config.idle_timeout:
-            self._end("idle")
+        if self._overdue(now):
+            # What it waits for may be there, its event still to come: after a standstill, say.
+            (self.flush if self._replies_due() else self.handle)()
+        if self.reason:
+            return
+        if reason := self._overdue(now):
+            self._end(reason)
         elif self.expires_at is not None and now >= self.expires_at:
             self._age(now)
         else:
@@ -202,6 +199,13 @@ class LineHandler(BaseRequestHandler):
                     self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.server.release(self.request)
         self.server.connection_ended(self, seconds)
+
+    def _overdue(self, now: float) -> str:
+        """The reason to end with, if it has been quiet for too long."""
+        config, quiet = self.server.config, now - self.active_at
+        if self._replies_due() and quiet >= (config.write_timeout or inf):
+            return "write_timeout"
+        return "idle" if quiet >= (config.idle_timeout or inf) else ""
 
     def _replies_due(self) -> bool:
         return bool(self.unsent or self.protocol.waiting)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from threading import Lock
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 from echod.config import Config, SystemRefused
@@ -23,6 +23,8 @@ from echod.server import EchoServer, Engine
 
 EXPORTER_STOP_SECONDS = 0.1
 """Time for responses on their way when everything else has ended."""
+TURN_SECONDS = 0.1
+"""Time in which every thread that can go round has done so."""
 
 
 class Part(Protocol):
@@ -49,6 +51,7 @@ class Service:
         logger: Logger,
     ) -> None:
         self.state = "starting"
+        self._stalled = False  # by what /livez has last told
         self.admission = Admission(max_connections)
         self.budget = Budget(config.max_buffered_bytes)
         self.reports = Reports(logger, self.admission)
@@ -68,7 +71,7 @@ class Service:
             registry = make_registry(sources, config.service_version)
             pages: Pages = {
                 "/metrics": partial(metrics_page, registry),
-                "/livez": lambda _accept: health_page(self.liveness_problem(self._answering())),
+                "/livez": lambda _accept: health_page(self._confirmed_liveness_problem()),
                 "/readyz": lambda _accept: health_page(self.readiness_problem()),
             }
             self.exporter = Exporter(metrics, pages, self.reports.thread_defect, accepting)
@@ -110,6 +113,17 @@ class Service:
         """
         names = stalled(self._heartbeats(), now)
         return "stalled: " + ", ".join(names) if names else ""
+
+    def _confirmed_liveness_problem(self) -> str:
+        """The same, for the exporter. After the whole process has stood still it may go round
+        several times before others have had their turn: the first look is not believed.
+        """
+        problem = self.liveness_problem(self._answering())
+        if problem and not self._stalled:
+            sleep(TURN_SECONDS)
+            problem = self.liveness_problem(self._answering())
+        self._stalled = bool(problem)
+        return problem
 
     def _answering(self) -> float:
         """When the exporter's round began in which it answers."""
