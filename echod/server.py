@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
-from math import inf
 from socketserver import BaseServer, ThreadingTCPServer
 from threading import Lock, current_thread
 from time import monotonic
@@ -30,7 +29,7 @@ PAUSE_SECONDS = 0.1
 BATCH = 100
 """Connections accepted at one wake before those that are open have their turn."""
 LAST_ACCEPTS_SECONDS = 0.5
-"""Longest time for emptying the accept queue at the end, however fast it fills."""
+"""Longest time for emptying the accept queues at the end, however fast they fill."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class EchoServer(ThreadingTCPServer):
 
     def stop(self) -> None:
         """Has it empty the queue and close the port; ``is_alive`` tells when that is done."""
-        self.thread.post(self.drain)
+        self._accept_last_until(monotonic() + LAST_ACCEPTS_SECONDS)
 
     def is_alive(self) -> bool:
         """Whether it still accepts."""
@@ -99,9 +98,7 @@ class EchoServer(ThreadingTCPServer):
 
     def handle(self) -> None:
         """Accepts those who wait, a batch of them at most."""
-        for _ in range(BATCH):
-            if not self._accept_one():
-                break
+        self._accept_batch()
 
     def expire(self, now: float) -> None:
         """Several times a second: the ends of a pause and of overload."""
@@ -112,22 +109,14 @@ class EchoServer(ThreadingTCPServer):
         self.thread.timers.schedule(self, now + SETTLE_SECONDS)
 
     def drain(self) -> None:
-        """Accepts those who wait and nobody after them.
+        """Accepts nobody any more.
 
         An inherited listener is left as it is: what waits there is its next owner's.
         """
-        if not self._open:
-            return
         self.thread.forget(self)
-        self._resting_until = inf  # there is nothing left to rest from
-        try:
-            if not self.listener.inherited:
-                deadline = monotonic() + LAST_ACCEPTS_SECONDS
-                while self._accept_one() and monotonic() < deadline:
-                    pass
-                self.server_close()
-        finally:
-            self._open = False
+        if not self.listener.inherited:
+            self.server_close()
+        self._open = False
 
     cut = drain
 
@@ -221,9 +210,26 @@ class EchoServer(ThreadingTCPServer):
         self.thread.watch(self)
         self.thread.timers.schedule(self, self.thread.now + SETTLE_SECONDS)
 
+    def _accept_last_until(self, deadline: float) -> None:
+        self.thread.post(partial(self._accept_last, deadline))
+
+    def _accept_last(self, deadline: float) -> None:
+        """Accepts those who wait and nobody after them: a batch, then other ports have theirs."""
+        if not self._open:
+            return
+        done = True
+        try:
+            if not self.listener.inherited:
+                done = not self._accept_batch() or monotonic() >= deadline
+        finally:
+            if done:
+                self.drain()
+            else:
+                self._accept_last_until(deadline)
+
     def _rest(self) -> None:
         """Leaves the queue alone for a moment."""
-        if self._open and not self._resting_until:
+        if not self._resting_until:
             self._resting_until = self.thread.now + PAUSE_SECONDS
             self.thread.rest(self)
             self.thread.timers.schedule(self, self._resting_until)
@@ -234,12 +240,16 @@ class EchoServer(ThreadingTCPServer):
         self.handle_error(request, client_address)
         self.release(request)
 
+    def _accept_batch(self) -> bool:
+        """Whether there may be more."""
+        return all(self._accept_one() for _ in range(BATCH))
+
     def _accept_one(self) -> bool:
         """What socketserver does at a wake: false if nothing was there to accept."""
         try:
             request, client_address = self.get_request()
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno == errno.ECONNABORTED  # others may wait behind this one
         if self.verify_request(request, client_address):
             self.process_request(request, client_address)
         else:
