@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -279,6 +283,28 @@ def connections(port: int, count: int) -> Iterator[list[socket.socket]]:
 
 
 @contextmanager
+def stopwatch(echod: Echod) -> Iterator[Callable[[], float]]:
+    """Seconds from now to the end of the process, measured whatever else goes on. At the end
+    it is waited for.
+    """
+    ends: list[float] = []
+    began, process = time.monotonic(), os.pidfd_open(echod.process.pid)
+
+    def wait() -> None:
+        select.select([process], [], [], PATIENCE)
+        ends.append(time.monotonic())
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    try:
+        yield lambda: ends[0] - began
+        waiting.join()
+    finally:
+        waiting.join(PATIENCE)
+        os.close(process)
+
+
+@contextmanager
 def without_descriptors(echod: Echod) -> Iterator[None]:
     """Meanwhile the process, once ready, may not open another file; afterwards as before."""
     echod.event("ready")
@@ -321,6 +347,20 @@ def converse(port: int, data: bytes, host: str = "127.0.0.1") -> bytes:
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
         return read_to_end(client)
+
+
+def unsent_bytes(client: socket.socket) -> int:
+    """How much the other side has not yet acknowledged; the end of the stream counts for one."""
+    return int(struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))[0])
+
+
+def jam(stuck: socket.socket) -> None:
+    """Sends until replies are due that nobody takes."""
+    stuck.settimeout(0.3)
+    with suppress(TimeoutError):
+        while True:
+            stuck.sendall(b"x" * 100_000 + b"\n")
+    stuck.settimeout(PATIENCE)
 
 
 def reset(client: socket.socket) -> None:

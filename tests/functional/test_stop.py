@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import fcntl
 import signal
 import socket
-import struct
-import termios
 import threading
 from time import monotonic
 
@@ -20,6 +17,7 @@ from support import (
     get,
     read_exactly,
     read_to_end,
+    unsent_bytes,
     until,
 )
 
@@ -54,11 +52,6 @@ def test_while_the_drain_is_delayed_everything_goes_on(start: Start) -> None:
             ask(before, b"before\n")
             assert echod.wait() == 0
             assert (read_to_end(late), read_to_end(before)) == (b"", b"")
-
-
-def unsent_bytes(client: socket.socket) -> int:
-    """How much the other side has not yet acknowledged."""
-    return int(struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))[0])
 
 
 def test_a_half_closed_client_gets_every_reply_however_slowly_it_takes_them(start: Start) -> None:

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import random
+import signal
+
+import pytest
+from crowd import MIX_SECONDS, MUTE, PREFIX, Client, Crowd, crowd
+from support import Echod, Metrics, Start, expected, stopwatch
+
+DRAIN_TIMEOUT = 3.0
+PROMISED_SECONDS = 1.0
+"""What a stop may take on top of the drain timeout."""
+FORCED_SECONDS = 0.2
+"""What a second signal takes at most."""
+
+
+def stop_amid_everything(start: Start, number: int, size: int) -> None:
+    """A round; its number decides all that is left to chance."""
+    chance = random.Random(number)
+    mutes, delay = number % 5 == 1, 0.3 * (number % 5 == 3)
+    echod = start(
+        "--drain-timeout", str(DRAIN_TIMEOUT), "--drain-delay", str(delay),
+        "--handler-threads", str(1 + number % 2), "--write-timeout", "none",
+        ports="0,0", prefix=PREFIX,
+    )  # fmt: skip
+    with crowd(echod, chance, size, mutes=mutes) as everybody:
+        everybody.run(chance.uniform(0.2, MIX_SECONDS))
+        before = echod.metrics()
+        if number % 4 < 3:  # a machine that is busy elsewhere: much has arrived and waits
+            echod.freeze()
+        everybody.run(0.05)
+        for client in everybody.clients:
+            client.note_what_has_arrived()
+        with stopwatch(echod) as seconds:
+            echod.terminate()
+            echod.thaw()
+            everybody.run_to_the_end(delay)
+        for client in everybody.mutes:
+            client.hear_out()
+    assert echod.wait() == 0
+    assert seconds() < delay + DRAIN_TIMEOUT + PROMISED_SECONDS
+    for client in everybody.clients:
+        judge(client)
+    check_last_event(echod, everybody)
+    check_scrape(before, echod)
+    if mutes:
+        assert echod.event("stopped")["cut"] > 0
+        assert seconds() >= delay + DRAIN_TIMEOUT
+
+
+def judge(client: Client) -> None:
+    """What one client may say of the stop."""
+    replies = bytes(client.replies)
+    # Replies are longer than lines: so many bytes of them are due for as many bytes at most.
+    assert expected(client.sent[: len(replies) + 1], PREFIX.encode()).startswith(replies)
+    if client.habit is MUTE:
+        return
+    assert replies[-1:] in (b"\n", b"")
+    if client.arrived is not None:
+        assert client.end == "eof"
+        assert replies.startswith(expected(client.arrived, PREFIX.encode()))
+    elif client.end == "reset":  # the port closed before it was accepted
+        assert not replies
+
+
+def check_last_event(echod: Echod, everybody: Crowd) -> None:
+    """Against what the clients know."""
+    last = echod.events()[-1]
+    assert last["event"] == "stopped"
+    assert last["cut"] <= len(everybody.mutes)
+    for total in last["totals"]:
+        clients = [client for client in everybody.clients if client.port == total["port"]]
+        assert total["opened"] == total["closed"]
+        assert sum(client.end == "eof" for client in clients) <= total["opened"] <= len(clients)
+        taken = sum(len(client.replies) for client in clients)
+        lines = sum(client.replies.count(b"\n") for client in clients)
+        assert total["requests"] >= lines
+        assert total["sent_bytes"] >= taken
+        if not everybody.mutes:
+            assert (total["requests"], total["sent_bytes"]) == (lines, taken)
+        assert total["received_bytes"] <= sum(len(client.sent) for client in clients)
+    assert {event["level"] for event in echod.events()} == {"info"}
+    assert echod.error_path.read_text() == ""
+
+
+def check_scrape(before: Metrics, echod: Echod) -> None:
+    """The last one before the signal: no counter has fallen."""
+    for total in echod.events()[-1]["totals"]:
+        port = total["port"]
+        for name in ("opened", "closed", "rejected"):
+            assert before(f"echod_connections_{name}_total", port=port) <= total[name]
+        for name in ("requests", "received_bytes", "sent_bytes"):
+            assert before(f"echod_{name}_total", port=port) <= total[name]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_stop_amid_everything_keeps_every_promise(start: Start, number: int) -> None:
+    """What a client gets, when the process ends, what it has counted, what it says."""
+    stop_amid_everything(start, number, 100)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", range(20))
+def test_twenty_stops_amid_everything_keep_every_promise(start: Start, number: int) -> None:
+    """The same with more clients, and with everything that chance may bring."""
+    stop_amid_everything(start, number, 300)
+
+
+def test_a_second_signal_ends_it_in_a_fifth_of_a_second(start: Start) -> None:
+    """Amid a drain that would go on for a minute; other processes may have had the CPU once."""
+    measured: list[float] = []
+    while len(measured) < 5 and min(measured, default=1.0) >= FORCED_SECONDS:
+        chance = random.Random(len(measured))
+        echod = start(
+            "--drain-timeout", "60", "--write-timeout", "none", ports="0,0", prefix=PREFIX
+        )
+        with crowd(echod, chance, 60, mutes=True) as everybody:
+            everybody.run(MIX_SECONDS)
+            echod.terminate()
+            echod.event("draining")
+            everybody.run(chance.uniform(0, 0.2))
+            with stopwatch(echod) as seconds:
+                echod.terminate()
+        measured.append(seconds())
+        assert echod.wait() == 128 + signal.SIGTERM
+        assert echod.events()[-1]["forced_by"] == "SIGTERM"
+    assert min(measured) < FORCED_SECONDS
