@@ -19,18 +19,18 @@ lab: $(VENV)/lab.stamp
 # Python alone, no root: unit, functional and fault tests, and the project's own promises.
 test: $(VENV)/test.stamp
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(BIN)/pytest -n 2 -m "not long" tests/unit tests/functional tests/faults tests/qa
+	$(BIN)/coverage run $(BIN)/pytest -n 3 -m "not long" tests/unit tests/functional tests/faults tests/qa
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-# The same tests without the bound on coverage, for one more interpreter.
+# The same on one more interpreter, without what does not depend on it: coverage, and tests/qa.
 test-plain: $(VENV)/test.stamp
-	$(BIN)/pytest -q -n 2 -m "not long" tests/unit tests/functional tests/faults tests/qa
+	$(BIN)/pytest -q -n 3 -m "not long" tests/unit tests/functional tests/faults
 
 # Against the real clients, kernels, systemd, image builders and schemas: .ci/run installs them.
 # checkov has an environment of its own: what it needs would not go with the rest.
 test-real: $(VENV)/real.stamp $(VENV)-checkov/checkov.stamp
-	PATH="$$PATH:$(abspath $(VENV)-checkov/bin)" $(BIN)/pytest tests/host tests/mesh
+	PATH="$$PATH:$(abspath $(VENV)-checkov/bin)" $(BIN)/pytest -n 2 --dist loadfile tests/host tests/mesh
 	$(BIN)/pytest -n 2 --dist loadfile -m long tests/faults
 
 # A million lines on 100,000 connections, with drains and scrapes, and what is left of them: a minute

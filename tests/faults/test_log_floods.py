@@ -204,6 +204,7 @@ def test_a_flood_of_connections_costs_a_few_lines_a_second(start: Start) -> None
     assert_bounded(echod.events())
 
 
+@pytest.mark.long
 def test_a_flood_of_rejected_connections_costs_two_lines(start: Start) -> None:
     """One going in and one coming out, which tells how many they were."""
     echod = start("--max-connections", "1")
@@ -219,6 +220,7 @@ def test_a_flood_of_rejected_connections_costs_two_lines(start: Start) -> None:
     assert_bounded(echod.events())
 
 
+@pytest.mark.long
 def test_a_flood_of_failed_accepts_costs_two_lines(start: Start) -> None:
     """For all ports together."""
     echod = start(ports=",".join(["0"] * 20))

@@ -259,7 +259,7 @@ def test_a_defect_of_a_metrics_port_that_is_closed_already_starts_nothing(
     with connect(running.metrics_port):
         until(lambda: door.clients)
         driver.post(end)
-    until(lambda: not driver.is_alive())
+        until(lambda: not driver.is_alive())
     assert len(running.events()) == 1
 
 

@@ -266,6 +266,7 @@ def test_a_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
     script = "trap '' TERM; echo up; while :; do sleep 0.05; done"
     child = Process("child", ["/bin/sh", "-c", script], tmp_path)
     until(lambda: child.log.read_text() == "up\n")
+    os.kill(child.pid, 0)
     child.check()  # says nothing: it is there
     child.stop(0.1)
     with pytest.raises(SystemRefused, match="status -9"):
