@@ -19,6 +19,7 @@ from echod.counters import Counters
 from echod.driver import READ, WRITE, HandlerThread
 from echod.limits import Budget
 from echod.lingering import RECV_BYTES, Lingering
+from echod.poller import is_ready
 from echod.protocol import LineProtocol
 
 AGE_GRACE_SECONDS = 1.0
@@ -164,9 +165,10 @@ class LineHandler(BaseRequestHandler):
 
     def expire(self, now: float) -> None:
         """Looks which deadline has come, if one still has."""
-        if self._overdue(now):
-            # What it waits for may be there, its event still to come: after a standstill, say.
-            (self.flush if self._replies_due() else self.handle)()
+        due = self._replies_due()
+        if self._overdue(now) and is_ready(self.request.fileno(), writing=due):
+            # What it waits for is there, its event still to come: after a standstill, say.
+            (self.flush if due else self.handle)()
         if self.reason:
             return
         if reason := self._overdue(now):

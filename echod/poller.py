@@ -61,6 +61,13 @@ class SelectorPoller:
         self._selector.close()
 
 
+def is_ready(fd: int, *, writing: bool) -> bool:
+    """Whether it would be reported at once, to be asked of a single one now and then."""
+    one = select.poll()
+    one.register(fd, select.POLLOUT if writing else select.POLLIN)
+    return bool(one.poll(0))
+
+
 def _selected(writing: bool) -> int:
     return selectors.EVENT_WRITE if writing else selectors.EVENT_READ
 

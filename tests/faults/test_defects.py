@@ -341,3 +341,33 @@ def test_a_socket_that_is_full_at_once_is_written_to_later(running: Running) -> 
     server.get_request = get_request  # type: ignore[method-assign]
     assert converse(running.port, b"x\ny\n") == b"one x\none y\n"
     del server.get_request
+
+
+def test_room_in_the_kernel_is_no_progress_of_a_client() -> None:
+    """It may take a little more at every try; whoever takes nothing ends in time all the same."""
+    running = Running(write_timeout="0.5")
+
+    class Roomy(Failing):
+        def send(self, *arguments: Any) -> int:
+            try:
+                return super().send(*arguments)
+            except BlockingIOError:
+                return 1
+
+    server = running.service.servers[0]
+    accept = server.get_request
+
+    def get_request() -> tuple[Any, Any]:
+        request, address = accept()
+        roomy = Roomy(fileno=request.detach())
+        roomy.setblocking(False)
+        return roomy, address
+
+    server.get_request = get_request  # type: ignore[method-assign]
+    try:
+        with connect(running.port, receive_buffer=4096) as stuck:
+            stuck.sendall(b"x" * 1000_000 + b"\n")
+            until(lambda: running.metrics()("echod_buffered_bytes") > 0)
+            until(lambda: counted(running, "write_timeout") == 1, 5.0)
+    finally:
+        running.close()

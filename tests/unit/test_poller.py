@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from echod.poller import Poller, SelectorPoller, make_poller
+from echod.poller import Poller, SelectorPoller, is_ready, make_poller
 
 
 @pytest.fixture(params=[make_poller, SelectorPoller])
@@ -50,3 +50,13 @@ def test_a_hang_up_is_reported_whatever_is_waited_for(poller: Poller, writing: b
         poller.add(ours.fileno(), writing=writing)
         theirs.close()
         assert ready(poller) == [ours.fileno()]
+
+
+def test_a_single_socket_can_be_asked_for() -> None:
+    """Without waiting, and without being watched."""
+    one, other = socket.socketpair()
+    with one, other:
+        assert is_ready(one.fileno(), writing=True)
+        assert not is_ready(one.fileno(), writing=False)
+        other.send(b"x")
+        assert is_ready(one.fileno(), writing=False)
