@@ -242,7 +242,10 @@ class EchoServer(ThreadingTCPServer):
 
     def _accept_batch(self) -> bool:
         """Whether there may be more."""
-        return all(self._accept_one() for _ in range(BATCH))
+        for _ in range(BATCH):  # noqa: SIM110  # a generator takes half a microsecond more
+            if not self._accept_one():
+                return False
+        return True
 
     def _accept_one(self) -> bool:
         """What socketserver does at a wake: false if nothing was there to accept."""
