@@ -30,7 +30,7 @@ test-plain: $(VENV)/test.stamp
 # Against the real clients, kernels, systemd, image builders and schemas: .ci/run installs them.
 # checkov has an environment of its own: what it needs would not go with the rest.
 test-real: $(VENV)/real.stamp $(VENV)-checkov/checkov.stamp
-	PATH="$$PATH:$(abspath $(VENV)-checkov/bin)" $(BIN)/pytest -n 2 --dist loadfile tests/host tests/mesh
+	PATH="$$PATH:$(abspath $(VENV)-checkov/bin)" $(BIN)/pytest tests/host tests/mesh
 	$(BIN)/pytest -n 2 --dist loadfile -m long tests/faults
 
 # A million lines on 100,000 connections, with drains and scrapes, and what is left of them: a minute

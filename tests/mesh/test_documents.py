@@ -187,6 +187,9 @@ def walk(host: Host, page: Path) -> None:
                 terminals[-1].wait_for(expected)
             else:
                 check(host, page, block)
+    except AssertionError as error:
+        others = [line for terminal in terminals for line in terminal.lines()]
+        raise AssertionError("\n".join([str(error), "other terminals:", *others])) from error
     finally:
         for terminal in terminals:
             terminal.interrupt()
