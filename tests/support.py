@@ -255,6 +255,13 @@ def get(
         connection.close()
 
 
+def scrape(echod: Echod, path: str = "/metrics") -> bytes:
+    """A page of its metrics port, which must be there."""
+    status, body, _ = echod.get(path)
+    assert status == 200
+    return body
+
+
 def connect(port: int, host: str = "127.0.0.1", **options: int) -> socket.socket:
     """A connected client; ``receive_buffer`` bytes make it a slow reader's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -13,6 +13,7 @@ from running import Running
 from support import ask, connect, converse, read_to_end, until
 
 from echod.counters import ACCEPT_ERROR_REASONS
+from echod.server import EchoServer
 
 
 def broken(*_: object, **__: object) -> NoReturn:
@@ -90,17 +91,12 @@ def test_a_handler_that_cannot_be_made_costs_its_connection(running: Running) ->
 def test_a_first_read_that_raises_is_a_defect_like_any_other(running: Running) -> None:
     """handle() is called by the constructor first, as the standard has it."""
     server = running.service.servers[0]
-    accept = server.get_request
 
     class Broken(Failing):
         def recv(self, *_: Any) -> bytes:
             return broken()
 
-    def get_request() -> tuple[Any, Any]:
-        request, address = accept()
-        return Broken(fileno=request.detach()), address
-
-    server.get_request = get_request  # type: ignore[method-assign]
+    accept_as(server, Broken)
     with connect(running.port) as client:
         assert drop(client) == b""
     assert counted(running, "error") == 1
@@ -180,7 +176,6 @@ def test_a_report_of_an_end_that_raises_is_a_defect_of_an_ended_connection(
 def test_a_reset_between_two_steps_of_a_long_reply_is_an_outcome(running: Running) -> None:
     """The second step finds the pipe broken."""
     server = running.service.servers[0]
-    accept = server.get_request
 
     class BrokenLater(Failing):
         def send(self, *arguments: Any) -> int:
@@ -188,13 +183,7 @@ def test_a_reset_between_two_steps_of_a_long_reply_is_an_outcome(running: Runnin
             self.send_error = errno.EPIPE
             return len(arguments[0])  # as if the kernel had taken all of it
 
-    def get_request() -> tuple[Any, Any]:
-        request, address = accept()
-        later = BrokenLater(fileno=request.detach())
-        later.setblocking(False)
-        return later, address
-
-    server.get_request = get_request  # type: ignore[method-assign]
+    accept_as(server, BrokenLater)
     with connect(running.port) as client:
         client.sendall(b"\n" * 65_000)  # more replies than one step has
         drop(client)
@@ -244,11 +233,18 @@ class Failing(socket.socket):
         return super().send(*arguments)
 
 
-def replace(sock: socket.socket) -> Failing:
-    failing = Failing(fileno=sock.detach())
-    failing.setblocking(False)
-    failing.accepts = []
-    return failing
+def accept_as(server: EchoServer, kind: type[Failing]) -> None:
+    """From now on its connections have sockets of this kind."""
+    accept = server.get_request
+
+    def get_request() -> tuple[Any, Any]:
+        request, address = accept()
+        made = kind(fileno=request.detach())
+        made.setblocking(False)
+        made.accepts = []
+        return made, address
+
+    server.get_request = get_request  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -302,15 +298,8 @@ def test_what_the_network_reports_becomes_a_reason(
 ) -> None:
     """Outcomes with a counter, not errors with a traceback."""
     server = running.service.servers[0]
-    accept = server.get_request
 
-    def get_request() -> tuple[Any, Any]:
-        request, address = accept()
-        failing = replace(request)
-        setattr(failing, f"{where}_error", number)
-        return failing, address
-
-    server.get_request = get_request  # type: ignore[method-assign]
+    accept_as(server, type("FailingAt", (Failing,), {f"{where}_error": number}))
     with connect(running.port) as client:
         client.sendall(b"x\n")
         assert drop(client) == b""
@@ -322,7 +311,6 @@ def test_what_the_network_reports_becomes_a_reason(
 def test_a_socket_that_is_full_at_once_is_written_to_later(running: Running) -> None:
     """EAGAIN on the first send loses nothing."""
     server = running.service.servers[0]
-    accept = server.get_request
 
     class FullOnce(Failing):
         def send(self, *arguments: Any) -> int:
@@ -331,14 +319,7 @@ def test_a_socket_that_is_full_at_once_is_written_to_later(running: Running) -> 
                 raise BlockingIOError
             return super().send(*arguments)
 
-    def get_request() -> tuple[Any, Any]:
-        request, address = accept()
-        full = FullOnce(fileno=request.detach())
-        full.setblocking(False)
-        full.accepts = []
-        return full, address
-
-    server.get_request = get_request  # type: ignore[method-assign]
+    accept_as(server, FullOnce)
     assert converse(running.port, b"x\ny\n") == b"one x\none y\n"
     del server.get_request
 
@@ -355,15 +336,8 @@ def test_room_in_the_kernel_is_no_progress_of_a_client() -> None:
                 return 1
 
     server = running.service.servers[0]
-    accept = server.get_request
 
-    def get_request() -> tuple[Any, Any]:
-        request, address = accept()
-        roomy = Roomy(fileno=request.detach())
-        roomy.setblocking(False)
-        return roomy, address
-
-    server.get_request = get_request  # type: ignore[method-assign]
+    accept_as(server, Roomy)
     try:
         with connect(running.port, receive_buffer=4096) as stuck:
             stuck.sendall(b"x" * 1000_000 + b"\n")

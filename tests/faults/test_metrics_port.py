@@ -13,7 +13,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from time import monotonic
 
 import pytest
-from support import Echod, Start, ask, connect, connections, get, read_to_end, reset, soon, until
+from support import (
+    Echod,
+    Start,
+    ask,
+    connect,
+    connections,
+    get,
+    read_to_end,
+    reset,
+    scrape,
+    soon,
+    until,
+)
 
 from echod.exporter import MAX_CLIENTS
 from echod.pages import OPENMETRICS, TEXT
@@ -115,12 +127,6 @@ def bounded(echod: Echod) -> Iterator[None]:
     assert metrics("echod_connections_opened_total") == 1
     assert metrics("echod_requests_total") == said > 0
     until(lambda: echod.open_files() == files)
-
-
-def scrape(echod: Echod, path: str = "/metrics") -> bytes:
-    status, body, _ = get(echod.metrics_port, path)
-    assert status == 200
-    return body
 
 
 def test_six_hundred_silent_and_slow_clients_keep_nobody_waiting(start: Start) -> None:

@@ -21,9 +21,9 @@ from support import (
     connect,
     connections,
     converse,
-    get,
     read_exactly,
     read_to_end,
+    scrape,
     soon,
     until,
     without_descriptors,
@@ -33,12 +33,6 @@ from echod import exporter
 from echod.metrics import FAMILIES
 
 PAGES = ("/metrics", "/livez", "/readyz")
-
-
-def scrape(echod: Echod, path: str = "/metrics") -> bytes:
-    status, body, _ = get(echod.metrics_port, path)
-    assert status == 200
-    return body
 
 
 def test_without_free_descriptors_it_waits_quietly_and_recovers(start: Start) -> None:
