@@ -17,7 +17,8 @@ PACKAGE = ROOT / "echod"
 LAYERS = [
     {"__init__", "parsers", "counters", "protocol", "poller", "probe", "lab", "probe.binomial"},
     {"config", "probe.tally"},
-    {"runtime", "timers", "heartbeat", "limits", "health", "lab.processes", "lab.control"},
+    {"runtime", "threads", "timers", "heartbeat", "limits", "health"},
+    {"lab.processes", "lab.control"},
     {"listeners", "logs", "driver", "signals"},
     {"lab.weights", "lab.envoy"},
     {"lab.route", "lab.prometheus"},
