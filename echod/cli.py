@@ -83,17 +83,18 @@ def serve(arguments: Sequence[str], environ: Environment) -> int:
     if len(arguments) == 2 and re.fullmatch("-([^-h].*|h.+)", arguments[1], re.DOTALL):
         arguments = ["--", *arguments]  # PORTS and PREFIX, as every deployment passes them
     flags = parser.parse_args(arguments)
-    from echod.signals import StopSignals
+    from echod.signals import StopSignals, ignore_others
     from echod.systemd import ServiceManager, inherited_sockets
 
     inherited = inherited_sockets(environ)
     config = load(vars(flags), inherited.complete(environ))
     inherited.check(config)
     manager = ServiceManager(environ)
-    signals = StopSignals()
-    from echod import daemon  # only now: it takes time, and signals must not be lost meanwhile
+    ignore_others()
+    with StopSignals() as signals:
+        from echod import daemon  # only now: a wrong call is answered without it
 
-    return daemon.serve(config, signals, inherited, manager)
+        return daemon.serve(config, signals, inherited, manager)
 
 
 def health(arguments: Sequence[str], environ: Environment) -> int:
@@ -114,7 +115,9 @@ def health(arguments: Sequence[str], environ: Environment) -> int:
         say(STDOUT, "not ready: there is no metrics port to ask (--metrics-port)\n")
         return 1
     from echod.health import ask_ready
+    from echod.signals import release
 
+    release()
     ready, answer = ask_ready(address, port)
     say(STDOUT, f"{answer}\n")
     return 0 if ready else 1
@@ -133,12 +136,12 @@ def probe(arguments: Sequence[str], _environ: Environment) -> int:
     from echod.signals import StopSignals
 
     try:
-        signals = StopSignals()
-        from echod.probe.command import run
-        from echod.runtime import raise_open_file_limit
+        with StopSignals() as signals:
+            from echod.probe.command import run
+            from echod.runtime import raise_open_file_limit
 
-        raise_open_file_limit()
-        return run(asked, signals, _output(asked.quiet))
+            raise_open_file_limit()
+            return run(asked, signals, _output(asked.quiet))
     except (SystemRefused, OSError) as error:
         say(STDERR, f"echod: error: {error}\n")
         return 3
@@ -164,7 +167,6 @@ def lab(arguments: Sequence[str], environ: Environment) -> int:
     asked = settings(parser.parse_args(arguments))
     from echod.signals import StopSignals
 
-    signals = StopSignals(terminal=True)
     try:
         from echod.lab.command import run
     except ModuleNotFoundError as error:
@@ -172,7 +174,8 @@ def lab(arguments: Sequence[str], environ: Environment) -> int:
             f"{error.name} is missing: install the extra lab (pip install '.[lab]' in a checkout)"
         ) from error
     try:
-        return run(asked, environ, signals, _output(quiet=False))
+        with StopSignals(quits=True) as signals:
+            return run(asked, environ, signals, _output(quiet=False))
     except OSError as error:  # a directory for temporary files that cannot be used, say
         raise SystemRefused(str(error)) from error
 
@@ -207,7 +210,7 @@ def main() -> int:
     except UsageError as error:
         say(STDERR, f"echod: error: {error}\n")
         return 2
-    except KeyboardInterrupt:  # before the daemon has taken the signals over
+    except KeyboardInterrupt:  # a command that has no handlers, health for example
         return 130
     except SystemRefused as error:
         say(STDERR, f"echod: error: {error}\n")

@@ -19,8 +19,8 @@ from echod.logs import LogWriter, make_logger
 from echod.reports import Logger, described
 from echod.runtime import gil_enabled, open_files, raise_open_file_limit
 from echod.service import Part, Service, thread_count
-from echod.signals import StopSignals
-from echod.supervision import Supervisor
+from echod.signals import StopRequest, StopSignals
+from echod.supervision import Supervisor, force_hint
 from echod.systemd import InheritedSockets, ServiceManager
 
 SPARE_OPEN_FILES = 64
@@ -67,14 +67,14 @@ def serve(
         supervisor = Supervisor(service, signals, manager, logger)
         supervisor.ready()
         first = supervisor.wait()
-        second = _drain(config, service, supervisor, logger, first)
-        _report_stop(service, logger, began, second)
-        if second:
+        forced = _drain(config, service, supervisor, logger, first)
+        _report_stop(service, logger, began, forced)
+        if forced:
             writer.close(FORCED_LOG_SECONDS)
         else:
             writer.close(LOG_SECONDS, LATE_LOG_SECONDS)
         gc.freeze()  # or the interpreter's last collections take 40 ms of CPU, for nothing
-        return 128 + second if second else 0
+        return 128 + forced if forced else 0
 
 
 def _places(config: Config) -> int:
@@ -152,13 +152,14 @@ def _drain(
     service: Service,
     supervisor: Supervisor,
     logger: Logger,
-    first: Signals | None,
+    first: StopRequest | None,
 ) -> Signals | None:
-    """Stops as promised; gives the second signal at once if one comes meanwhile."""
+    """Stops as promised; gives the signal that forces the end, at once, if one comes meanwhile."""
     service.state = "draining"
     logger.info(
         "draining",
-        signal=first and first.name,
+        signal=first and first.signal.name,
+        force=first and force_hint(first),
         delay=config.drain_delay,
         timeout=config.drain_timeout,
         connections=service.open_connections(),
@@ -167,7 +168,7 @@ def _drain(
     deadline = monotonic() + most  # what comes in between is no reason to end later
     supervisor.stopping(most)
     return (
-        supervisor.wait(config.drain_delay)
+        supervisor.wait_for_force(config.drain_delay)
         or _wait_for(service.stop_accepting(), STOP_SECONDS, supervisor)
         or _wait_for(service.drain(left := deadline - monotonic()), left + STOP_SECONDS, supervisor)
         or _wait_for(service.stop_exporter(), STOP_SECONDS, supervisor)
@@ -175,20 +176,20 @@ def _drain(
 
 
 def _wait_for(parts: Sequence[Part], longest: float, supervisor: Supervisor) -> Signals | None:
-    """Waits until the parts have ended, or a signal comes, which it gives."""
+    """Waits until the parts have ended, or a signal forces the end, which it gives."""
     deadline = monotonic() + longest
     while any(part.is_alive() for part in parts) and monotonic() < deadline:
-        if second := supervisor.wait(LOOK_SECONDS):
-            return second
+        if forced := supervisor.wait_for_force(LOOK_SECONDS):
+            return forced
     return None
 
 
-def _report_stop(service: Service, logger: Logger, began: float, second: Signals | None) -> None:
+def _report_stop(service: Service, logger: Logger, began: float, forced: Signals | None) -> None:
     service.reports.settle(now=True)
     logger.info(
         "stopped",
         seconds=round(monotonic() - began, 3),
-        forced_by=second and second.name,
+        forced_by=forced and forced.name,
         cut=service.cut_connections(),
         totals=service.totals(),
     )

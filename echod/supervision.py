@@ -12,7 +12,7 @@ from time import monotonic
 from echod.reports import Logger
 from echod.runtime import give_back_memory
 from echod.service import Service
-from echod.signals import StopSignals
+from echod.signals import FORCE_SECONDS, StopRequest, StopSignals
 from echod.systemd import ServiceManager
 
 REPORT_SECONDS = 1.0
@@ -39,6 +39,7 @@ class Supervisor:
         self._owed: list[str] = []  # what it must be told, however late
         self._told = True
         self._fed = True
+        self._repeated: set[Signals] = set()
 
     def ready(self) -> None:
         """Says that connections are welcome."""
@@ -51,17 +52,33 @@ class Supervisor:
         self._owed += ["STOPPING=1", f"EXTEND_TIMEOUT_USEC={most}"]
         self._tell(*self._news())
 
-    def wait(self, seconds: float | None = None) -> Signals | None:
+    def wait(self, seconds: float | None = None) -> StopRequest | None:
         """The next signal, or None when ``seconds`` have passed without one."""
         end = inf if seconds is None else monotonic() + seconds
-        signal = None
-        while signal is None and (now := monotonic()) < end:
+        request = None
+        while request is None and (now := monotonic()) < end:
             due = self._looked_at + self._interval
             if now >= due:
                 self._look(now)
                 due = now + self._interval
-            signal = self._signals.wait(min(due, end) - now)
-        return signal
+            request = self._signals.wait(min(due, end) - now)
+        return request
+
+    def wait_for_force(self, seconds: float) -> Signals | None:
+        """The signal that asks for the end at once, or None when ``seconds`` have passed without.
+
+        Others repeat the stop that is under way.
+        """
+        end = monotonic() + seconds
+        while request := self.wait(end - monotonic()):
+            if request.forces:
+                return request.signal
+            if request.signal not in self._repeated:  # once: they may come without end
+                self._repeated.add(request.signal)
+                self._logger.info(
+                    "already draining", signal=request.signal.name, force=force_hint(request)
+                )
+        return None
 
     def _look(self, now: float) -> None:
         before, self._looked_at = self._looked_at, now
@@ -109,3 +126,10 @@ class Supervisor:
         else:
             self._owed.clear()
             self._told = True
+
+
+def force_hint(request: StopRequest) -> str | None:
+    """How an operator who has sent this signal gets out before the drain is over, if at all."""
+    if request.signal is not Signals.SIGINT:
+        return None
+    return f"SIGINT again, {FORCE_SECONDS:g} s later or more"

@@ -325,6 +325,30 @@ def without_descriptors(echod: Echod) -> Iterator[None]:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
+def holds_back(pid: int, number: int) -> bool:
+    """Whether a process has blocked a signal."""
+    blocked = Path(f"/proc/{pid}/status").read_text().partition("SigBlk:")[2].split()[0]
+    return bool(int(blocked, 16) >> (number - 1) & 1)
+
+
+def insist(echod: Echod) -> None:
+    """Sends SIGINT so long after the first one that it forces the end."""
+    deadline = time.monotonic() + PATIENCE
+    while echod.process.poll() is None and time.monotonic() < deadline:
+        time.sleep(1.1)
+        echod.process.send_signal(signal.SIGINT)
+
+
+def repeat(process: subprocess.Popen[Any], number: int) -> None:
+    """Sends a signal a few times within a millisecond, and again and again until the end."""
+    for _ in range(3):
+        process.send_signal(number)
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        process.send_signal(number)
+        time.sleep(0.0005)
+
+
 def read_to_end(client: socket.socket) -> bytes:
     """Everything up to the end of the stream; a reset raises ConnectionResetError."""
     pieces = []

@@ -22,7 +22,7 @@ from support import (
 )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_in_order_with_its_totals(start: Start, number: int) -> None:
     """Exit status 0, and the last event accounts for every port."""
     echod = start(ports="0,0")
@@ -203,41 +203,6 @@ def test_ends_that_come_together_with_the_signal_are_counted_once(start: Start) 
     assert {event["level"] for event in echod.events()} == {"info"}
 
 
-def test_a_second_signal_leaves_no_end_out_of_the_log(start: Start) -> None:
-    """What was summed up so far is told before the last event."""
-    echod = start("--drain-delay", "60")
-    for _ in range(30):
-        converse(echod.port, b"x\n")
-    echod.terminate()
-    echod.event("draining")
-    echod.terminate()
-    assert echod.wait() == 128 + signal.SIGTERM
-    single, sums = echod.events("connection closed"), echod.events("more connections closed")
-    assert len(single) + sum(event["count"] for event in sums) == 30
-
-
-@pytest.mark.parametrize("when", ["delay", "drain"])
-def test_a_second_signal_ends_it_at_once(start: Start, when: str) -> None:
-    """In the delay and in the drain; the last event says so, and the status too."""
-    options = {"delay": ["--drain-delay", "60"], "drain": ["--drain-timeout", "60"]}[when]
-    echod = start("--write-timeout", "none", *options)
-    with connect(echod.port, receive_buffer=4096) as stuck, connect(echod.port) as idle:
-        stuck.settimeout(0.3)
-        with pytest.raises(TimeoutError):
-            while True:
-                stuck.sendall(b"x" * 10_000 + b"\n")
-        echod.terminate()
-        echod.event("draining")
-        if when == "drain":
-            assert read_to_end(idle) == b""
-            assert not can_connect(echod.port)
-        echod.process.send_signal(signal.SIGINT)
-        assert echod.wait() == 128 + signal.SIGINT
-    last = echod.events()[-1]
-    cut = {"delay": 2, "drain": 1}[when]
-    assert (last["event"], last["forced_by"], last["cut"]) == ("stopped", "SIGINT", cut)
-
-
 def can_connect(port: int) -> bool:
     try:
         connect(port).close()
@@ -275,16 +240,6 @@ def test_the_port_can_be_bound_again_at_once(start: Start) -> None:
     with connect(second.port) as client:
         ask(client, b"x\n")
     second.stop()
-
-
-def test_a_signal_during_the_start_stops_it_in_order(start: Start) -> None:
-    """However early it comes, there is no traceback and no process left."""
-    for delay in (0.05, 0.1, 0.15, 0.2):
-        echod = start()
-        threading.Event().wait(delay)
-        echod.terminate()
-        assert echod.wait() in (0, -signal.SIGTERM, 130)  # the middle one: before it had begun
-        assert echod.error_path.read_text() == ""
 
 
 def test_a_reader_of_the_log_who_stalls_delays_neither_service_nor_stop(start: Start) -> None:

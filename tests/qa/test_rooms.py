@@ -42,7 +42,7 @@ LAYERS = [
 ]  # fmt: skip
 
 OWNERS = {
-    "signal": {"daemon", "signals", "supervision"},
+    "signal": {"__main__", "daemon", "signals", "supervision"},
     "prometheus_client": {"metrics", "probe.servers"},
     "structlog": {"logs", "reports"},
     "argparse": {"cli", "lab.arguments", "probe.arguments"},
