@@ -65,9 +65,11 @@ class StopSignals:
         release()
 
     def __enter__(self) -> Self:
+        """Nothing more than making it."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Ignores what comes too late."""
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
 

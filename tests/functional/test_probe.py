@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import peers
 import pytest
 from peers import serving
-from support import ROOT, Start, call, clean_environment, command, until
+from support import ROOT, Start, call, clean_environment, command, repeat, until
 
 Run = subprocess.CompletedProcess[str]
 

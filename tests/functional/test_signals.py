@@ -212,7 +212,7 @@ def test_a_terminal_that_is_closed_begins_a_drain(tmp_path: Path) -> None:
     pid, terminal = pty.fork()
     if not pid:
         os.chdir(tmp_path)
-        os.execve(words[0], words, clean_environment())
+        os.execve(words[0], words, clean_environment())  # noqa: S606  # in a terminal of its own
     try:
         log = b""
         while b'"ready"' not in log:
@@ -275,7 +275,7 @@ def test_a_command_that_was_started_with_signals_blocked_can_be_stopped(tmp_path
     words = [sys.executable, "-c", f"{code}; os.execv(sys.argv[1], sys.argv[1:])"]
     result = call(
         tmp_path, ["timeout", "--preserve-status", "2", *words, *command("0", "x")],
-        **{"ECHOD_METRICS_PORT": "0"},
+        ECHOD_METRICS_PORT="0",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert '"draining"' in result.stdout

@@ -12,7 +12,6 @@ from support import (
     ask,
     connect,
     connections,
-    converse,
     expected,
     get,
     read_exactly,

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from support import Start, command, converse, holds_back, until
 
-
 NAMESPACE = ["unshare", "--pid", "--fork", "--kill-child"]
 
 
