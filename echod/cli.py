@@ -125,6 +125,17 @@ def health(arguments: Sequence[str], environ: Environment) -> int:
 
 def probe(arguments: Sequence[str], _environ: Environment) -> int:
     """``echod probe``: judges how connections are split between versions."""
+    try:
+        return _probe(arguments)
+    except (SystemRefused, OSError, ImportError) as error:  # the last two: no file, no memory
+        problem = str(error)
+    except (MemoryError, SystemError):  # 3.13 takes some failed allocations for the latter
+        problem = "out of memory on this host"
+    say(STDERR, f"echod: error: {problem}\n")
+    return 3
+
+
+def _probe(arguments: Sequence[str]) -> int:
     from echod.probe.arguments import add_to, settings
 
     parser = Parser(prog="echod probe", allow_abbrev=False)
@@ -135,16 +146,13 @@ def probe(arguments: Sequence[str], _environ: Environment) -> int:
     asked = settings(parser.parse_args(arguments))
     from echod.signals import StopSignals
 
-    try:
-        with StopSignals() as signals:
-            from echod.probe.command import run
-            from echod.runtime import raise_open_file_limit
+    with StopSignals() as signals:
+        from echod.probe.command import run
+        from echod.runtime import raise_open_file_limit, share_one_heap
 
-            raise_open_file_limit()
-            return run(asked, signals, _output(asked.quiet))
-    except (SystemRefused, OSError) as error:
-        say(STDERR, f"echod: error: {error}\n")
-        return 3
+        raise_open_file_limit()
+        share_one_heap()
+        return run(asked, signals, _output(asked.quiet))
 
 
 def _output(quiet: bool) -> Output:

@@ -31,10 +31,22 @@ def give_back_memory() -> None:
 
     glibc keeps what was freed below a block that is still in use. musl and others do not.
     """
+    _ask_libc("malloc_trim", 0)
+
+
+def share_one_heap() -> None:
+    """Has the threads of glibc share one heap. To be called before they start.
+
+    A heap of its own reserves 64 MiB of address space for a thread, which ``ulimit -v`` counts.
+    """
+    _ask_libc("mallopt", -8, 1)  # M_ARENA_MAX
+
+
+def _ask_libc(function: str, *arguments: int) -> None:
     try:
         import ctypes  # noqa: PLC0415  # a megabyte, which few processes ever need
 
-        ctypes.CDLL(None).malloc_trim(0)
+        getattr(ctypes.CDLL(None), function)(*arguments)
     except (ImportError, OSError, AttributeError, MemoryError):  # a static build, no descriptor
         pass
 

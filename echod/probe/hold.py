@@ -8,8 +8,9 @@ from threading import Event, Thread
 from time import monotonic
 
 from echod.config import SystemRefused
-from echod.probe.sampler import payloads, start_threads
+from echod.probe.sampler import payloads, refusal
 from echod.probe.target import Failed, Target, ask
+from echod.threads import start
 
 EVERY_SECONDS = 1.0
 
@@ -43,7 +44,11 @@ class Held:
         self._threads = [
             Thread(target=self._hold, args=(number,), daemon=True) for number in range(1, count + 1)
         ]
-        start_threads(self._threads)
+        try:
+            start(self._threads)
+        except SystemRefused:
+            self._stopping.set()
+            raise
 
     def take(self, change: Change) -> None:
         """Brings what is known up to date with a change from the queue."""
@@ -87,5 +92,5 @@ class Held:
         except Failed as failed:
             detail = f"{failed.kind}: {failed.detail}"
             self.changes.put(Change(number, version, None, detail, monotonic() - start))
-        except SystemRefused as error:
-            self.refused = self.refused or error
+        except Exception as error:  # noqa: BLE001  # a thread that ends in silence is waited for
+            self.refused = self.refused or refusal(error)

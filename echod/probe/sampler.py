@@ -11,6 +11,7 @@ from time import monotonic
 from echod.config import SystemRefused
 from echod.probe.tally import Outcome, Tally
 from echod.probe.target import Failed, Target, ask
+from echod.threads import start
 
 PATIENCE = 20
 """Failures, beyond those that are allowed, after which a run gives up."""
@@ -22,14 +23,11 @@ def payloads() -> Callable[[int], bytes]:
     return lambda number: f"echod-probe-{run}-{number}".encode()
 
 
-def start_threads(threads: list[Thread]) -> list[Thread]:
-    """Starts them all. Raises SystemRefused if this host has no room for so many."""
-    try:
-        for thread in threads:
-            thread.start()
-    except (RuntimeError, MemoryError) as error:
-        raise SystemRefused(f"no room for {len(threads)} threads on this host") from error
-    return threads
+def refusal(error: Exception) -> SystemRefused:
+    """What a thread ended with, for the one that waits for it."""
+    if isinstance(error, SystemRefused):
+        return error
+    return SystemRefused("out of memory" if isinstance(error, MemoryError) else repr(error))
 
 
 class Sampler:
@@ -68,9 +66,8 @@ class Sampler:
         self._start = monotonic()
         self._end = None if duration is None else self._start + duration
         count = int(min(concurrency, wanted))
-        self._threads = start_threads(
-            [Thread(target=self._work, daemon=True) for _ in range(count)]
-        )
+        self._threads = [Thread(target=self._work, daemon=True) for _ in range(count)]
+        self._start_threads()
 
     @property
     def seconds(self) -> float:
@@ -91,14 +88,22 @@ class Sampler:
             self._changed.notify_all()
             return self._under_way
 
+    def _start_threads(self) -> None:
+        """Start all threads. Raises SystemRefused, without a sample, if this host refuses one."""
+        with self._changed:  # no thread samples before all of them run
+            try:
+                start(self._threads)
+            except SystemRefused:
+                self._stopped = True
+                raise
+
     def _work(self) -> None:
         try:
             while (number := self._next()) is not None:
                 self._finish(self._sample(number))
         except Exception as error:  # noqa: BLE001  # a thread that ends in silence is waited for
-            refused = error if isinstance(error, SystemRefused) else SystemRefused(repr(error))
             with self._changed:
-                self.refused = self.refused or refused
+                self.refused = self.refused or refusal(error)
             self.stop()
 
     def _next(self) -> int | None:

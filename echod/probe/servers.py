@@ -13,6 +13,7 @@ from urllib.request import ProxyHandler, build_opener
 from prometheus_client.parser import text_string_to_metric_families
 
 from echod.config import SystemRefused, UsageError, shown
+from echod.threads import start
 
 TIMEOUT_SECONDS = 5.0
 MOST_BYTES = 8 * 1024 * 1024
@@ -93,7 +94,7 @@ def _fetch_in_time(url: str) -> str:
             answers.append(error)
 
     asking = Thread(target=fetch, daemon=True)
-    asking.start()
+    start([asking])
     asking.join(TIMEOUT_SECONDS)
     answer = answers[0] if answers else TimeoutError("timed out")
     if isinstance(answer, Exception):

@@ -212,15 +212,23 @@ def test_descriptors_that_run_out_in_a_look_up_stop_the_run(
     assert re.search(r"no free file descriptor|this host failed", result.stdout + result.stderr)
 
 
-def test_threads_that_this_host_has_no_room_for_stop_the_run(tmp_path: Path, split: str) -> None:
+@pytest.mark.parametrize("words", [("-n", "5000", "--concurrency", "1000"), ("--hold", "1000")])
+def test_threads_that_this_host_has_no_room_for_stop_the_run(
+    tmp_path: Path, split: str, words: tuple[str, ...]
+) -> None:
     """One line, status 3."""
-    script = 'ulimit -v 400000; exec "$0" "$@"'
-    for words in (["-n", "5000", "--concurrency", "1000"], ["--hold", "1000"]):
-        result = call(tmp_path, ["/bin/sh", "-c", script, *command("probe", split, *words)])
-        assert (result.returncode, result.stderr) == (
-            3,
-            "echod: error: no room for 1000 threads on this host\n",
-        )
+    script = 'ulimit -v 150000; exec "$0" "$@"'
+    result = call(tmp_path, ["/bin/sh", "-c", script, *command("probe", split, *words)])
+    assert (result.returncode, result.stdout) == (3, "")
+    assert re.fullmatch(r"echod: error: cannot start thread \d+ of 1000: .+\n", result.stderr)
+
+
+def test_a_thousand_threads_need_little_address_space(tmp_path: Path, split: str) -> None:
+    """Small stacks, and one heap for all: by default they reserve more than 8 GiB."""
+    script = 'ulimit -v 600000; exec "$0" "$@"'
+    words = command("probe", split, "-n", "1000", "--concurrency", "1000", "--timeout", "60")
+    result = call(tmp_path, ["/bin/sh", "-c", script, *words])
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_it_connects_from_where_it_is_told(tmp_path: Path) -> None:
@@ -628,6 +636,7 @@ def test_the_probe_needs_nothing_of_the_daemon(tmp_path: Path) -> None:
     assert {name for name in loaded if not name.startswith("echod.probe")} <= {
         "echod.config",
         "echod.parsers",
+        "echod.threads",
     }
 
 

@@ -29,3 +29,27 @@ def test_an_interrupt_before_the_start_ends_without_a_traceback(
     monkeypatch.setattr(cli, "run", interrupted)
     assert cli.main() == 130
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "out of memory on this host"),
+        (SystemError("error return without exception set"), "out of memory on this host"),
+        (ImportError("libssl.so.3: failed to map segment"), "libssl.so.3: failed to map segment"),
+    ],
+)
+def test_a_probe_without_memory_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: Exception,
+    line: str,
+) -> None:
+    """With the exit status of what this host refuses."""
+
+    def fail(_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(cli, "_probe", fail)
+    assert cli.run(["probe", "localhost:9000"], {}) == 3
+    assert capfd.readouterr() == ("", f"echod: error: {line}\n")

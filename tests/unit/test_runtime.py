@@ -171,6 +171,17 @@ def test_memory_is_given_back_where_the_c_library_can(monkeypatch: pytest.Monkey
     runtime.give_back_memory()
 
 
+def test_threads_can_share_a_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only glibc gives each its own; others have no such knob."""
+    asked: list[tuple[int, int]] = []
+    library = SimpleNamespace(mallopt=lambda *words: asked.append(words))
+    monkeypatch.setattr("ctypes.CDLL", lambda _: library)
+    runtime.share_one_heap()
+    assert asked == [(-8, 1)]
+    del library.mallopt
+    runtime.share_one_heap()
+
+
 def raising(error: type[Exception]) -> Callable[[int], NoReturn]:
     def call(_: int) -> NoReturn:
         raise error
