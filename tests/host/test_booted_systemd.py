@@ -102,6 +102,19 @@ def test_status_and_journal_tell_how_it_is(guest: Guest) -> None:
     assert show(guest, "echod@v1", "Result") == "success"
 
 
+def test_a_stop_that_reaches_it_twice_is_a_drain(guest: Guest) -> None:
+    """By ExecStop=, and then by systemd itself."""
+    settings = "ExecStop=/bin/kill -s TERM $MAINPID", "Environment=ECHOD_DRAIN_DELAY=1"
+    guest.run(drop_in("echod@v1.service", *settings))
+    guest.run("systemctl start echod@v1")
+    guest.run("systemctl stop echod@v1")
+    journal = guest.journal("echod@v1")
+    events = [json.loads(line)["event"] for line in journal.splitlines() if line.startswith("{")]
+    assert events[-3:] == ["draining", "already draining", "stopped"]
+    assert "Deactivated successfully" in journal
+    assert "status=" not in journal
+
+
 def test_verify_has_nothing_to_say(guest: Guest) -> None:
     """Not even a warning, which would leave its exit status at 0."""
     units = " ".join(
