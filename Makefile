@@ -1,10 +1,20 @@
 # make run and make test set up what they need on a fresh machine: Python 3.11 or later is all.
 
-PYTHON ?= python3
-VENV ?= .venv
+# Variables are for the command line (make run PREFIX=one): others export the same names for purposes
+# of their own, so the environment sets none of them. Only echod's own ECHOD_PORTS and ECHOD_PREFIX
+# count. Nor does it say which modules Python loads, or where pip installs (tools/pip_install.py).
+PYTHON = python3
+VENV = .venv
 BIN = $(VENV)/bin
-PORTS ?= 9000,9001,9002
-PREFIX ?= hello
+PORTS = $(if $(value ECHOD_PORTS),$(call quoted,$(value ECHOD_PORTS)),9000,9001,9002)
+PREFIX = $(if $(value ECHOD_PREFIX),$(call quoted,$(value ECHOD_PREFIX)),hello)
+quoted = '$(subst ','\'',$1)'
+LAB =
+SOAK =
+BENCH =
+BASE =
+BUILD_OPTIONS =
+unexport PYTHONPATH PYTHONHOME
 
 .PHONY: run lab bench test test-plain test-real soak lint format tables monitoring picture lock clean \
   install uninstall image
@@ -86,8 +96,8 @@ install uninstall:
 # echod:VERSION, by the first of docker, podman and buildah that is there. BASE is another base
 # image, IMAGE another name, and BUILD_OPTIONS goes to the builder as it is.
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' echod/__init__.py)
-IMAGE ?= echod:$(VERSION)
-BUILDER ?= $(firstword $(foreach tool,docker podman buildah,$(shell command -v $(tool))))
+IMAGE = echod:$(VERSION)
+BUILDER = $(firstword $(foreach tool,docker podman buildah,$(shell command -v $(tool))))
 # The other format has no health check.
 FORMAT = $(if $(findstring docker,$(BUILDER)),,--format docker)
 
@@ -105,14 +115,14 @@ clean:
 SOURCES = setup.cfg pyproject.toml README.md $(shell find echod -name '*.py')
 
 $(VENV)/%.stamp: requirements/%.lock $(SOURCES) | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --force-reinstall .
+	$(BIN)/python tools/pip_install.py --require-hashes -r $<
+	$(BIN)/python tools/pip_install.py --no-deps --force-reinstall .
 	@rm -rf build *.egg-info
 	@touch $@
 
 $(VENV)-checkov/checkov.stamp: requirements/checkov.lock | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)-checkov
-	$(VENV)-checkov/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	$(VENV)-checkov/bin/python tools/pip_install.py --require-hashes -r $<
 	@touch $@
 
 $(VENV)/bin/python:

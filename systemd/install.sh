@@ -43,9 +43,9 @@ install_program() {
   sources=$(mktemp -d)
   trap 'rm -rf "$sources"' EXIT
   cp -R setup.cfg pyproject.toml README.md LICENSE echod "$sources"
-  pip="$target/bin/python -m pip install -q --disable-pip-version-check --no-cache-dir"
-  $pip --require-hashes -r requirements/run.lock
-  $pip --no-deps --force-reinstall "$sources"
+  install="$target/bin/python tools/pip_install.py --no-cache-dir"
+  $install --require-hashes -r requirements/run.lock
+  $install --no-deps --force-reinstall "$sources"
   chmod -R go=rX $target
 }
 

@@ -21,6 +21,7 @@ SOURCES = [
     "requirements",
     "echod",
     "systemd",
+    "tools",
 ]
 BOOT_SECONDS = 60
 PYTHON = "/usr/bin/python3"

@@ -11,7 +11,11 @@ import pytest
 from guest import PYTHON, Guest
 from support import ROOT, until
 
-INSTALL = f"cd /src; PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels make -s install PYTHON={PYTHON}"
+SURROUNDINGS = "PIP_USER=1 PIP_TARGET=/elsewhere PREFIX=/usr/local PYTHONPATH=/elsewhere"
+"""What else may be exported where it is installed."""
+INSTALL = (
+    f"cd /src; {SURROUNDINGS} PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels make -s install PYTHON={PYTHON}"
+)
 DROP_INS = "/run/systemd/system"
 
 
