@@ -23,8 +23,9 @@ from echod.poller import is_ready
 from echod.protocol import LineProtocol
 
 AGE_GRACE_SECONDS = 1.0
-FRESH_SECONDS = 1.0
 """How long a connection past its age waits for the next line, to end right after a reply."""
+FRESH_SECONDS = 1.0
+"""How long after its start a connection that has sent nothing yet is kept open in a drain."""
 AGE_JITTER = 0.1
 """Ages are spread by this share, so that connections made together do not return together."""
 

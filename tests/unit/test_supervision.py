@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from echod import supervision
+from echod.heartbeat import Heartbeat, stalled
+from echod.reports import Logger
+from echod.service import Service
+from echod.signals import StopSignals
+from echod.supervision import Supervisor
+from echod.systemd import ServiceManager
+
+
+class World(StopSignals):
+    """No signal comes, and the time passes at once; the handler thread goes round meanwhile."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.heartbeat = Heartbeat("handler-0")
+        self.goes_round = True
+        self.stand_still(0)
+
+    def wait(self, timeout: float | None = None) -> None:
+        assert timeout is not None
+        self.now += timeout
+        if self.goes_round:
+            self.heartbeat.beat(self.now)
+
+    def stand_still(self, seconds: float) -> None:
+        """All of it, with everything that goes round otherwise."""
+        self.now += seconds
+
+    def service(self) -> Service:
+        return cast(
+            Service,
+            SimpleNamespace(
+                servers=[],
+                state="ready",
+                budget=SimpleNamespace(eased=lambda: False),
+                open_connections=lambda: 0,
+                liveness_problem=lambda now: ", ".join(stalled([self.heartbeat], now)),
+            ),
+        )
+
+
+class Manager(ServiceManager):
+    """Has a watchdog of four seconds, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__({"NOTIFY_SOCKET": "@nobody", "WATCHDOG_USEC": "4000000"})
+        self.told: list[str] = []
+
+    def tell(self, *assignments: str) -> None:
+        self.told += assignments
+
+    def fed(self) -> int:
+        """How often, since it was last asked."""
+        times = self.told.count("WATCHDOG=1")
+        self.told.clear()
+        return times
+
+
+class Log:
+    """Keeps the names of its events."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def error(self, name: str, **_: Any) -> None:
+        self.names.append(name)
+
+    warning = error
+
+
+def test_after_the_whole_process_has_stood_still_the_watchdog_is_fed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No thread has had its turn yet, and none has stalled; one that really has is found."""
+    world, manager, log = World(), Manager(), Log()
+    monkeypatch.setattr(supervision, "monotonic", lambda: world.now)
+    supervisor = Supervisor(world.service(), world, manager, cast(Logger, log))
+    supervisor.wait(10)
+    assert 8 <= manager.fed() <= 10
+    world.goes_round = False  # the main thread is the first to go on
+    world.stand_still(60)
+    supervisor.wait(0.1)
+    assert (manager.fed(), log.names) == (1, [])
+    world.goes_round = True
+    supervisor.wait(10)
+    assert (manager.fed() >= 8, log.names) == (True, [])
+    world.goes_round = False
+    supervisor.wait(20)
+    assert 2 <= manager.fed() <= 5
+    assert log.names == ["the watchdog is not fed"]
