@@ -3,13 +3,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
-from running import Running
+from running import Running, Timed
 from support import ROOT, Echod, Start
 
 from echod.runtime import raise_open_file_limit
@@ -92,3 +92,17 @@ def running() -> Iterator[Running]:
     service = Running()
     yield service
     service.close()
+
+
+@pytest.fixture
+def timed() -> Iterator[Callable[..., Timed]]:
+    """Makes services in this process whose clock stands still until it is moved."""
+    services: list[Timed] = []
+
+    def make(**flags: str) -> Timed:
+        services.append(Timed(**flags))
+        return services[-1]
+
+    yield make
+    for service in services:
+        service.close()

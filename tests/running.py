@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from time import monotonic
 from typing import Any
 
+import pytest
 from support import Metrics, get, until
 
 from echod.config import load
+from echod.driver import Driver
 from echod.listeners import Listener, bind
 from echod.logs import LogWriter, make_logger
 from echod.service import Service
@@ -56,3 +60,46 @@ class Running:
             for part in step():
                 until(lambda part=part: not part.is_alive())  # type: ignore[misc]
         os.close(self.writer._descriptor)
+
+
+class Timed(Running):
+    """The same by a clock of its own, which stands still until it is moved: what happens at which
+    time does not depend on the machine.
+    """
+
+    def __init__(self, **flags: str) -> None:
+        self._now = 1000.0
+        self._running_since: float | None = None
+        self._patches = pytest.MonkeyPatch()
+        for module in ("driver", "server", "service"):
+            self._patches.setattr(f"echod.{module}.monotonic", self._time)
+        super().__init__(inherited=False, **flags)
+
+    def _time(self) -> float:
+        if self._running_since is None:
+            return self._now
+        return self._now + monotonic() - self._running_since
+
+    def move(self, seconds: float) -> None:
+        """Moves the clock, and has the handler threads do what is due by then."""
+        self._now += seconds
+        self.settle()
+
+    def settle(self) -> None:
+        """Has each handler thread go round once from beginning to end, unless it has ended."""
+        for handler in self.service.handlers:
+            for _ in range(2):  # the second call is made when the round of the first is over
+                made_in(handler)
+
+    def close(self) -> None:
+        """Its time runs on for that."""
+        self._running_since = monotonic()
+        super().close()
+        self._patches.undo()
+
+
+def made_in(driver: Driver) -> None:
+    """Returns when a call has been made in this thread, or when it has ended."""
+    made = threading.Event()
+    driver.post(made.set)
+    until(lambda: made.is_set() or not driver.is_alive())

@@ -130,6 +130,38 @@ def test_a_hundred_clients_that_have_their_answer_and_stay_keep_nobody_out(
                 assert read_to_end(client).endswith(b"ok\n")
 
 
+def ask(client: socket.socket) -> bytes:
+    client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
+    return read_to_end(client)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_client_gives_way_before_another_that_has_more_to_lose(
+    started: Started, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    """One that has its answer first, then one that has yet to ask, though others came earlier;
+    one to whom a response is on its way last.
+    """
+    monkeypatch.setattr(exporter, "DEADLINE_SECONDS", 20)
+    monkeypatch.setattr(exporter, "LINGER_SECONDS", 20)
+    monkeypatch.setattr(exporter, "MAX_CLIENTS", 2 + answered)
+    with ExitStack() as clients:
+        reading = clients.enter_context(big_request(started.port))
+        asking = clients.enter_context(connect(started.port))
+        asking.sendall(b"GET /ok ")
+        if answered:
+            assert ask(clients.enter_context(connect(started.port))).endswith(b"ok\n")
+        # All before it have been accepted, and one has given way.
+        assert ask(clients.enter_context(connect(started.port))).endswith(b"ok\n")
+        if answered:
+            asking.sendall(b"HTTP/1.1\r\n\r\n")
+            assert read_to_end(asking).endswith(b"ok\n")
+        else:
+            with suppress(ConnectionResetError):
+                assert read_to_end(asking) == b""
+        assert len(read_to_end(reading)) > len(BIG)
+
+
 def test_what_a_client_sends_after_its_request_is_dropped(started: Started) -> None:
     """One answer a connection."""
     with connect(started.port) as client:
