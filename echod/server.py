@@ -186,9 +186,12 @@ class EchoServer(ThreadingTCPServer):
         )
 
     def release(self, request: socket.socket) -> None:
-        """Closes an admitted connection's socket and frees its place."""
-        self.close_request(request)
+        """Closes an admitted connection's socket and frees its place.
+
+        Its place first: a client that sees the end comes back before another thread goes on.
+        """
         self.admission.give_back()
+        self.close_request(request)
 
     def connection_ended(self, handler: LineHandler, seconds: float) -> None:
         """Reports the end of a connection."""

@@ -190,6 +190,14 @@ def test_unsent_replies_count_for_the_budget_and_end_with_a_reset(start: Start) 
         assert echod.metrics()("echod_buffered_bytes") == 0
 
 
+def test_a_client_that_has_seen_its_end_finds_its_place_free(start: Start) -> None:
+    """Whichever thread ended it: the one that accepts may be faster than the one that closes."""
+    echod = start("--max-connections", "1", "--handler-threads", "2")
+    port = echod.port
+    assert [converse(port, b"x\n") for _ in range(500)] == [b"one x\n"] * 500
+    assert echod.metrics()("echod_connections_rejected_total") == 0
+
+
 def test_a_reset_is_an_outcome_with_a_reason(start: Start) -> None:
     """At rest, inside a line, and with replies on their way."""
     echod = start()
