@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from echod import __version__
 from echod.config import OPTIONS, SystemRefused, UsageError, load, setting
@@ -31,6 +31,12 @@ the command line wins.
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises UsageError instead of leaving the program."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # From Python 3.14 on it colours what it formats if standard output is a terminal, and so
+        # a usage that goes to an error output in a file as well.
+        self.color = False
 
     def error(self, message: str) -> NoReturn:
         """One line, like every other wrong call."""

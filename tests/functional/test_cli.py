@@ -31,6 +31,18 @@ def test_without_arguments_it_prints_its_usage_and_ends_with_2(tmp_path: Path) -
     assert result.stderr.startswith("usage: echod PORTS PREFIX [options]")
 
 
+@pytest.mark.parametrize(
+    "words", [["--help"], ["health", "--help"], ["probe", "--help"], [], ["probe"]]
+)
+def test_help_and_usage_are_plain_text_on_every_interpreter(
+    tmp_path: Path, words: list[str]
+) -> None:
+    """argparse knows colours from Python 3.14 on, and takes a CI system's word for a terminal."""
+    result = call(tmp_path, command(*words), FORCE_COLOR="1")
+    assert (result.stdout + result.stderr).startswith("usage: echod ")
+    assert "\x1b" not in result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("arguments", [["serve"], []])
 def test_it_serves_by_default_and_by_name(start: Start, arguments: list[str]) -> None:
     """``echod PORTS PREFIX`` and ``echod serve PORTS PREFIX`` are the same."""
