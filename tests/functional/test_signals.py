@@ -138,7 +138,8 @@ def test_a_wrapper_that_forwards_what_its_group_has_got_does_not_force_the_end(
     assert converse(echod.port, b"x\n") == b"one x\n"
     os.killpg(echod.process.pid, INT)
     assert echod.wait() == 0
-    assert echod.events("already draining")[0]["signal"] == "SIGINT"
+    repeated = [event["signal"] for event in echod.events("already draining")]
+    assert repeated in (["SIGINT"], [])  # the kernel makes one of two that are both pending
     assert echod.events()[-1]["event"] == "stopped"
 
 
@@ -206,30 +207,38 @@ def test_what_was_ignored_at_the_start_stays_ignored(start: Start, number: int) 
     assert echod.event("draining")["signal"] == "SIGTERM"
 
 
+LEAD = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Makes its standard input the terminal of its session; pty.fork() warns of threads."""
+
+
 def test_a_terminal_that_is_closed_begins_a_drain(tmp_path: Path) -> None:
     """The kernel sends SIGHUP to its session leader; no pending reply is lost."""
+    terminal, other = pty.openpty()
     words = command("0", "one", "--metrics-port", "none", "--log-format", "json")
-    pid, terminal = pty.fork()
-    if not pid:
-        os.chdir(tmp_path)
-        os.execve(words[0], words, clean_environment())  # noqa: S606  # in a terminal of its own
-    try:
-        log = b""
-        while b'"ready"' not in log:
-            log += os.read(terminal, 1 << 16)
-        port = int(log.partition(b"listening on [::]:")[2].partition(b",")[0])
-        with connect(port) as client:
-            ask(client, b"x\n")
-            client.sendall(b"a\nb\n")
-            os.close(terminal)
-            assert read_to_end(client) in (b"", b"one a\none b\n")
-        _, status = os.waitpid(pid, 0)
-        pid = 0
-        assert os.waitstatus_to_exitcode(status) == 0
-    finally:
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LEAD, *words],
+        stdin=other, stdout=other, stderr=other,
+        start_new_session=True, cwd=tmp_path, env=clean_environment(),
+    )  # fmt: skip
+    os.close(other)
+    with process:
+        try:
+            log = b""
+            while b'"ready"' not in log:
+                log += os.read(terminal, 1 << 16)
+            port = int(log.partition(b"listening on [::]:")[2].partition(b",")[0])
+            with connect(port) as client:
+                ask(client, b"x\n")
+                client.sendall(b"a\nb\n")
+                os.close(terminal)
+                assert read_to_end(client) in (b"", b"one a\none b\n")
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM])
