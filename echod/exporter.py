@@ -1,4 +1,4 @@
-"""The metrics port: /metrics, /livez and /readyz, answered by one thread.
+"""The metrics port: /metrics, /livez, /readyz and what leads there, answered by one thread.
 
 client_python's own server holds a thread per silent client and answers metrics on every path.
 """

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 from typing import Any, cast
 
+from echod import __version__
 from echod.metrics import Registry, render
 
 MAX_HEAD_BYTES = 16 * 1024
@@ -20,6 +21,14 @@ into a head, and took more time than the metrics."""
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 PLAIN = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+
+LINKS = {
+    "metrics": "metrics, in the format that the scraper asks for",
+    "livez": "200, or 503 if a handler thread is stuck",
+    "readyz": "200, or 503 while echod is starting or draining",
+}
+"""Pages that the landing page leads to, with what they answer."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +57,41 @@ def health_page(problem: str) -> Page:
     return Page(status, PLAIN, f"{problem or 'ok'}\n".encode())
 
 
+def landing_page(accept: str) -> Page:
+    """What is here: links for browsers, plain text for everything else."""
+    title = f"echod {__version__}"
+    if _prefers(accept, "text/html", {"text/html": "", "text/plain": ""}):
+        items = [f'<li><a href="{path}">/{path}</a>: {text}</li>' for path, text in LINKS.items()]
+        head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        lines = [head, f"<h1>{title}</h1>", "<ul>", *items, "</ul>", "</html>"]
+        return Page(HTTPStatus.OK, HTML, "".join(f"{line}\n" for line in lines).encode())
+    lines = [title, *(f"/{path}: {text}" for path, text in LINKS.items())]
+    return Page(HTTPStatus.OK, PLAIN, "".join(f"{line}\n" for line in lines).encode())
+
+
 def prefers_openmetrics(accept: str) -> bool:
     """Whether an Accept header asks for OpenMetrics 1.0.0 at least as much as for text.
 
     Our own reading: client_python's raises on ``version=a`` and echoes versions it does not
-    speak. What is malformed counts as not said.
+    speak.
     """
-    weights = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
-    spoken = {"application/openmetrics-text": "1.0.0", "text/plain": "0.0.4"}
+    openmetrics = "application/openmetrics-text"
+    return _prefers(accept, openmetrics, {openmetrics: "1.0.0", "text/plain": "0.0.4"})
+
+
+def _prefers(accept: str, wanted: str, spoken: Mapping[str, str]) -> bool:
+    """Whether an Accept header asks for ``wanted`` at least as much as for the others.
+
+    ``spoken`` has the version of each media type. What is malformed counts as not said.
+    """
+    weights = dict.fromkeys(spoken, 0.0)
     for media_range in accept.lower().split(",")[:MOST_RANGES]:
         kind, *pairs = (part.strip() for part in media_range.split(";"))
         parameters = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
         if kind in weights and parameters.get("version", spoken[kind]).strip('"') == spoken[kind]:
             with suppress(ValueError):
                 weights[kind] = max(weights[kind], float(parameters.get("q", "1")))
-    return weights["application/openmetrics-text"] >= max(weights["text/plain"], 0.001)
+    return weights[wanted] >= max(0.001, *weights.values())
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -92,12 +121,13 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path.startswith("http://"):  # the absolute form, which proxies send
-            path = "/" + path.removeprefix("http://").partition("/")[2]
-        make = self._pages.get(path)
+        if path[:7].lower() == "http://":  # the absolute form, which proxies send
+            path = "/" + path[7:].partition("/")[2]
+        make = self._pages.get(path.rstrip("/") or "/")
         if make is None:
             paths = ", ".join(self._pages)
-            self._send(Page(HTTPStatus.NOT_FOUND, PLAIN, f"here are: {paths}\n".encode()))
+            text = f"not found; available paths: {paths}\n"
+            self._send(Page(HTTPStatus.NOT_FOUND, PLAIN, text.encode()))
         else:
             accept = ",".join(self.headers.get_all("Accept") or [])
             self._send(make(accept))

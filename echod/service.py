@@ -16,7 +16,7 @@ from echod.limits import Admission, Budget
 from echod.listeners import Listener, listen
 from echod.logs import LogWriter
 from echod.metrics import Sources, make_registry
-from echod.pages import Pages, health_page, metrics_page
+from echod.pages import Pages, health_page, landing_page, metrics_page
 from echod.reports import Logger, Reports
 from echod.runtime import gil_enabled, usable_cpus
 from echod.server import EchoServer, Engine
@@ -70,6 +70,7 @@ class Service:
             )
             registry = make_registry(sources, config.service_version)
             pages: Pages = {
+                "/": landing_page,
                 "/metrics": partial(metrics_page, registry),
                 "/livez": lambda _accept: health_page(self._confirmed_liveness_problem()),
                 "/readyz": lambda _accept: health_page(self.readiness_problem()),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from contextlib import suppress
@@ -25,6 +26,7 @@ from support import (
     until,
 )
 
+import echod
 from echod.counters import ACCEPT_ERROR_REASONS, CLOSE_REASONS
 from echod.metrics import FAMILIES
 
@@ -199,14 +201,91 @@ def test_head_gives_the_head_alone(shared_echod: Echod) -> None:
     assert (status, body, headers["Content-Length"]) == (200, b"", "3")
 
 
-def test_other_paths_are_404_and_other_methods_405(shared_echod: Echod) -> None:
-    """Metrics do not answer on every path."""
-    for path in ("/", "/metric", "/metrics/", "/healthz"):
-        status, body, _ = shared_echod.get(path)
-        assert (status, b"/metrics, /livez, /readyz" in body) == (404, True)
+@pytest.mark.parametrize("path", ["/metrics/", "/livez/", "/readyz/", "/readyz//", "/livez/?a/b"])
+def test_a_slash_at_the_end_changes_nothing(shared_echod: Echod, path: str) -> None:
+    """As configurations of scrapers and load balancers often have it."""
+    plain = shared_echod.get("/" + path.split("/")[1])
+    found = shared_echod.get(path)
+    assert (found[0], found[2]["Content-Type"]) == (200, plain[2]["Content-Type"])
+    assert found[1][:20] == plain[1][:20]
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize("path", ["/", "//", "/?x=/metrics", "http://host", "http://host/?x"])
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (None, "plain"),
+        ("*/*", "plain"),
+        ("text/plain", "plain"),
+        ("text/html;q=0.5, text/plain", "plain"),
+        ("text/html;q=0", "plain"),
+        (BROWSER, "html"),
+        ("TEXT/HTML", "html"),
+    ],
+)
+def test_the_root_leads_to_the_pages(
+    shared_echod: Echod, path: str, accept: str | None, kind: str
+) -> None:
+    """In HTML for browsers, in plain text for curl; each link leads to what it says."""
+    headers = {} if accept is None else {"Accept": accept}
+    status, body, answer = shared_echod.get(path, **headers)
+    assert (status, answer["Content-Type"]) == (200, f"text/{kind}; charset=utf-8")
+    text = body.decode()
+    assert f"echod {echod.__version__}" in text
+    pattern = r'href="(\w+)"' if kind == "html" else r"^/(\w+): "
+    links = re.findall(pattern, text, re.MULTILINE)
+    assert links == ["metrics", "livez", "readyz"]
+    assert [shared_echod.get(f"/{link}")[0] for link in links] == [200, 200, 200]
+    assert text.endswith("\n")
+
+
+def test_the_page_for_browsers_is_whole(shared_echod: Echod) -> None:
+    """Each tag that must be closed is."""
+    page = shared_echod.get("/", Accept=BROWSER)[1].decode()
+    assert page.startswith('<!doctype html><html lang="en"><meta charset="utf-8"><title>')
+    for tag in ("html", "title", "h1", "ul", "li", "a"):
+        assert len(re.findall(rf"<{tag}[ >]", page)) == page.count(f"</{tag}>") > 0
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/none"])
+def test_head_has_the_length_of_the_page(shared_echod: Echod, path: str) -> None:
+    """To the byte, for scrapers that compare."""
+    _, nothing, head = shared_echod.get(path, "HEAD")
+    _, body, get = shared_echod.get(path)
+    assert nothing == b""
+    assert int(get["Content-Length"]) == len(body) > 0
+    if path != "/metrics/":  # whose numbers grow
+        assert head["Content-Length"] == get["Content-Length"]
+
+
+@pytest.mark.parametrize("path", ["/metric", "/healthz", "/metrics/x", "/metrics/.", "/%6detrics"])
+def test_other_paths_are_404(shared_echod: Echod, path: str) -> None:
+    """Metrics do not answer on every path; what there is is said, and nothing of the request."""
+    status, body, headers = shared_echod.get(path + "?<b>")
+    assert (status, headers["Content-Type"]) == (404, "text/plain; charset=utf-8")
+    assert body == b"not found; available paths: /, /metrics, /livez, /readyz\n"
+
+
+def test_other_methods_are_405(shared_echod: Echod) -> None:
+    """And those that do are named."""
     for method in ("POST", "PUT", "DELETE", "BREW"):
-        status, _, headers = shared_echod.get("/metrics", method)
-        assert (status, headers["Allow"]) == (405, "GET, HEAD")
+        for path in ("/", "/metrics"):
+            status, _, headers = shared_echod.get(path, method)
+            assert (status, headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_nothing_of_a_request_is_in_the_landing_page(shared_echod: Echod) -> None:
+    """Whatever it is called by."""
+    for head in (
+        b"GET /?<script> HTTP/1.1\r\nHost: <script>\r\nAccept: text/html, <script>\r\n\r\n",
+        b"GET http://<script>/ HTTP/1.1\r\nReferer: <script>\r\nAccept: text/html\r\n\r\n",
+    ):
+        answer = raw(shared_echod.metrics_port, head)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"script" not in answer
 
 
 def raw(port: int, request: bytes) -> bytes:
@@ -225,6 +304,9 @@ def raw(port: int, request: bytes) -> bytes:
         (b"GET /readyz HTTP/1.0\n\n", b"HTTP/1.1 200 "),
         (b"\r\n\r\nGET /readyz HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 "),
         (b"GET http://x/readyz?a HTTP/1.1\n\r\n", b"HTTP/1.1 200 "),
+        (b"GET HTTP://x/readyz/ HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 "),
+        (b"GET http:///x HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 "),
+        (b"GET * HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 "),
     ],
 )
 def test_a_strange_request_costs_its_own_connection(
