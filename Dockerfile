@@ -1,11 +1,15 @@
 # echod as an image. docs/image.md has what is built from it, and how it is run.
 
-# Both stages stand on this one: any image with Python 3.11 or later and its venv.
+# Both stages stand on this one. It needs Python 3.11 or later as python3, with venv and ensurepip, that
+# every user may run, and for the build a shell (any: busybox's will do). Its own user does not matter.
 ARG BASE=python:3.14-slim
 
 FROM ${BASE} AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+USER 0:0
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_USER=0
 WORKDIR /src
+RUN python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+    { echo "BASE must have Python 3.11 or later as python3, with venv and ensurepip"; exit 1; }
 COPY requirements/build.lock requirements/run.lock requirements/
 # pip and setuptools stay behind in /tools.
 RUN python3 -m venv /tools && \
@@ -15,15 +19,18 @@ RUN python3 -m venv /tools && \
       --require-hashes -r requirements/run.lock
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY echod echod
+COPY tools/self_test.py tools/
 # Slim images ship their standard library uncompiled, and on a read-only root it would be compiled
-# anew at each start and at each health check. A first run proves that echod works on this base,
-# and leaves what it has compiled where later runs look for it.
+# anew at each start and at each health check. A first run leaves what it has compiled where later runs
+# look for it, and proves that echod works on this base; a second one, that it does so for its user.
 RUN /tools/bin/pip wheel -q --no-deps --no-index --no-build-isolation -w /wheels . && \
     /tools/bin/pip --python /opt/echod/bin/python install --no-compile --no-deps /wheels/*.whl && \
     export PYTHONPYCACHEPREFIX=/opt/echod/pycache && \
     /opt/echod/bin/python -m compileall -q /opt/echod/lib && \
-    timeout --preserve-status 3 /opt/echod/bin/echod 0 first --metrics-port 0 && \
-    /opt/echod/bin/python -P -c 'import echod.health'
+    /tools/bin/python -I tools/self_test.py /opt/echod/bin/echod
+USER 65532:65532
+RUN PYTHONPYCACHEPREFIX=/opt/echod/pycache \
+    /tools/bin/python -I tools/self_test.py /opt/echod/bin/echod
 
 FROM ${BASE}
 ARG VERSION=0.1.0

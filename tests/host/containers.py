@@ -22,6 +22,16 @@ RUN = [
 ]
 """What a container needs where there is no cgroup of its own; its network is its loopback."""
 
+BUSYBOX = [
+    "busybox",
+    "sh",
+    "-c",
+    "for file in /usr/bin/* /usr/sbin/*; do"
+    " case $file in *python3* | */busybox) ;; *) busybox rm -f $file ;; esac;"
+    " done; busybox --install -s /usr/bin; test ! -e /usr/bin/apt && test -L /usr/bin/timeout",
+]
+"""Leaves nothing but Python and busybox in the place of all programs."""
+
 
 class Engine:
     """Builders and runners see a mount namespace with cgroups, and nothing of other images."""
@@ -64,7 +74,7 @@ class Engine:
     def make_base(self, name: str) -> None:
         """A slim base: Debian's Python, its standard library not compiled, as slim images are."""
         tree = self.directory / "tree"
-        packages = "python3,python3-venv,ca-certificates"
+        packages = "python3,python3-venv,ca-certificates,busybox"
         self("debootstrap", "--variant=minbase", f"--include={packages}", "trixie", tree)
         self("find", tree / "usr/lib", "-name", "*.pyc", "-delete")
         self("tar", "-C", tree, "-cf", self.directory / "base.tar", ".")
@@ -73,6 +83,24 @@ class Engine:
         self("buildah", "commit", "-q", made, name)
         self("buildah", "rm", made)
         shutil.rmtree(tree)
+
+    def make_busybox_base(self, name: str, base: str) -> None:
+        """The same with no program but Python and busybox, as Alpine has it."""
+        self.derive(name, base, "buildah", "run", "--isolation=chroot", "{}", "--", *BUSYBOX)
+
+    def make_users_base(self, name: str, base: str) -> None:
+        """The same with a user, an entry point and settings of its own, as Red Hat's are."""
+        home = "/opt/app-root/src"
+        options = ["--user=1001:0", f"--workingdir={home}", '--entrypoint=["container-entrypoint"]']
+        options += ["--env=PIP_USER=1", "--env=PIP_NO_CACHE_DIR=off", f"--env=HOME={home}"]
+        self.derive(name, base, "buildah", "config", *options, "{}")
+
+    def derive(self, name: str, base: str, *command: str) -> None:
+        """An image by one command on another; ``{}`` in it stands for what it is made in."""
+        made = self("buildah", "from", "--pull-never", base).strip()
+        self(*[made if word == "{}" else word for word in command])
+        self("buildah", "commit", "-q", made, name)
+        self("buildah", "rm", made)
 
     def make_image(self, name: str, base: str) -> None:
         """As a user does it, with this host's certificates for its network."""

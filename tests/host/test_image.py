@@ -15,6 +15,7 @@ from support import ROOT
 import echod
 
 IMAGE = "localhost/echod:tested"
+BASE = "localhost/slim:base"
 REFERENCE_ARGUMENTS = ("9000,9001,9002", "one")
 """As the sample's manifests give them."""
 
@@ -23,8 +24,8 @@ REFERENCE_ARGUMENTS = ("9000,9001,9002", "one")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine = Engine(tmp_path_factory.mktemp("images"))
     try:
-        engine.make_base("localhost/slim:base")
-        engine.make_image(IMAGE, "localhost/slim:base")
+        engine.make_base(BASE)
+        engine.make_image(IMAGE, BASE)
         yield engine
     finally:
         engine.close()
@@ -97,6 +98,30 @@ def test_without_arguments_it_is_the_references_default(engine: Engine) -> None:
     replies, _ = container.client("nc", "-N", "127.0.0.1", "9000").communicate(b"x\n", timeout=10)
     assert replies == b"hello x\n"
     assert container.stop() == "0"
+
+
+@pytest.mark.parametrize("kind", ["busybox", "users"])
+def test_other_bases_do(engine: Engine, kind: str) -> None:
+    """With busybox for every tool; or with an unprivileged user, as whom nothing could be built."""
+    getattr(engine, f"make_{kind}_base")(f"localhost/{kind}:base", BASE)
+    image = f"localhost/echod:{kind}"
+    engine.make_image(image, f"localhost/{kind}:base")
+    container = Container(engine, image, *REFERENCE_ARGUMENTS)
+    container.wait_ready()
+    replies, _ = container.client("nc", "-N", "127.0.0.1", "9001").communicate(b"x\n", timeout=10)
+    assert replies == b"one x\n"
+    engine("podman", "healthcheck", "run", container.name)
+    assert "\t65532\t" in container.run("python3", "-c", "print(open('/proc/1/status').read())")
+    assert container.stop() == "0"
+
+
+def test_a_base_without_what_it_needs_is_refused_by_name(engine: Engine) -> None:
+    """In one line, before anything is fetched."""
+    remove = ("buildah", "run", "--isolation=chroot", "{}", "--", "sh", "-c")
+    for what in ("rm -r /usr/lib/python3*/ensurepip", "rm /usr/bin/python3*"):
+        engine.derive("localhost/poor:base", BASE, *remove, what)
+        with pytest.raises(AssertionError, match=r"BASE must have Python 3.11 or later as python3"):
+            engine.make_image("localhost/echod:poor", "localhost/poor:base")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
-from support import ROOT
+import pytest
+from support import ROOT, clean_environment
 
 import echod
 
@@ -34,7 +38,71 @@ def test_nothing_that_runs_is_given_to_a_shell() -> None:
     for name in ("ENTRYPOINT", "CMD", "HEALTHCHECK"):
         (instruction,) = instructions(name)
         assert re.search(r'(^|CMD )\["', instruction)
-    assert instructions("USER") == ["65532:65532"]
+    assert instructions("USER")[-1] == "65532:65532"
+
+
+def test_a_base_with_a_user_of_its_own_does() -> None:
+    """Root builds, and its tools are the shell and Python: another base has no GNU programs."""
+    build, image = DOCKERFILE.split("\nFROM ")[1:]
+    assert re.findall(r"^(?:USER|RUN|WORKDIR)\b.*$", build, re.MULTILINE)[0] == "USER 0:0"
+    words = [
+        word
+        for command in re.findall(r"^RUN +(.*)$", build, re.MULTILINE)
+        for word in re.findall(r"(?:^|&& +|\|\| +|\{ +|; +)([\w./-]+) ", command)
+    ]
+    assert {word for word in words if "/" not in word} <= {"python3", "echo", "exit", "export"}
+    assert {word.split("/")[1] for word in words if "/" in word} == {"tools", "opt"}
+    assert "RUN" not in image
+
+
+SELF_TEST = ROOT / "tools/self_test.py"
+
+
+def self_test(command: Path) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, SELF_TEST, command],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_the_images_self_test_passes() -> None:
+    """With the command that is installed."""
+    assert self_test(Path(sys.executable).parent / "echod") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("exit 7", "not ready, exit status 7"),
+        ('case $1 in health) exit 1; esac; exec {echod} "$@"', "(b'first line\\n', 1, 0)"),
+        ('case $1 in 0) shift 2; exec {echod} 0 x "$@"; esac', "(b'x line\\n', 0, 0)"),
+        (
+            'case $1 in health) exec {echod} "$@"; esac\n'
+            "trap 'kill $daemon; wait $daemon; exit 143' TERM; {echod} \"$@\" & daemon=$!; wait",
+            "(b'first line\\n', 0, 143)",
+        ),
+    ],
+)
+def test_the_images_self_test_finds_what_is_wrong(tmp_path: Path, script: str, said: str) -> None:
+    """The start, the reply, the health check or the exit status."""
+    fake = tmp_path / "echod"
+    echod = Path(sys.executable).parent / "echod"
+    fake.write_text(f"#!/bin/sh\n{script.format(echod=echod)}\n")
+    fake.chmod(0o755)
+    status, error = self_test(fake)
+    assert status == 1
+    assert said in error
+
+
+def test_the_images_self_test_needs_a_command(tmp_path: Path) -> None:
+    """What is not there is named."""
+    assert "No such file or directory" in self_test(tmp_path / "none")[1]
 
 
 def test_every_installed_file_is_checked_by_its_hash() -> None:

@@ -1,0 +1,54 @@
+"""Does an installed echod answer, find itself ready and drain? The image's build asks that."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from threading import Timer
+
+SECONDS = 60.0
+"""For all of it, on a slow machine."""
+
+
+def problem(echod: str) -> str:
+    """What is wrong with the command ``echod``; nothing if all is well."""
+    words = [echod, "0", "first", "--metrics-port", "0", "--log-format", "json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as daemon:
+        limit = Timer(SECONDS, daemon.kill)
+        limit.start()
+        try:
+            return _problem(echod, daemon)
+        finally:
+            daemon.kill()
+            limit.cancel()
+
+
+def _problem(echod: str, daemon: subprocess.Popen[bytes]) -> str:
+    ports = {}
+    for line in daemon.stdout or ():
+        event = json.loads(line)
+        ports[event["event"].split()[0]] = str(event.get("port"))
+        if event["event"] == "ready":
+            break
+    else:
+        return f"not ready, exit status {daemon.wait()}"
+    with socket.create_connection(("127.0.0.1", int(ports["listening"]))) as client:
+        client.sendall(b"line\n")
+        reply = client.makefile("rb").readline()
+    health = subprocess.run([echod, "health", "--metrics-port", ports["metrics"]], check=False)
+    daemon.send_signal(signal.SIGTERM)
+    found = (reply, health.returncode, daemon.wait())
+    wanted = (b"first line\n", 0, 0)
+    return "" if found == wanted else f"reply, health and exit status: {found}, not {wanted}"
+
+
+if __name__ == "__main__":
+    try:
+        said = problem(sys.argv[1])
+    except (OSError, ValueError) as error:
+        said = str(error)
+    if said:
+        sys.exit(f"{sys.argv[1]}: {said}")
