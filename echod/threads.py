@@ -52,7 +52,7 @@ def start(threads: Sequence[Thread]) -> None:
 class _Started(Event):
     """What ``Thread.start`` waits for, with a limit.
 
-    CPython 3.11 to 3.14 wait without one for an event that the new thread sets. A thread that
+    CPython 3.11 to 3.15 wait without one for an event that the new thread sets. A thread that
     dies before that, for want of memory for its first frame, never sets it.
     """
 
