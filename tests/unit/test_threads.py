@@ -92,6 +92,7 @@ class Dying(threading.Thread):
     """A thread that finds no memory for its first frame."""
 
     def _bootstrap_inner(self) -> NoReturn:
+        sys.settrace(threading.gettrace())  # for coverage, as it would have been done here
         raise MemoryError
 
 
