@@ -72,6 +72,9 @@ class StopSignals:
         """Ignores what comes too late."""
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        self._kept.close()
+        self._keeping.close()
 
     def wait(self, timeout: float | None = None) -> StopRequest | None:
         """The next signal, or None when ``timeout`` seconds, or fewer, have passed without one."""

@@ -180,19 +180,6 @@ def test_an_operator_may_interrupt_a_stop_that_something_else_has_begun(start: S
     assert len(single) + sum(event["count"] for event in sums) == 31
 
 
-def test_two_interrupts_that_are_read_late_do_not_force_the_end(start: Start) -> None:
-    """They came together; then the whole process stood still for longer than a second."""
-    echod = start("--drain-delay", "2")
-    echod.event("ready")
-    echod.process.send_signal(INT)
-    echod.event("draining")
-    echod.freeze()
-    echod.process.send_signal(INT)
-    time.sleep(FORCE_SECONDS + 0.2)
-    echod.thaw()
-    assert echod.wait() == 0
-
-
 @pytest.mark.parametrize("number", [HUP, INT])
 def test_what_was_ignored_at_the_start_stays_ignored(start: Start, number: int) -> None:
     """nohup ignores SIGHUP, a shell without job control SIGINT for what runs in the background."""
