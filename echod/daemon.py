@@ -22,6 +22,7 @@ from echod.service import Part, Service, thread_count
 from echod.signals import StopRequest, StopSignals
 from echod.supervision import Supervisor, force_hint
 from echod.systemd import InheritedSockets, ServiceManager
+from echod.tuning import summed_up
 
 SPARE_OPEN_FILES = 64
 """Descriptors beside those of connections: log, listeners, selectors, the exporter's spare one,
@@ -61,6 +62,7 @@ def serve(
         service = Service(config, ports, metrics, max_connections, writer, logger)
         service.listen()
         _report_start(config, service, logger)
+        _report_doubts([*ports, *filter(None, [metrics])], logger)
         service.start()
         writer.start()
         logger.info("ready", seconds=round(monotonic() - began, 3))
@@ -145,6 +147,12 @@ def _report_start(config: Config, service: Service, logger: Logger) -> None:
     if service.exporter:
         listener = service.exporter.listener
         logger.info(f"metrics on {listener.address}", port=listener.port)
+
+
+def _report_doubts(listeners: Sequence[Listener], logger: Logger) -> None:
+    """Warns of what is not as it was asked for, once each, however many ports it concerns."""
+    if facts := summed_up(one for listener in listeners for one in listener.tuning.refused):
+        logger.warning("socket options refused", **facts)
 
 
 def _drain(

@@ -64,6 +64,7 @@ class EchoServer(ThreadingTCPServer):
         self.socket = self.request = listener.socket
         self.tick = 0
         self.listener = listener
+        self._tuning = listener.tuning
         self.config = engine.config
         self.admission = engine.admission
         self.budget = engine.budget
@@ -143,6 +144,8 @@ class EchoServer(ThreadingTCPServer):
             self._accept_failed(error)
             raise
         request.setblocking(False)
+        if self._tuning.by_hand:
+            self._tuning.pass_on(request)
         return request, client_address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:

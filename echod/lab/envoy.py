@@ -12,13 +12,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 from echod.config import SystemRefused
 from echod.lab.processes import Process
+from echod.probe.webclient import Connection
 
 LISTENERS = "lds.json"
 """The file whose renaming shifts the weights."""
@@ -119,7 +120,7 @@ class Envoy:
 
     def admin(self, path: str) -> Any:
         """The JSON document at a path of the admin port. Raises OSError or ValueError."""
-        connection = HTTPConnection(*self.admin_address, timeout=5)
+        connection = Connection(*self.admin_address, timeout=5)
         try:
             connection.request("GET", path)
             return json.loads(connection.getresponse().read())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Sequence
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 from time import monotonic, sleep
@@ -15,6 +15,7 @@ import yaml
 from echod.config import SystemRefused
 from echod.lab.processes import Process
 from echod.lab.weights import Weights
+from echod.probe.webclient import Connection
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -112,7 +113,7 @@ class Prometheus:
 
     def _ask(self, method: str, path: str) -> int:
         """The status of an answer; 0 if there is none."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = Connection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request(method, path)
             return connection.getresponse().status

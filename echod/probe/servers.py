@@ -13,6 +13,7 @@ from urllib.request import ProxyHandler, build_opener
 from prometheus_client.parser import text_string_to_metric_families
 
 from echod.config import SystemRefused, UsageError, shown
+from echod.probe.webclient import Handler
 from echod.threads import start
 
 TIMEOUT_SECONDS = 5.0
@@ -103,7 +104,9 @@ def _fetch_in_time(url: str) -> str:
 
 
 def _fetch(url: str) -> str:
-    opener = build_opener(ProxyHandler({}))  # a proxy of the environment is for the outside
+    opener = build_opener(
+        ProxyHandler({}), Handler
+    )  # a proxy of the environment is for the outside
     with opener.open(url, timeout=TIMEOUT_SECONDS) as response:
         body: bytes = response.read(MOST_BYTES)
     return body.decode("utf-8", "replace")

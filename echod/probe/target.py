@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -117,7 +118,8 @@ class Target:
     @staticmethod
     def _bind(made: socket.socket, source: str) -> None:
         for option in _BEFORE_BIND:
-            made.setsockopt(*option)
+            with suppress(OSError):  # without it there are fewer ports to choose from
+                made.setsockopt(*option)
         try:
             made.bind((source, 0))
         except OSError as error:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "echod"
 
 LAYERS = [
     {"__init__", "parsers", "counters", "protocol", "poller", "probe", "lab", "probe.binomial"},
-    {"config", "probe.tally"},
+    {"config", "tuning", "probe.tally", "probe.webclient"},
     {"runtime", "threads", "timers", "heartbeat", "limits", "health"},
     {"lab.processes", "lab.control"},
     {"listeners", "logs", "driver", "signals"},
