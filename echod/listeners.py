@@ -1,10 +1,11 @@
 """Bound sockets: made here, or handed over by whoever started the process."""
 
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from echod.config import SystemRefused, UsageError
 from echod.tuning import Tuning, serve_both_families
@@ -18,8 +19,8 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 class Listener:
     """A bound socket. An ``inherited`` one is somebody else's to close: it stays open.
 
-    ``port`` is the real one where the system was asked for any, ``host`` its address alone;
-    ``address`` is written ``[::]:9000`` or ``0.0.0.0:9000``.
+    ``port`` is the real one where the system was asked for any, ``host`` its address alone, with
+    its zone if it has one; ``address`` is written ``[::]:9000`` or ``0.0.0.0:9000``.
     """
 
     def __init__(self, bound: socket.socket, *, inherited: bool = False) -> None:
@@ -29,7 +30,9 @@ class Listener:
         self.socket = bound
         self.inherited = inherited
         self.tuning = Tuning(bound)
-        self.host, self.port = bound.getsockname()[:2]
+        self.host, self.port, *more = bound.getsockname()
+        if more and more[1]:
+            self.host += f"%{_zone_name(more[1])}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         self.address = f"{host}:{self.port}"
 
@@ -80,11 +83,19 @@ def listen(listener: Listener) -> None:
         raise SystemRefused(f"cannot listen on {listener.address}: {_why(error)}") from error
 
 
+def place(address: str) -> tuple[object, int]:
+    """An address as it compares with others, however they are written: its zone by number, and an
+    IPv4 address in an IPv6 one as what it is.
+    """
+    host, _, zone = address.partition("%")
+    found = ipaddress.ip_address(host)
+    if isinstance(found, ipaddress.IPv4Address):
+        return found, 0
+    return found.ipv4_mapped or found, _zone_number(zone)
+
+
 def _bound(address: str, port: int) -> Listener:
-    info = socket.getaddrinfo(
-        address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
-    )
-    family, kind, protocol, _, target = info[0]
+    family, kind, protocol, target = _resolved(address, port)
     made = socket.socket(family, kind, protocol)
     try:
         lost = serve_both_families(made) if family == socket.AF_INET6 else None
@@ -99,6 +110,20 @@ def _bound(address: str, port: int) -> Listener:
     if lost and address == "::":
         listener.tuning.refused.append(lost)
     return listener
+
+
+def _resolved(address: str, port: int) -> tuple[int, int, int, tuple[object, ...]]:
+    """Family, kind, protocol and target of an IP address."""
+    flags = socket.AI_NUMERICHOST | socket.AI_PASSIVE
+    try:
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror as error:
+        _, _, zone = address.partition("%")
+        if not zone:
+            raise
+        raise OSError(errno.ENODEV, f"there is no zone {zone} for it") from error
+    family, kind, protocol, _, target = found[0]
+    return family, kind, protocol, target
 
 
 def _bind(made: socket.socket, target: tuple[object, ...]) -> None:
@@ -118,6 +143,22 @@ def _named(step: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, f"{step}: {_why(error)}") from error
+
+
+def _zone_name(number: int) -> str:
+    try:
+        return socket.if_indextoname(number)
+    except OSError:  # the interface has gone
+        return str(number)
+
+
+def _zone_number(zone: str) -> int:
+    """0 for none, and -1 for one that is not here; a name goes before a number, as for the C
+    library.
+    """
+    with suppress(OSError):
+        return socket.if_nametoindex(zone)
+    return int(zone or 0) if zone.isdigit() or not zone else -1
 
 
 def _why(error: OSError) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 MAX_DRAIN_SECONDS = 86_400
 MAX_TIME_LIMIT = 100_000_000
 
+_LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,3})?|\.[0-9]+", re.ASCII)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # the category Cc; unicodedata takes 130 KiB
 
@@ -59,14 +60,26 @@ def text(most_bytes: int) -> Callable[[str], str]:
 
 
 def address(value: str) -> str:
-    """An IP address, an IPv6 one with its zone perhaps."""
+    """An IP address, an IPv6 one with its zone perhaps, which a link-local one needs."""
     try:
         found = ipaddress.ip_address(value)
         if not re.fullmatch(r"[\w.:-]+(%[\w.-]{1,15})?", value, re.ASCII):
             raise ValueError
     except ValueError as error:
         raise ValueError("an IPv4 or IPv6 address, for example ::, 0.0.0.0 or 127.0.0.1") from error
+    if lacks_zone(value):
+        raise ValueError(
+            f"given with its zone, the interface that it is meant for, for example {found}%eth0"
+        )
     return str(found)
+
+
+def lacks_zone(host: str) -> bool:
+    """Whether it is a link-local IPv6 address that does not say which link is meant."""
+    try:
+        return "%" not in host and ipaddress.ip_address(host) in _LINK_LOCAL
+    except ValueError:  # a name
+        return False
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:

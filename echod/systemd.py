@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from echod.config import OPTIONS, Config, UsageError
-from echod.listeners import Listener, inherit
+from echod.listeners import Listener, inherit, place
 
 FIRST_DESCRIPTOR = 3
 TELL_SECONDS = 0.05
@@ -46,7 +46,9 @@ class InheritedSockets:
         for option in OPTIONS:
             inherited, value = have.get(option.name), getattr(config, option.name)
             given = value if isinstance(value, tuple) else [value]
-            if inherited and option.name in config.given and set(given) != set(inherited):
+            if not inherited or option.name not in config.given:
+                continue
+            if set(map(_comparable, given)) != set(map(_comparable, inherited)):
                 raise UsageError(
                     f"{option.flag} {_listed(given)}: must be as the inherited sockets have it"
                     f" ({_listed(inherited)}), or be left out"
@@ -99,6 +101,11 @@ class ServiceManager:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.settimeout(TELL_SECONDS)
                 sender.sendto("\n".join(assignments).encode(), target)
+
+
+def _comparable(value: object) -> object:
+    """A port as it is, an address as the place that it stands for."""
+    return place(value) if isinstance(value, str) else value
 
 
 def _listed(values: Iterable[object]) -> str:

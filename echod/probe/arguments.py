@@ -231,4 +231,9 @@ def _target(text: str | None) -> tuple[str, int]:
         )
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65535):
         raise UsageError(f"HOST:PORT {shown(text)}: must have a port from 1 to 65535")
+    if parsers.lacks_zone(host):
+        raise UsageError(
+            f"HOST:PORT {shown(text)}: must have the zone of its address, the interface that it is"
+            f" reached by, for example [{host}%eth0]:{port}"
+        )
     return host, int(port)

@@ -121,7 +121,10 @@ class Target:
             with suppress(OSError):  # without it there are fewer ports to choose from
                 made.setsockopt(*option)
         try:
-            made.bind((source, 0))
+            # Not as it is: its zone would be lost.
+            numeric = socket.AI_NUMERICHOST
+            found = socket.getaddrinfo(source, 0, made.family, socket.SOCK_STREAM, flags=numeric)
+            made.bind(found[0][4])
         except OSError as error:
             raise _refusal(error, f"cannot connect from {source}") from error
 

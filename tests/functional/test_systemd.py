@@ -120,6 +120,19 @@ def test_sockets_for_another_process_are_left_alone(start: Start, tcp: Any) -> N
     assert echod.port != 0
 
 
+def test_addresses_of_inherited_sockets_are_compared_as_addresses(start: Start) -> None:
+    """However they are written; an IPv4 address in an IPv6 one is the same address."""
+    with socket.socket(socket.AF_INET6) as mapped:
+        mapped.bind(("::ffff:127.0.0.1", 0))
+        mapped.listen()
+        for written in ("::ffff:127.0.0.1", "::FFFF:7F00:1", "127.0.0.1"):
+            sockets = Sockets(echo=[mapped])
+            variables = {"ECHOD_ADDRESS": written, "ECHOD_METRICS_PORT": "none"}
+            echod = start_with(start, sockets, **variables)
+            assert converse(echod.port, b"x\n") == b"one x\n"
+            echod.stop()
+
+
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     """The end of a NOTIFY_SOCKET that a service manager reads."""

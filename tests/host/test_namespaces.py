@@ -94,3 +94,46 @@ def test_without_the_privilege_a_low_port_is_refused_by_name() -> None:
     assert result.returncode == 1
     assert "PORTS 7: cannot listen on it at address ::: Permission denied" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def in_network(directory: Path, script: str) -> list[str]:
+    """What a script prints, in a network of its own."""
+    result = subprocess.run(
+        ["unshare", "--net", "bash", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        timeout=60,
+        check=False,
+    )
+    assert result.stderr == ""
+    return result.stdout.splitlines()
+
+
+@pytest.mark.parametrize("zone", ["va", "$(ip -o link show va | cut -d: -f1)"])
+def test_a_link_local_address_has_its_zone_by_name_or_by_number(tmp_path: Path, zone: str) -> None:
+    """For both ports, for who asks, and for who connects from it."""
+    address = f"fe80::ff:fe00:1%{zone}"
+    echod = f"{sys.executable} -m echod"
+    lines = in_network(
+        tmp_path,
+        f"""
+        ip link set lo up
+        ip link add va type veth peer name vb
+        ip link set va address 02:00:00:00:00:01 up; ip link set vb up
+        until ip -6 addr show dev va | grep -q fe80; do sleep 0.05; done
+        while ip -6 addr show tentative | grep -q fe80; do sleep 0.05; done
+        {echod} 9000 one --address {address} --metrics-address {address} > log & pid=$!
+        for _ in $(seq 400); do grep -sq '"ready"' log && break; sleep 0.05; done
+        grep -o 'listening on [^,]*' log
+        {echod} health --metrics-address {address}
+        {echod} probe "[{address}]:9000" -n 3 --source {address} | grep -o '^one *3'
+        kill $pid; wait $pid; echo "status $?"
+        """,
+    )
+    assert [" ".join(line.split()) for line in lines] == [
+        "listening on [fe80::ff:fe00:1%va]:9000",
+        "ready",
+        "one 3",
+        "status 0",
+    ]

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import errno
+import socket
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from echod.config import SystemRefused, UsageError, load
+from echod.listeners import bind, inherit, place
+from echod.probe.target import Target
+from echod.systemd import InheritedSockets
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("::ffff:127.0.0.1", "::ffff:7f00:1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("2001:DB8::0:1", "2001:db8::1"),
+        ("fe80::1%lo", f"fe80::1%{socket.if_nametoindex('lo')}"),
+    ],
+)
+def test_an_address_is_the_same_however_it_is_written(one: str, other: str) -> None:
+    """Its zone by name or by number, too."""
+    assert place(one) == place(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("::", "0.0.0.0"),  # compared, not bound
+        ("::1", "127.0.0.1"),
+        ("fe80::1%lo", "fe80::1%4000"),
+        ("fe80::1%lo", "fe80::1%nowhere0"),
+        ("fe80::1%lo", "fe80::1"),
+        ("::ffff:127.0.0.1", "::127.0.0.1"),
+    ],
+)
+def test_addresses_that_differ_are_different(one: str, other: str) -> None:
+    """In their zone alone, too."""
+    assert place(one) != place(other)
+
+
+FREEBIND = 15
+"""IP_FREEBIND: binds an address that no interface has."""
+
+
+def link_local(number: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET6)
+    made.setsockopt(socket.IPPROTO_IP, FREEBIND, 1)
+    made.bind(("fe80::1", 0, 0, number))
+    made.listen()
+    return made
+
+
+@pytest.mark.parametrize("written", ["fe80::1%lo", "fe80:0::1%lo", "fe80::1%{}"])
+def test_an_inherited_socket_has_its_address_however_it_is_written(written: str) -> None:
+    """With its zone, which its events name too; another zone is another address."""
+    number = socket.if_nametoindex("lo")
+    listener = inherit(link_local(number).detach())
+    with listener.socket:
+        assert listener.address == f"[fe80::1%lo]:{listener.port}"
+        sockets = InheritedSockets(echo=[listener])
+        flags = {"ports": str(listener.port), "prefix": "x", "metrics_port": "none"}
+        sockets.check(load(flags | {"address": written.format(number)}, {}))
+        with pytest.raises(UsageError, match=r"as the inherited sockets have it \(fe80::1%lo\)"):
+            sockets.check(load(flags | {"address": "fe80::1%4000"}, {}))
+
+
+def test_an_interface_that_has_gone_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket still has it."""
+
+    def gone(_: int) -> str:
+        raise OSError(errno.ENXIO, "no index with this name")
+
+    number = socket.if_nametoindex("lo")
+    monkeypatch.setattr(socket, "if_indextoname", gone)
+    listener = inherit(link_local(number).detach())
+    with listener.socket:
+        assert listener.host == f"fe80::1%{number}"
+
+
+def test_an_address_that_does_not_resolve_gives_the_reason_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """getaddrinfo's own errors have numbers that mean nothing elsewhere."""
+    with pytest.raises(SystemRefused, match=r"fe80::1%nowhere0: there is no zone nowhere0 for it$"):
+        bind("PORTS", "fe80::1%nowhere0", 0)
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_MEMORY, "Memory allocation failure")
+
+    monkeypatch.setattr(socket, "getaddrinfo", failing)
+    with pytest.raises(SystemRefused, match=r"address 127.0.0.1: Memory allocation failure$"):
+        bind("PORTS", "127.0.0.1", 0)
+
+
+def test_a_source_keeps_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link-local address without it cannot be bound."""
+    bound_to: list[Any] = []
+
+    class Recording(socket.socket):
+        def bind(self, target: Any) -> None:
+            bound_to.append(target)
+
+    monkeypatch.setattr(socket, "socket", Recording)
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        bound_to.clear()
+        port = server.getsockname()[1]
+        target = Target("::1", port, 20.0, source="fe80::1%lo")
+        target.connect(monotonic() + 20.0).close()
+    assert bound_to == [("fe80::1", 0, 0, socket.if_nametoindex("lo"))]
