@@ -6,12 +6,16 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from echod.config import SystemRefused, UsageError
 from echod.tuning import Tuning, serve_both_families
 
 BACKLOG = 65535
 """More than any system's maximum (net.core.somaxconn, for example), which then applies."""
+
+UNPRIVILEGED_PORT_START = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+"""Linux: the first port, of IPv4 and of IPv6, that takes no capability."""
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
@@ -102,7 +106,7 @@ def _bound(address: str, port: int) -> Listener:
         with _named("SO_REUSEADDR"):
             # A server that closes first leaves TIME_WAIT behind; a restart must bind all the same.
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _bind(made, target)
+        _bind(made, target, port)
         listener = Listener(made)
     except OSError:
         made.close()
@@ -126,14 +130,28 @@ def _resolved(address: str, port: int) -> tuple[int, int, int, tuple[object, ...
     return family, kind, protocol, target
 
 
-def _bind(made: socket.socket, target: tuple[object, ...]) -> None:
+def _bind(made: socket.socket, target: tuple[object, ...], port: int) -> None:
     try:
         made.bind(target)
     except OSError as error:
         if error.errno != errno.EACCES:
             raise
-        rule = "a port below 1024 needs the capability CAP_NET_BIND_SERVICE"
-        raise OSError(errno.EACCES, f"{_why(error)} ({rule})") from error
+        raise OSError(errno.EACCES, f"{_why(error)} ({_rule_for(port)})") from error
+
+
+def _rule_for(port: int) -> str:
+    """What binding a port takes, to say why it was not allowed."""
+    name, capability = "net.ipv4.ip_unprivileged_port_start", "CAP_NET_BIND_SERVICE"
+    try:
+        start = int(UNPRIVILEGED_PORT_START.read_text())
+    except (OSError, ValueError):  # not Linux, or hidden in a sandbox
+        return f"a port below {name}, 1024 by default, needs the capability {capability}"
+    if 0 < port < start:
+        return f"a port below {start}, {name}, needs the capability {capability}"
+    return (
+        f"neither for want of {capability} nor by {name}, which is {start}:"
+        " a security module or a sandbox forbids it"
+    )
 
 
 @contextmanager

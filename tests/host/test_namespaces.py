@@ -110,6 +110,28 @@ def in_network(directory: Path, script: str) -> list[str]:
     return result.stdout.splitlines()
 
 
+def test_a_host_with_other_privileged_ports_is_named(tmp_path: Path) -> None:
+    """The number that holds on this host, below 1024 and above; the first free port serves."""
+    unprivileged = "setpriv --inh-caps=-all --bounding-set=-all"
+    lines = in_network(
+        tmp_path,
+        f"""
+        ip link set lo up
+        sysctl -qw net.ipv4.ip_unprivileged_port_start=2000
+        for port in 80 1999; do
+          {unprivileged} {sys.executable} -m echod $port one --metrics-port none 2>&1
+        done
+        {unprivileged} {sys.executable} -m echod 2000 one --metrics-port none > log & pid=$!
+        for _ in $(seq 400); do grep -sq '"ready"' log && break; sleep 0.05; done
+        echo hello | nc -q1 ::1 2000
+        kill $pid; wait $pid; echo "status $?"
+        """,
+    )
+    reason = "a port below 2000, net.ipv4.ip_unprivileged_port_start, needs the capability"
+    assert [reason in line for line in lines] == [True, True, False, False]
+    assert lines[2:] == ["one hello", "status 0"]
+
+
 @pytest.mark.parametrize("zone", ["va", "$(ip -o link show va | cut -d: -f1)"])
 def test_a_link_local_address_has_its_zone_by_name_or_by_number(tmp_path: Path, zone: str) -> None:
     """For both ports, for who asks, and for who connects from it."""

@@ -1,16 +1,66 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 
+from echod import listeners
 from echod.config import SystemRefused, UsageError, load
 from echod.listeners import bind, inherit, place
 from echod.probe.target import Target
 from echod.systemd import InheritedSockets
+
+
+class Forbidden(socket.socket):
+    def bind(self, _: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("start", "port", "reason"),
+    [
+        ("1024\n", 80, "a port below 1024, net.ipv4.ip_unprivileged_port_start, needs"),
+        ("2000\n", 1500, "a port below 2000, net.ipv4.ip_unprivileged_port_start, needs"),
+        ("2000\n", 2000, "by net.ipv4.ip_unprivileged_port_start, which is 2000: a security"),
+        ("0\n", 80, "by net.ipv4.ip_unprivileged_port_start, which is 0: a security module"),
+        ("1024\n", 0, "by net.ipv4.ip_unprivileged_port_start, which is 1024: a security"),
+        (None, 1500, "a port below net.ipv4.ip_unprivileged_port_start, 1024 by default, needs"),
+    ],
+)
+def test_a_port_that_is_not_allowed_names_the_rule_and_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, start: str | None, port: int, reason: str
+) -> None:
+    """The rule of this very system, and what else it can be when the rule allows the port."""
+    rule = tmp_path / "rule"
+    if start is not None:
+        rule.write_text(start)
+    monkeypatch.setattr(listeners, "UNPRIVILEGED_PORT_START", rule)
+    monkeypatch.setattr(socket, "socket", Forbidden)
+    with pytest.raises(SystemRefused) as caught:
+        bind("PORTS", "127.0.0.1", port)
+    message = str(caught.value)
+    assert message.startswith(f"PORTS {port}: cannot listen on it at address 127.0.0.1: Permission")
+    assert reason in message
+    assert "CAP_NET_BIND_SERVICE" in message
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_refusal_of_anything_else_does_not_speak_of_ports(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """No socket at all, say, in a sandbox."""
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket, "socket", refused)
+    with pytest.raises(SystemRefused, match=f"address ::: {os.strerror(number)}$"):
+        bind("PORTS", "::", 0)
 
 
 @pytest.mark.parametrize(
