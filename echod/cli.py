@@ -93,14 +93,15 @@ def serve(arguments: Sequence[str], environ: Environment) -> int:
     from echod.systemd import ServiceManager, inherited_sockets
 
     inherited = inherited_sockets(environ)
-    config = load(vars(flags), inherited.complete(environ))
-    inherited.check(config)
-    manager = ServiceManager(environ)
-    ignore_others()
-    with StopSignals() as signals:
-        from echod import daemon  # only now: a wrong call is answered without it
+    with inherited.blamed():
+        config = load(vars(flags), inherited.complete(environ))
+        inherited.check(config)
+        manager = ServiceManager(environ)
+        ignore_others()
+        with StopSignals() as signals:
+            from echod import daemon  # only now: a wrong call is answered without it
 
-        return daemon.serve(config, signals, inherited, manager)
+            return daemon.serve(config, signals, inherited, manager)
 
 
 def health(arguments: Sequence[str], environ: Environment) -> int:

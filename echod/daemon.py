@@ -62,7 +62,7 @@ def serve(
         service = Service(config, ports, metrics, max_connections, writer, logger)
         service.listen()
         _report_start(config, service, logger)
-        _report_doubts([*ports, *filter(None, [metrics])], logger)
+        _report_doubts([*ports, *filter(None, [metrics])], inherited, manager, logger)
         service.start()
         writer.start()
         logger.info("ready", seconds=round(monotonic() - began, 3))
@@ -149,10 +149,19 @@ def _report_start(config: Config, service: Service, logger: Logger) -> None:
         logger.info(f"metrics on {listener.address}", port=listener.port)
 
 
-def _report_doubts(listeners: Sequence[Listener], logger: Logger) -> None:
+def _report_doubts(
+    listeners: Sequence[Listener],
+    inherited: InheritedSockets,
+    manager: ServiceManager,
+    logger: Logger,
+) -> None:
     """Warns of what is not as it was asked for, once each, however many ports it concerns."""
     if facts := summed_up(one for listener in listeners for one in listener.tuning.refused):
         logger.warning("socket options refused", **facts)
+    if inherited.ignored:
+        logger.warning("inherited sockets ignored", reason=inherited.ignored)
+    if manager.watchdog_ignored:
+        logger.warning("watchdog ignored", reason=manager.watchdog_ignored)
 
 
 def _drain(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from echod.config import OPTIONS, Config, UsageError
+from echod.config import OPTIONS, Config, SystemRefused, UsageError, shown
 from echod.listeners import Listener, inherit, place
 
 FIRST_DESCRIPTOR = 3
@@ -24,6 +25,7 @@ class InheritedSockets:
 
     echo: Sequence[Listener] = ()
     metrics: Sequence[Listener] = ()  # one at most
+    ignored: str = ""  # why there are none, although some were handed over
 
     def complete(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The environment, with the ports of these sockets where it says nothing of ports."""
@@ -54,16 +56,30 @@ class InheritedSockets:
                     f" ({_listed(inherited)}), or be left out"
                 )
 
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Makes an error in its block mention ignored sockets: without them ports are missing or
+        in use.
+        """
+        try:
+            yield
+        except (UsageError, SystemRefused) as error:
+            if not self.ignored:
+                raise
+            raise type(error)(f"{error}; inherited sockets ignored: {self.ignored}") from error
+
 
 def inherited_sockets(environ: Mapping[str, str]) -> InheritedSockets:
     """The sockets named ``echo`` and ``metrics`` that this process was given.
 
     None unless LISTEN_PID says that they are for this process. Raises UsageError if one of
-    them could not be answered on.
+    them could not be answered on, SystemRefused if one cannot be used.
     """
     count = environ.get("LISTEN_FDS") or "0"
-    if environ.get("LISTEN_PID") != str(os.getpid()) or count == "0":
+    if count == "0":
         return InheritedSockets()
+    if stranger := _meant_for_another(environ, "LISTEN_PID"):
+        return InheritedSockets(ignored=stranger)
     names = environ.get("LISTEN_FDNAMES", "").split(":")
     if count != str(len(names)) or not {"echo", "metrics"}.issuperset(names):
         raise UsageError(
@@ -88,8 +104,11 @@ class ServiceManager:
         """Raises UsageError if it asks for a watchdog in no number of microseconds."""
         self.address = environ.get("NOTIFY_SOCKET", "")
         self.watchdog_seconds: float | None = None
+        self.watchdog_ignored = ""  # why it is not fed, although WATCHDOG_USEC asks for it
         wanted = environ.get("WATCHDOG_USEC", "")
-        if wanted and environ.get("WATCHDOG_PID") in (None, "", str(os.getpid())):
+        if wanted and environ.get("WATCHDOG_PID"):
+            self.watchdog_ignored = _meant_for_another(environ, "WATCHDOG_PID")
+        if wanted and not self.watchdog_ignored:
             if not (wanted.isascii() and wanted.isdigit() and int(wanted) > 0):
                 raise UsageError(f"WATCHDOG_USEC {wanted!a}: must be a number of microseconds")
             self.watchdog_seconds = int(wanted) / 1e6
@@ -101,6 +120,14 @@ class ServiceManager:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.settimeout(TELL_SECONDS)
                 sender.sendto("\n".join(assignments).encode(), target)
+
+
+def _meant_for_another(environ: Mapping[str, str], name: str) -> str:
+    """Say why the service manager's variables are not for this process; empty if they are."""
+    meant, own = environ.get(name, ""), str(os.getpid())
+    if meant == own:
+        return ""
+    return f"{name} {shown(meant)} is not this process, {own}: a wrapper script must exec echod"
 
 
 def _comparable(value: object) -> object:

@@ -112,12 +112,34 @@ def test_a_socket_that_nobody_would_answer_on_is_refused(tmp_path: Path, tcp: An
 
 
 def test_sockets_for_another_process_are_left_alone(start: Start, tcp: Any) -> None:
-    """The variables are inherited by children that they are not meant for."""
+    """The variables are inherited by children that they are not meant for; or a wrapper has not
+    executed echod in its place. One warning says so.
+    """
     echod = start_with(
         start, Sockets(echo=[tcp()]), "0", "--metrics-port", "0", LISTEN_PID=str(os.getpid())
     )
     assert converse(echod.port, b"x\n") == b"one x\n"
     assert echod.port != 0
+    (event,) = echod.events("inherited sockets ignored")
+    assert event["level"] == "warning"
+    assert event["reason"] == (
+        f"LISTEN_PID '{os.getpid()}' is not this process, {echod.process.pid}:"
+        " a wrapper script must exec echod"
+    )
+
+
+def test_a_start_that_fails_for_want_of_its_sockets_says_so(tmp_path: Path, tcp: Any) -> None:
+    """Behind a wrapper that does not exec its ports are missing, or in use."""
+    echo = tcp()
+    sockets = Sockets(echo=[echo])
+    line = refusal(tmp_path, sockets, LISTEN_PID="")
+    assert line.startswith("echod: error: PORTS is missing: give it, or set ECHOD_PORTS;")
+    assert "; inherited sockets ignored: LISTEN_PID '' is not this process, " in line
+    port = str(echo.getsockname()[1])
+    variables = {"ECHOD_PORTS": port, "ECHOD_PREFIX": "one", "LISTEN_PID": "1"}
+    result = call(tmp_path, sockets.command(), sockets.descriptors, **variables)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "Address already in use; inherited sockets ignored: LISTEN_PID '1' is" in result.stderr
 
 
 def test_addresses_of_inherited_sockets_are_compared_as_addresses(start: Start) -> None:
@@ -183,7 +205,7 @@ def test_the_watchdog_is_fed_in_time(start: Start, manager: socket.socket) -> No
 
 
 def test_a_watchdog_for_another_process_is_not_fed(start: Start, manager: socket.socket) -> None:
-    """WATCHDOG_PID says whose it is."""
+    """WATCHDOG_PID says whose it is, and a warning that somebody waits for it elsewhere."""
     environment = clean_environment(
         NOTIFY_SOCKET=manager.getsockname(), WATCHDOG_USEC="400000", WATCHDOG_PID="1"
     )
@@ -192,6 +214,9 @@ def test_a_watchdog_for_another_process_is_not_fed(start: Start, manager: socket
     with connect(echod.port) as client:
         ask(client, b"x\n")
         assert "WATCHDOG=1" not in told(manager, "STATUS=")
+    (event,) = echod.events("watchdog ignored")
+    assert event["level"] == "warning"
+    assert event["reason"].startswith("WATCHDOG_PID '1' is not this process, ")
     echod.stop()
 
 
