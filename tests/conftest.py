@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 from running import Running, Timed
-from support import ROOT, Echod, Start
+from support import ROOT, Clock, Echod, Start
 
 from echod.runtime import raise_open_file_limit
 
@@ -84,6 +84,12 @@ def shared_echod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echod]:
     yield start(ports="0,0,0")
     started[0].stop()
     started[0].close()
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    """For processes whose time the test moves."""
+    return Clock(tmp_path / "clock")
 
 
 @pytest.fixture

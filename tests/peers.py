@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
 
+from support import PATIENCE
+
 Behaviour = Callable[[socket.socket, int], None]
 """What is done with a connection; its number counts from 0."""
 
@@ -19,7 +21,7 @@ def serving(behaviour: Behaviour, host: str = "127.0.0.1") -> Iterator[int]:
 
     def serve(connection: socket.socket, number: int) -> None:
         with suppress(OSError), connection:
-            connection.settimeout(30)
+            connection.settimeout(PATIENCE)
             behaviour(connection, number)
 
     def accept() -> None:

@@ -62,40 +62,30 @@ class Running:
         os.close(self.writer._descriptor)
 
 
-class Timed(Running):
-    """The same by a clock of its own, which stands still until it is moved: what happens at which
-    time does not depend on the machine.
+class StandingClock:
+    """Time that stands still until it is moved: what happens at which time does not depend on the
+    machine.
     """
 
-    def __init__(self, **flags: str) -> None:
-        self._now = 1000.0
-        self._running_since: float | None = None
-        self._patches = pytest.MonkeyPatch()
-        for module in ("driver", "server", "service"):
-            self._patches.setattr(f"echod.{module}.monotonic", self._time)
-        super().__init__(inherited=False, **flags)
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._going_since: float | None = None
 
-    def _time(self) -> float:
-        if self._running_since is None:
-            return self._now
-        return self._now + monotonic() - self._running_since
+    def __call__(self) -> float:
+        if self._going_since is None:
+            return self.now
+        return self.now + monotonic() - self._going_since
 
-    def move(self, seconds: float) -> None:
-        """Moves the clock, and has the handler threads do what is due by then."""
-        self._now += seconds
-        self.settle()
+    def go(self) -> None:
+        """Goes on like any other from now on."""
+        self._going_since = monotonic()
 
-    def settle(self) -> None:
-        """Has each handler thread go round once from beginning to end, unless it has ended."""
-        for handler in self.service.handlers:
+    def move(self, seconds: float, *drivers: Driver) -> None:
+        """Moves it, and has each of these threads do what is due by then."""
+        self.now += seconds
+        for driver in drivers:
             for _ in range(2):  # the second call is made when the round of the first is over
-                made_in(handler)
-
-    def close(self) -> None:
-        """Its time runs on for that."""
-        self._running_since = monotonic()
-        super().close()
-        self._patches.undo()
+                made_in(driver)
 
 
 def made_in(driver: Driver) -> None:
@@ -103,3 +93,26 @@ def made_in(driver: Driver) -> None:
     made = threading.Event()
     driver.post(made.set)
     until(lambda: made.is_set() or not driver.is_alive())
+
+
+class Timed(Running):
+    """The same by a clock of its own, which stands still until it is moved."""
+
+    def __init__(self, **flags: str) -> None:
+        self.clock = StandingClock()
+        self._patches = pytest.MonkeyPatch()
+        for module in ("driver", "limits", "server", "service"):
+            self._patches.setattr(f"echod.{module}.monotonic", self.clock)
+        super().__init__(inherited=False, **flags)
+        assert self.service.exporter
+        self.exporter = self.service.exporter.driver
+
+    def move(self, seconds: float) -> None:
+        """Moves the clock, and has all threads do what is due by then."""
+        self.clock.move(seconds, *self.service.handlers, self.exporter)
+
+    def close(self) -> None:
+        """Time goes on for that."""
+        self.clock.go()
+        super().close()
+        self._patches.undo()

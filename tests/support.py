@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import http.client
 import json
+import mmap
 import os
 import resource
 import select
@@ -23,7 +24,9 @@ from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
-PATIENCE = 20.0  # seconds: how long something that must happen may take on a busy machine
+PATIENCE = 60.0  # seconds: how long something that must happen may take on a busy machine
+NEVER = 3600.0
+"""Seconds: a time of echod's own that no test has the patience to wait for."""
 ROOT = Path(__file__).parent.parent
 
 Value = TypeVar("Value")
@@ -59,6 +62,55 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "echod", *arguments]
 
 
+ALTERED = """
+import importlib, json, mmap, runpy, struct, sys, time
+path, constants = sys.argv[1:3]
+del sys.argv[1:3]
+if path:
+    with open(path, "rb") as file:
+        moved = mmap.mmap(file.fileno(), 8, prot=mmap.PROT_READ)
+    real = time.monotonic
+    time.monotonic = lambda: real() + struct.unpack("d", moved)[0]
+for name, value in json.loads(constants).items():
+    module, _, constant = name.rpartition(".")
+    module = importlib.import_module(f"echod.{module}")
+    assert hasattr(module, constant), name
+    setattr(module, constant, value)
+runpy.run_module("echod", run_name="__main__")
+"""
+"""Runs echod with other constants, and by a clock that can be moved from outside."""
+
+
+def altered(clock: str = "", **constants: float) -> Callable[..., list[str]]:
+    """For a command with other constants of modules: ``exporter__DEADLINE_SECONDS=NEVER``."""
+    named = {name.replace("__", "."): value for name, value in constants.items()}
+    return lambda *arguments: [sys.executable, "-c", ALTERED, clock, json.dumps(named), *arguments]
+
+
+class Clock:
+    """The monotonic clock of processes. It goes on as ever, and can be moved as well: so that what
+    happens at which time need not be waited for, and does not depend on how busy the machine is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.write_bytes(bytes(8))
+        self._path = str(path)
+        with path.open("r+b") as file:
+            self._moved = mmap.mmap(file.fileno(), 8)
+
+    def move(self, seconds: float) -> None:
+        """Moves it on. The processes find out within a second."""
+        self._moved[:] = struct.pack("d", struct.unpack("d", self._moved)[0] + seconds)
+
+    def command(self, *arguments: str) -> list[str]:
+        """That of a process which goes by it."""
+        return self.altered()(*arguments)
+
+    def altered(self, **constants: float) -> Callable[..., list[str]]:
+        """The same with other constants."""
+        return altered(self._path, **constants)
+
+
 def with_open_files(limit: int, *arguments: str) -> list[str]:
     """The command under an open-file limit of its own."""
     return ["/bin/sh", "-c", f'ulimit -n {limit}; exec "$0" "$@"', *command(*arguments)]
@@ -90,7 +142,7 @@ for number, _ in enumerate(descriptors):
     os.dup2(100 + number, 3 + number)
 os.environ.update(LISTEN_FDS=str(len(descriptors)), LISTEN_FDNAMES=names)
 os.environ.setdefault("LISTEN_PID", str(os.getpid()))
-os.execv(sys.executable, [sys.executable, "-m", "echod", *rest])
+os.execv(rest[0], rest)
 """
 """Passes descriptors on as systemd does: from 3 on, with names, for one process alone."""
 
@@ -105,10 +157,11 @@ class Sockets:
     def descriptors(self) -> list[int]:
         return [one.fileno() for _, one in self.named]
 
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, words: Sequence[str] = ()) -> list[str]:
+        """``words`` begin the command of the process that gets them, if it is not echod as such."""
         names = ":".join(name for name, _ in self.named)
         numbers = map(str, self.descriptors)
-        return [sys.executable, "-c", HAND_OVER, names, *numbers, *arguments]
+        return [sys.executable, "-c", HAND_OVER, names, *numbers, *(words or command()), *arguments]
 
 
 class Echod:
@@ -387,6 +440,17 @@ def converse(port: int, data: bytes, host: str = "127.0.0.1") -> bytes:
         return read_to_end(client)
 
 
+@contextmanager
+def pending(echod: Echod) -> Iterator[socket.socket]:
+    """A client that takes nothing, and to whom more replies are due than the kernel keeps: half a
+    megabyte.
+    """
+    with connect(echod.port, receive_buffer=4096) as client:
+        client.sendall(b"\n" * 100_000)
+        until(lambda: echod.metrics()("echod_buffered_bytes") > 0)
+        yield client
+
+
 def unsent_bytes(client: socket.socket) -> int:
     """How much the other side has not yet acknowledged; the end of the stream counts for one."""
     return int(struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))[0])
@@ -416,9 +480,15 @@ Start = Callable[..., Echod]
 """The fixture ``start``: options, and ports, prefix, command, env, stdout by name."""
 
 
-def start_with(start: Start, sockets: Sockets, *arguments: str, **variables: str) -> Echod:
+def start_with(
+    start: Start,
+    sockets: Sockets,
+    *arguments: str,
+    words: Sequence[str] = (),
+    **variables: str,
+) -> Echod:
     return start(
-        command=lambda *_: sockets.command(*arguments),
+        command=lambda *_: sockets.command(*arguments, words=words),
         env=clean_environment(**{"ECHOD_PREFIX": "one"} | variables),
         pass_fds=sockets.descriptors,
     )

@@ -50,6 +50,26 @@ def test_a_connection_past_its_age_has_a_second_for_one_more_line(timed: Make) -
         assert closed(running, "max_age") == 2
 
 
+def test_a_line_that_has_begun_past_the_age_is_waited_for(timed: Make) -> None:
+    """In the same second; whoever does not come to its end gets no answer."""
+    running = timed(max_connection_age="10")
+    with connect(running.port) as one, connect(running.port) as other:
+        for client in (one, other):
+            ask(client, b"x\n")
+        running.move(11.1)
+        for client in (one, other):
+            client.sendall(b"half a li")
+        received = "echod_received_bytes_total"
+        until(lambda: running.metrics()(received) == 2 * len(b"x\nhalf a li"))
+        running.move(0.8)
+        assert closed(running, "max_age") == 0
+        one.sendall(b"ne\n")
+        assert read_to_end(one) == b"one half a line\n"
+        running.move(0.4)
+        assert read_to_end(other) == b""
+        assert closed(running, "max_age") == 2
+
+
 def test_a_drain_gives_whoever_has_just_connected_a_second_to_ask(timed: Make) -> None:
     """From the connection on: its first line may be on its way. Who stays silent ends then."""
     running = timed()

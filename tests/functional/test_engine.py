@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 from running import Running
-from support import Start, ask, connect, connections, read_to_end, until
+from support import NEVER, PATIENCE, Start, ask, connect, connections, read_to_end, until
 
 from echod.config import SystemRefused
 from echod.handler import LineHandler
@@ -75,7 +75,7 @@ def test_a_frozen_thread_turns_livez_to_503_and_a_thawed_one_back(running: Runni
     assert running.get("/livez")[0] == 200
     thaw = freeze(running)
     try:
-        until(lambda: running.get("/livez")[0] == 503, timeout=5.0)
+        until(lambda: running.get("/livez")[0] == 503)
         assert b"stalled: handler-0" in running.get("/livez")[1]
         assert running.get("/readyz")[0] == 200
     finally:
@@ -131,12 +131,12 @@ def test_a_drain_waits_a_moment_for_the_first_line_of_a_client_just_come(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had connected before the signal: a restart refuses nobody. Later ones end at once."""
-    monkeypatch.setattr("echod.handler.FRESH_SECONDS", 20.0)
+    monkeypatch.setattr("echod.handler.FRESH_SECONDS", PATIENCE)
     opened = "echod_connections_opened_total"
     with connect(running.port) as before, connect(running.port) as client:
         ask(before, b"x\n")
         until(lambda: running.metrics()(opened) == 2)
-        running.service.drain(60)
+        running.service.drain(NEVER)
         assert read_to_end(before) == b""  # the drain has begun
         client.sendall(b"on its ")
         client.sendall(b"way\n")
@@ -148,7 +148,7 @@ def test_a_silent_client_just_come_holds_a_drain_up_for_a_moment_only(running: R
     """A second after its coming it is ended like the others."""
     with connect(running.port) as client:
         until(lambda: running.metrics()("echod_connections_opened_total") == 1)
-        running.service.drain(60)
+        running.service.drain(NEVER)
         assert read_to_end(client) == b""
 
 
@@ -191,7 +191,7 @@ def freeze(running: Running) -> threading.Event:
         thaw.wait()
 
     running.service.handlers[0].post(stand_still)
-    assert frozen.wait(20)
+    assert frozen.wait(PATIENCE)
     return thaw
 
 

@@ -10,8 +10,18 @@ from time import monotonic
 from typing import Any, NoReturn
 
 import pytest
-from running import Running
-from support import connect, connections, get, read_exactly, read_to_end, reset, until
+from running import Running, StandingClock
+from support import (
+    NEVER,
+    PATIENCE,
+    connect,
+    connections,
+    get,
+    read_exactly,
+    read_to_end,
+    reset,
+    until,
+)
 
 from echod import exporter
 from echod.exporter import Exporter
@@ -21,8 +31,8 @@ from echod.pages import Page, health_page
 BIG = b"x" * (32 << 20)  # more than the kernel keeps for two sockets
 
 
-def stop(exporter: Exporter) -> None:
-    exporter.driver.drain(monotonic() + 0.1)
+def stop(exporter: Exporter, now: float | None = None) -> None:
+    exporter.driver.drain((now or monotonic()) + 0.1)
     exporter.driver.join()
 
 
@@ -51,10 +61,25 @@ class Started:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
-    monkeypatch.setattr(exporter, "DEADLINE_SECONDS", 0.6)
+    """With clients who have all the time that they want."""
+    monkeypatch.setattr(exporter, "DEADLINE_SECONDS", NEVER)
+    monkeypatch.setattr(exporter, "LINGER_SECONDS", NEVER)
     started = Started()
     yield started
     stop(started.exporter)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
+    """By which an exporter goes."""
+    clock = StandingClock()
+    monkeypatch.setattr("echod.driver.monotonic", clock)
+    return clock
+
+
+def ask(client: socket.socket) -> bytes:
+    client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
+    return read_to_end(client)
 
 
 def big_request(port: int) -> socket.socket:
@@ -64,21 +89,40 @@ def big_request(port: int) -> socket.socket:
     return client
 
 
-def test_a_client_that_says_or_reads_nothing_is_let_go_in_time(started: Started) -> None:
-    """A deadline holds for each connection."""
+def test_a_client_that_says_or_reads_nothing_is_let_go_in_time(clock: StandingClock) -> None:
+    """After ten seconds: a deadline holds for each connection."""
+    started = Started()
+    clients, driver = started.exporter._door.clients, started.exporter.driver
     with connect(started.port) as silent, big_request(started.port) as unread:
+        until(lambda: len(clients) == 2)
+        clock.move(9.8, driver)
+        assert len(clients) == 2
+        clock.move(0.4, driver)
+        assert len(clients) == 0
         assert read_to_end(silent) == b""
-        until(lambda: not started.exporter._door.clients)
         with pytest.raises(ConnectionResetError):
             assert len(read_to_end(unread)) < len(BIG)
             raise ConnectionResetError  # a plain end before the last byte is as good
+    stop(started.exporter, clock())
 
 
-def test_a_client_that_reads_slowly_gets_its_whole_page(
-    started: Started, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_that_stays_after_its_answer_is_let_go_in_a_second(clock: StandingClock) -> None:
+    """However much it sends meanwhile."""
+    started = Started()
+    clients, driver = started.exporter._door.clients, started.exporter.driver
+    with connect(started.port) as client:
+        assert ask(client).endswith(b"ok\n")
+        for _ in range(4):
+            client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
+            clock.move(0.2, driver)
+        assert len(clients) == 1
+        clock.move(0.4, driver)
+        assert len(clients) == 0
+    stop(started.exporter, clock())
+
+
+def test_a_client_that_reads_slowly_gets_its_whole_page(started: Started) -> None:
     """What the socket does not take at once is sent later."""
-    monkeypatch.setattr(exporter, "DEADLINE_SECONDS", 20)
     with big_request(started.port) as client:
         assert read_to_end(client).endswith(BIG[:1000])
 
@@ -115,10 +159,9 @@ def test_answered_clients_that_stay_do_not_fill_the_port(
 
 
 def test_a_hundred_clients_that_have_their_answer_and_stay_keep_nobody_out(
-    started: Started, monkeypatch: pytest.MonkeyPatch
+    started: Started,
 ) -> None:
     """They have the least to lose, and give way to the newcomer, not the newcomer to them."""
-    monkeypatch.setattr(exporter, "LINGER_SECONDS", 20)
     with connections(started.port, exporter.MAX_CLIENTS) as staying:
         for client in staying:
             client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
@@ -130,11 +173,6 @@ def test_a_hundred_clients_that_have_their_answer_and_stay_keep_nobody_out(
                 assert read_to_end(client).endswith(b"ok\n")
 
 
-def ask(client: socket.socket) -> bytes:
-    client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
-    return read_to_end(client)
-
-
 @pytest.mark.parametrize("answered", [True, False])
 def test_a_client_gives_way_before_another_that_has_more_to_lose(
     started: Started, monkeypatch: pytest.MonkeyPatch, answered: bool
@@ -142,8 +180,6 @@ def test_a_client_gives_way_before_another_that_has_more_to_lose(
     """One that has its answer first, then one that has yet to ask, though others came earlier;
     one to whom a response is on its way last.
     """
-    monkeypatch.setattr(exporter, "DEADLINE_SECONDS", 20)
-    monkeypatch.setattr(exporter, "LINGER_SECONDS", 20)
     monkeypatch.setattr(exporter, "MAX_CLIENTS", 2 + answered)
     with ExitStack() as clients:
         reading = clients.enter_context(big_request(started.port))
@@ -180,16 +216,13 @@ def test_a_client_that_is_gone_already_is_left_alone(started: Started) -> None:
         (client,) = started.exporter._door.clients
         for call in (client.close, client.handle, client.flush, client.close, done.set):
             driver.post(call)
-        assert done.wait(20)
+        assert done.wait(PATIENCE)
     assert started.defects == []
     assert get(started.port, "/ok")[0] == 200
 
 
-def test_a_response_on_its_way_has_until_the_end_of_the_stop(
-    started: Started, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_response_on_its_way_has_until_the_end_of_the_stop(started: Started) -> None:
     """A slow reader is cut then, however much is left."""
-    monkeypatch.setattr(exporter, "DEADLINE_SECONDS", 20)
     driver = started.exporter.driver
     with big_request(started.port) as client:
         until(lambda: started.exporter._door.clients)
@@ -199,7 +232,7 @@ def test_a_response_on_its_way_has_until_the_end_of_the_stop(
             before, done = len(served._unsent), threading.Event()
             driver.post(served.flush)
             driver.post(done.set)
-            assert done.wait(20)
+            assert done.wait(PATIENCE)
             return len(served._unsent) == before
 
         until(no_room)  # to be asked to send then is no reason to fail

@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Start, call, command, connect, until
+from support import NEVER, PATIENCE, Start, altered, call, command, connect, until
+
+ASKING = altered(health__TIMEOUT_SECONDS=PATIENCE / 2)
+"""A check that has more than its three seconds, where the answer matters and not the time."""
 
 
-def health(directory: Path, *options: str, **variables: str) -> tuple[int, str]:
-    result = call(directory, command("health", *options), **variables)
+def health(
+    directory: Path, *options: str, by: Callable[..., list[str]] = ASKING, **variables: str
+) -> tuple[int, str]:
+    result = call(directory, by("health", *options), **variables)
     assert result.stderr == ""
     assert result.stdout.count("\n") == 1
     return result.returncode, result.stdout.strip()
@@ -21,13 +27,16 @@ def test_a_ready_daemon_is_healthy_by_flag_or_environment(start: Start, tmp_path
     assert health(tmp_path, "--metrics-port", port) == (0, "ready")
     assert health(tmp_path, ECHOD_METRICS_PORT=port) == (0, "ready")
     ipv4 = start("--metrics-address", "0.0.0.0", "--address", "127.0.0.1")
-    options = {"ECHOD_METRICS_PORT": str(ipv4.metrics_port), "ECHOD_METRICS_ADDRESS": "0.0.0.0"}
-    assert health(tmp_path, **options) == (0, "ready")
+    port = str(ipv4.metrics_port)
+    assert health(tmp_path, ECHOD_METRICS_PORT=port, ECHOD_METRICS_ADDRESS="0.0.0.0") == (
+        0,
+        "ready",
+    )
 
 
 def test_a_draining_daemon_is_not_and_says_so(start: Start, tmp_path: Path) -> None:
     """Readiness goes first, while connections are still accepted and answered."""
-    echod = start("--drain-delay", "30")
+    echod = start("--drain-delay", str(NEVER))
     port = echod.metrics_port
     echod.terminate()
     echod.event("draining")
@@ -86,11 +95,12 @@ def test_somebody_else_is_not_healthy(tmp_path: Path) -> None:
         thread = threading.Thread(target=speak, daemon=True)
         thread.start()
         assert health(tmp_path, "--metrics-port", port)[0] == 1
-        status, line = health(tmp_path, "--metrics-port", port)
+        status, line = health(tmp_path, "--metrics-port", port, by=command)
         assert (status, "timed out" in line) == (1, True)
         status, line = health(tmp_path, "--metrics-port", port)
         assert (status, "200 from something that is not echod" in line) == (1, True)
-        status, line = health(tmp_path, "--metrics-port", port)  # a byte now and then for ever
+        # A byte now and then for ever.
+        status, line = health(tmp_path, "--metrics-port", port, by=command)
         assert (status, "timed out" in line) == (1, True)
         thread.join()
 

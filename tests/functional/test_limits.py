@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from time import monotonic
+from contextlib import suppress
 
 import pytest
 from support import (
+    Clock,
     Echod,
     Start,
     ask,
@@ -13,6 +14,7 @@ from support import (
     connections,
     converse,
     expected,
+    pending,
     read_exactly,
     read_to_end,
     reset,
@@ -36,82 +38,59 @@ def test_a_line_that_is_too_long_ends_its_connection_after_the_replies_due(start
     assert echod.metrics()("echod_buffered_bytes") == 0
 
 
-def test_idle_connections_end_and_busy_ones_do_not(start: Start) -> None:
+def test_idle_connections_end_and_busy_ones_do_not(start: Start, clock: Clock) -> None:
     """A byte in either direction is enough to be busy."""
-    echod = start("--idle-timeout", "0.5")
+    echod = start("--idle-timeout", "1000", command=clock.command)
     with connect(echod.port) as idle, connect(echod.port) as busy:
-        began = monotonic()
-        while monotonic() - began < 1.2:
+        ask(idle, b"x\n")
+        for _ in range(2):
+            clock.move(600)
             ask(busy, b"x\n")
-            threading.Event().wait(0.05)
         assert read_to_end(idle) == b""
         assert closed(echod, "idle") == 1
         ask(busy, b"still here\n")
 
 
-def test_time_limits_can_be_turned_off(start: Start) -> None:
+def test_time_limits_can_be_turned_off(start: Start, clock: Clock) -> None:
     """Then nothing is even scheduled."""
-    echod = start("--idle-timeout", "none", "--write-timeout", "none")
-    with connect(echod.port) as client:
+    options = ("--idle-timeout", "none", "--write-timeout", "none")
+    echod = start(*options, command=clock.command)
+    with connect(echod.port) as client, pending(echod) as stuck:
         ask(client, b"x\n")
-        threading.Event().wait(0.3)
+        clock.move(1e6)
+        until(lambda: echod.metrics()("echod_connections_active") == 2)
         ask(client, b"x\n")
+        assert read_exactly(stuck, 5000) == b"one \n" * 1000
 
 
-def test_a_connection_past_its_age_ends_right_after_a_reply(start: Start) -> None:
+def test_a_connection_past_its_age_ends_right_after_a_reply(start: Start, clock: Clock) -> None:
     """A client in conversation loses no line; it is to connect again, elsewhere perhaps."""
-    echod = start("--max-connection-age", "0.4")
-    with connect(echod.port) as client:
-        began = monotonic()
-        answered = 0
+    echod = start("--max-connection-age", "100", command=clock.command)
+    answered = 0
+    with connect(echod.port) as client, suppress(ConnectionError):
         client.sendall(b"x\n")
         while reply := client.recv(100):
             assert reply == b"one x\n"
             answered += 1
-            threading.Event().wait(0.02)
-            try:
-                client.sendall(b"x\n")
-            except ConnectionError:
-                break
-        assert 0.3 < monotonic() - began < 10
+            clock.move(1)
+            client.sendall(b"x\n")
+    assert 89 <= answered <= 112
     assert closed(echod, "max_age") == 1
     assert echod.metrics()("echod_requests_total") == answered
 
 
-def test_a_silent_connection_past_its_age_ends_all_the_same(start: Start) -> None:
-    """It is given a second in which a line might still come."""
-    echod = start("--max-connection-age", "0.2")
-    with connect(echod.port) as silent, connect(echod.port) as talker:
-        ask(talker, b"x\n")
-        threading.Event().wait(0.3)
-        talker.sendall(b"half a li")  # a line that has begun is waited for
-        threading.Event().wait(0.1)
-        talker.sendall(b"ne\n")
-        assert read_to_end(talker) == b"one half a line\n"
-        assert read_to_end(silent) == b""
-    assert closed(echod, "max_age") == 2
-
-
-def fill(client: socket.socket, data: bytes) -> None:
-    """Sends until the server no longer reads."""
-    client.setblocking(False)
-    quiet_since = monotonic()
-    while monotonic() - quiet_since < 0.3:
-        try:
-            client.send(data)
-            quiet_since = monotonic()
-        except BlockingIOError:
-            threading.Event().wait(0.01)
-    client.settimeout(20)
-
-
-def test_a_client_that_does_not_take_its_replies_is_not_read_and_ends(start: Start) -> None:
+def test_a_client_that_does_not_take_its_replies_is_not_read_and_ends(
+    start: Start, clock: Clock
+) -> None:
     """Backpressure first, then the write timeout; others are served all along."""
-    echod = start("--write-timeout", "0.7", "--idle-timeout", "60")
-    with connect(echod.port, receive_buffer=4096) as stuck, connect(echod.port) as healthy:
-        fill(stuck, b"x" * 1000 + b"\n")
-        assert echod.metrics()("echod_buffered_bytes") > 0
+    echod = start("--write-timeout", "1000", "--idle-timeout", "none", command=clock.command)
+    with connect(echod.port) as healthy, pending(echod) as stuck:
         ask(healthy, b"x\n")
+        assert echod.metrics()("echod_received_bytes_total") < 100_000
+        clock.move(900)
+        ask(healthy, b"x\n")
+        assert closed(echod, "write_timeout") == 0
+        clock.move(200)
         until(lambda: closed(echod, "write_timeout") == 1)
         with pytest.raises(ConnectionResetError):
             while stuck.recv(1 << 16):
@@ -210,9 +189,8 @@ def test_a_reset_is_an_outcome_with_a_reason(start: Start) -> None:
         reset(client)
         until(lambda: echod.metrics()("echod_connections_active") == 0)
     assert closed(echod, "reset") == 3
-    stuck = connect(echod.port, receive_buffer=4096)
-    fill(stuck, b"x" * 1000 + b"\n")
-    reset(stuck)
-    until(lambda: closed(echod, "reset") == 4)
+    with pending(echod) as stuck:
+        reset(stuck)
+        until(lambda: closed(echod, "reset") == 4)
     assert echod.metrics()("echod_buffered_bytes") == 0
     assert echod.events("connection failed") == []

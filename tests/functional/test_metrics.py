@@ -4,7 +4,6 @@ import re
 import socket
 import threading
 from contextlib import suppress
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -13,9 +12,11 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from support import (
+    NEVER,
     Echod,
     Metrics,
     Start,
+    altered,
     ask,
     connect,
     connections,
@@ -330,15 +331,13 @@ def test_a_request_that_comes_in_pieces_is_answered_when_its_head_is_complete(
 
 def test_silent_and_slow_clients_do_not_keep_a_scrape_waiting(start: Start) -> None:
     """600 of them hold bounded descriptors and no thread; the oldest give way."""
-    echod = start()
+    echod = start(command=altered(exporter__DEADLINE_SECONDS=NEVER))
     metrics_port, threads, files = echod.metrics_port, echod.threads(), echod.open_files()
     with connections(metrics_port, 300) as silent, connections(metrics_port, 300) as slow:
         for client in slow:
             with suppress(OSError):  # gave way
                 client.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow")
-        began = monotonic()
         assert echod.get("/metrics")[0] == 200
-        assert monotonic() - began < 1.0
         assert echod.threads() == threads
         assert echod.open_files() <= files + 101
         assert read_to_end(silent[0]) == b""

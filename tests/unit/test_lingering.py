@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from running import StandingClock, made_in
 from support import until
 
 from echod.counters import Counters
@@ -82,8 +83,18 @@ def test_what_still_arrives_is_counted_until_the_peer_closes(driver: Driver) -> 
     sockets.wait_until_closed()
 
 
-def test_a_peer_that_does_not_close_has_a_second(driver: Driver) -> None:
+def test_a_peer_that_does_not_close_has_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then its place is free again."""
-    sockets = Sockets()
+    clock = StandingClock()
+    monkeypatch.setattr("echod.driver.monotonic", clock)
+    driver, sockets = Driver("under test", lambda: None), Sockets()
+    driver.start()
     sockets.linger(driver)
-    sockets.wait_until_closed()
+    made_in(driver)
+    clock.move(0.9, driver)
+    assert sockets.ours.fileno() != -1
+    clock.move(0.2, driver)
+    assert sockets.ours.fileno() == -1
+    sockets.theirs.close()
+    driver.drain(clock())
+    driver.join()
