@@ -81,10 +81,12 @@ class StopSignals:
         if self._interrupted_at < inf and (timeout is None or timeout > LOOK_SECONDS):
             timeout = LOOK_SECONDS
         self._kept.settimeout(timeout)
+        began = monotonic()
         try:
             number = signal.Signals(self._kept.recv(1)[0])
         except (TimeoutError, BlockingIOError):
-            self._quiet_at = monotonic()
+            # Not longer than was waited for: what comes in a standstill is there after the wait.
+            self._quiet_at = began + (timeout or 0.0)
             return None
         return StopRequest(number, number == signal.SIGINT and self._insists(monotonic()))
 

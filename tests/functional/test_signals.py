@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from support import (
     PATIENCE,
+    Clock,
     Echod,
     Start,
     ask,
@@ -178,6 +179,23 @@ def test_an_operator_may_interrupt_a_stop_that_something_else_has_begun(start: S
     assert echod.wait() == 128 + INT
     single, sums = echod.events("connection closed"), echod.events("more connections closed")
     assert len(single) + sum(event["count"] for event in sums) == 31
+
+
+def test_two_interrupts_that_are_read_late_do_not_force_the_end(start: Start, clock: Clock) -> None:
+    """They came together; then the whole process stood still for longer than a second."""
+    slow = clock.altered(signals__FORCE_SECONDS=300)  # so that they do come together
+    echod = start("--drain-delay", "1000", command=slow)
+    echod.event("ready")
+    echod.process.send_signal(INT)
+    echod.event("draining")
+    echod.freeze()
+    echod.process.send_signal(INT)
+    clock.move(400)
+    time.sleep(0.2)  # longer than it waits at a time: its wait has ended when it goes on
+    echod.thaw()
+    echod.event("already draining")
+    clock.move(600)
+    assert echod.wait() == 0
 
 
 @pytest.mark.parametrize("number", [HUP, INT])
