@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic
+from typing import NamedTuple
 
 from echod.config import SystemRefused, UsageError, shown
 from echod.probe import formats, report, servers
@@ -86,6 +89,30 @@ def _plan(settings: Settings, rules: Rules, output: Output) -> int:
     return 0
 
 
+class Look(NamedTuple):
+    """One look at a split that is waited for."""
+
+    result: Result
+    needed: int  # connections that this look takes to judge
+    left: float  # seconds, after it
+    more: bool  # whether the next one can be had at all
+
+
+def decide(look: Look, before: Result | None) -> Result | None:
+    """The result to end with after a look, or None to look again.
+
+    ``before`` is what the look before has shown.
+    """
+    result = look.result
+    if result.status is Status.HOLDS or result.interrupted or result.refused:
+        return result
+    if look.left > 0:
+        return None if look.more else result
+    # A look that was cut short says less than the one before.
+    short = result.status is Status.INCONCLUSIVE and result.connections < look.needed
+    return before if before and short else result
+
+
 class _Probe:
     """Runs of samples against one target."""
 
@@ -114,34 +141,32 @@ class _Probe:
 
     def wait(self, rules: Rules, seconds: float) -> Result:
         """Looks at fresh samples until a look shows that the split holds, or time is over."""
-        end = monotonic() + seconds
-        look = 0
+        looks = self._looks(rules, monotonic() + seconds)
         before = None
-        while True:
-            look += 1
-            strict = rules.look(look)
-            try:
-                needed = strict.plan()
-            except UsageError:  # so many looks that the next would take too many connections
-                if before:
-                    return before
-                raise
+        while not (last := decide(look := next(looks), before)):
+            before = look.result
+            self._say(look)
+            if self._signals.wait(min(PAUSE_SECONDS, look.left)):
+                return replace(before, interrupted=True)
+        return last
+
+    def _looks(self, rules: Rules, end: float) -> Iterator[Look]:
+        """One look after another, each by stricter rules. Raises UsageError if the first one would
+        take too many connections.
+        """
+        for number in itertools.count(1):
+            strict = rules.look(number)
+            needed = strict.plan()
             left = max(0.001, end - monotonic())
             result = self._run(strict, self._settings.n or needed, left, needed)
-            result = replace(result, looks=look)
-            left = end - monotonic()
-            if result.status is Status.HOLDS or result.interrupted or result.refused:
-                return result
-            if left <= 0:  # a look that was cut short says less than the one before
-                short = result.status is Status.INCONCLUSIVE and result.connections < needed
-                return before if before and short else result
-            before = result
-            if not (self._settings.quiet or self._settings.json):
-                self._output.progress("")
-                reason = report.verdict_lines(result)[0]
-                self._output.say(f"look {look}: {reason}\n")
-            if self._signals.wait(min(PAUSE_SECONDS, left)):
-                return replace(result, interrupted=True)
+            more = rules.look(number + 1).is_plannable()
+            yield Look(replace(result, looks=number), needed, end - monotonic(), more)
+
+    def _say(self, look: Look) -> None:
+        if not (self._settings.quiet or self._settings.json):
+            self._output.progress("")
+            reason = report.verdict_lines(look.result)[0]
+            self._output.say(f"look {look.result.looks}: {reason}\n")
 
     def _run(self, rules: Rules, size: float, duration: float | None, needed: int) -> Result:
         return sample(

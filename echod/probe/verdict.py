@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import pi
 
+from echod.config import UsageError
 from echod.probe.binomial import interval, p_value
 from echod.probe.expectation import FAILURES, Expectation
 from echod.probe.planning import detectable, finds, sample_size, sample_size_within
@@ -67,6 +68,14 @@ class Rules:
         if self.tolerance is not None:
             return sample_size_within(tested, self.tail, self.tolerance)
         return sample_size(tested, self.tail, self.detect)
+
+    def is_plannable(self) -> bool:
+        """Whether it takes no more connections than can be had."""
+        try:
+            self.plan()
+        except UsageError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)

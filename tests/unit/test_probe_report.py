@@ -4,12 +4,14 @@ import errno
 import json
 import socket
 from collections import Counter
+from dataclasses import replace
 from time import monotonic
 from xml.etree import ElementTree
 
 import pytest
 
 from echod.config import SystemRefused
+from echod.probe.command import Look, decide
 from echod.probe.expectation import parse
 from echod.probe.formats import as_json, as_junit
 from echod.probe.report import Result, printable, text
@@ -191,3 +193,33 @@ def test_what_fails_on_this_host_outweighs_what_fails_at_the_target(
     address = (socket.AF_INET, ("127.0.0.1", 1))
     with pytest.raises(SystemRefused, match="no free local port"):
         Target("x", 1, 5.0, known=[address, address]).connect(monotonic() + 5)
+
+
+WRONG = result("one=1,two=1", tolerance=0.03, one=1600, two=400)
+UNSURE = result("one=1,two=1", tolerance=0.03, one=20, two=20)
+RIGHT = result("one=1,two=1", tolerance=0.03, one=40_000, two=40_000)
+
+
+@pytest.mark.parametrize(
+    ("look", "before", "last"),
+    [
+        (Look(RIGHT, 1712, 10.0, more=True), None, RIGHT),
+        (Look(WRONG, 1712, 10.0, more=True), None, None),
+        (Look(WRONG, 1712, 10.0, more=False), None, WRONG),
+        (Look(WRONG, 1712, 0.0, more=True), UNSURE, WRONG),
+        (Look(UNSURE, 1712, 0.0, more=True), None, UNSURE),
+        (Look(UNSURE, 1712, 0.0, more=True), WRONG, WRONG),
+        (Look(UNSURE, 40, 0.0, more=True), WRONG, UNSURE),
+        (Look(UNSURE, 1712, 10.0, more=True), WRONG, None),
+    ],
+)
+def test_a_wait_ends_with_a_split_that_holds_or_with_its_time(
+    look: Look, before: Result | None, last: Result | None
+) -> None:
+    """A last look that was cut short says less than the one before."""
+    assert decide(look, before) is last
+
+
+def test_a_wait_ends_when_it_is_interrupted_or_refused() -> None:
+    for ended in (replace(WRONG, interrupted=True), replace(UNSURE, refused="no more files")):
+        assert decide(Look(ended, 1712, 10.0, more=True), WRONG) is ended
