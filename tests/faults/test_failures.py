@@ -9,16 +9,18 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Running
+from running import Running, Timed
 from support import (
+    PATIENCE,
     ROOT,
+    Clock,
     Start,
     ask,
     clean_environment,
@@ -31,6 +33,7 @@ from support import (
     read_exactly,
     read_to_end,
     reset,
+    unsent_bytes,
     until,
 )
 
@@ -50,19 +53,25 @@ class Refusing:
         return getattr(self._real, name)
 
 
-def test_refused_accepts_are_counted_at_their_port_and_told_once(running: Running) -> None:
+def test_refused_accepts_are_counted_at_their_port_and_told_once(
+    timed: Callable[..., Timed],
+) -> None:
     """The state is one for all ports; what a client caused is no event at all."""
+    running = timed()
     first, second = running.service.servers
     first.socket = Refusing(first.socket, errno.ECONNABORTED, errno.ENOBUFS)  # type: ignore[assignment]
     second.socket = Refusing(second.socket, errno.ENOMEM, errno.ECONNABORTED)  # type: ignore[assignment]
+    errors = "echod_accept_errors_total"
     with connect(running.port) as one, connect(running.other_port) as other:
-        ask(one, b"x\n")
-        ask(other, b"x\n")
+        until(lambda: running.metrics()(errors) >= 2)
+        for client in (one, other):
+            running.move(0.2)  # the pause after a refusal
+            ask(client, b"x\n")
     metrics = running.metrics()
     counted = {
         (labels["port"], labels["reason"]): value
         for (name, pairs), value in metrics.samples.items()
-        if name == "echod_accept_errors_total" and value
+        if name == errors and value
         for labels in [dict(pairs)]
     }
     port, other_port = str(running.port), str(running.other_port)
@@ -72,7 +81,9 @@ def test_refused_accepts_are_counted_at_their_port_and_told_once(running: Runnin
         (other_port, "ENOMEM"): 1,
         (other_port, "ECONNABORTED"): 1,
     }
-    until(lambda: running.events("accepting connections again"))
+    running.move(0.5)
+    assert running.events("accepting connections again") == []
+    running.move(1)
     (begun,), (over,) = running.events("cannot accept"), running.events("accepting connections")
     assert begun["port"] in (running.port, running.other_port)
     assert over["errors"] == 2
@@ -89,7 +100,7 @@ def test_resets_in_the_middle_of_a_reply_are_counted_and_told_once_each(start: S
         client.setblocking(False)
         with suppress(BlockingIOError):
             sent += client.send(data)
-        client.settimeout(20)
+        client.settimeout(PATIENCE)
         taken += len(read_exactly(client, chance.randrange(1, 200_000)))
         reset(client)
     until(lambda: echod.metrics()("echod_connections_active") == 0)
@@ -227,35 +238,39 @@ class Jumping(datetime.datetime):
     def now(cls, tz=None):
         return super().now(tz) + datetime.timedelta(seconds=next(jumps))
 datetime.datetime = Jumping
-from echod.cli import main
-sys.exit(main())
+exec(sys.argv.pop(1))
 """
 """echod where the time of day jumps by hours and years whenever somebody looks."""
 
 
-def test_a_wall_clock_that_jumps_changes_timestamps_and_nothing_else(start: Start) -> None:
+def test_a_wall_clock_that_jumps_changes_timestamps_and_nothing_else(
+    start: Start, clock: Clock
+) -> None:
     """Deadlines, durations, health and the drain go by a clock that does not."""
     echod = start(
-        "--idle-timeout", "1", "--write-timeout", "1", "--drain-delay", "0.2",
-        command=lambda *arguments: [sys.executable, "-c", JUMPING, *arguments],
+        "--idle-timeout", "100", "--write-timeout", "100", "--drain-delay", "0.2",
+        command=lambda *arguments: [sys.executable, "-c", JUMPING, *clock.command(*arguments)[2:]],
     )  # fmt: skip
     with connect(echod.port) as idle, connect(echod.port) as busy:
         ask(idle, b"x\n")
-        while not echod.events("connection closed"):
+        for _ in range(20):
             ask(busy, b"x\n")
             assert echod.get("/livez")[0] == 200
-            threading.Event().wait(0.05)
-        (closed,) = echod.events("connection closed")
+        clock.move(60)
+        ask(busy, b"x\n")
+        clock.move(60)
+        ask(busy, b"x\n")
+        closed = echod.event("connection closed")
         assert closed["reason"] == "idle"
-        assert 1 <= closed["seconds"] < 10
+        assert 120 <= closed["seconds"] < 3000
         assert read_to_end(idle) == b""
         ask(busy, b"x\n")
         metrics = echod.metrics()
-        assert 1 <= metrics("echod_connection_duration_seconds_sum") < 10
+        assert 120 <= metrics("echod_connection_duration_seconds_sum") < 3000
         echod.stop()
         assert read_to_end(busy) == b""
     assert [event["reason"] for event in echod.events("connection closed")] == ["idle", "drain"]
-    assert 0 < echod.events()[-1]["seconds"] < 60
+    assert 120 < echod.events()[-1]["seconds"] < 3000
     stamps = [event["timestamp"] for event in echod.events()]
     assert stamps != sorted(stamps)
 
@@ -304,43 +319,42 @@ def test_a_process_that_stood_still_ends_nobody_who_spoke_meanwhile(start: Start
             assert read_to_end(scraper).endswith(b"ok\n")
         for client in clients:
             assert read_exactly(client, 14) == b"one meanwhile\n"
-        slow.settimeout(20)
+        slow.settimeout(PATIENCE)
         assert read_exactly(slow, 50_000)
         metrics = echod.metrics()
         assert metrics("echod_connections_closed_total") == 0
         assert echod.events("the watchdog") == []
 
 
-def test_a_deadline_looks_for_what_its_event_has_not_told_yet() -> None:
+def test_a_deadline_looks_for_what_its_event_has_not_told_yet(timed: Callable[..., Timed]) -> None:
     """A line that has come is answered, and an end is the end that the client made."""
-    running = Running(idle_timeout="0.5")
-    try:
-        (handler,) = running.service.handlers
-        with connect(running.port) as speaking, connect(running.port) as leaving:
-            for client in (speaking, leaving):
-                ask(client, b"x\n")
-            for driven in handler._connections - set(running.service.servers):
-                handler.post(partial(handler.rest, driven))  # no event comes from now on
-            resting = threading.Event()
-            handler.post(resting.set)
-            assert resting.wait(20)
-            speaking.sendall(b"y\n")
-            leaving.shutdown(socket.SHUT_WR)
-            assert read_exactly(speaking, 6) == b"one y\n"
-            assert read_to_end(leaving) == b""
-            closed = "echod_connections_closed_total"
-            assert running.metrics()(closed, reason="eof") == 1
-    finally:
-        running.close()
+    running = timed(idle_timeout="1000")
+    (handler,) = running.service.handlers
+    with connect(running.port) as speaking, connect(running.port) as leaving:
+        for client in (speaking, leaving):
+            ask(client, b"x\n")
+        for driven in handler._connections - set(running.service.servers):
+            handler.post(partial(handler.rest, driven))  # no event comes from now on
+        running.move(0)
+        speaking.sendall(b"y\n")
+        leaving.shutdown(socket.SHUT_WR)
+        until(lambda: not unsent_bytes(speaking) and not unsent_bytes(leaving))
+        running.move(1001)
+        assert read_exactly(speaking, 6) == b"one y\n"
+        assert read_to_end(leaving) == b""
+        closed = "echod_connections_closed_total"
+        assert running.metrics()(closed, reason="eof") == 1
+        assert running.metrics()(closed) == 1
 
 
 def test_a_thread_that_has_not_had_its_turn_yet_is_not_called_stalled(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the whole process has stood still, the exporter may be the first to go on."""
-    monkeypatch.setattr("echod.service.TURN_SECONDS", 1.5)
     (handler,) = running.service.handlers
     assert running.get("/livez")[0] == 200
     assert handler.heartbeat.at
-    handler.heartbeat.beat(handler.heartbeat.at - 60)
+    old = handler.heartbeat.at - 60
+    monkeypatch.setattr("echod.service.sleep", lambda _: until(lambda: handler.heartbeat.at != old))
+    handler.heartbeat.beat(old)
     assert running.get("/livez") == (200, b"ok\n")
