@@ -19,6 +19,8 @@ MIX_SECONDS = 0.8
 SPEAKING_SECONDS = 0.5
 """How long after the last port is closed clients may speak: not past the linger deadline, when a
 reset would be their due."""
+MUCH_BYTES = 150_000
+"""Replies to so much are more than the kernel keeps for a client that takes nothing."""
 SLOW_BYTES = 16384
 """What a slow reader takes in a turn."""
 
@@ -187,10 +189,16 @@ class Crowd:
         self._chance = chance
 
     def run(self, seconds: float) -> None:
-        """Lets all of them act, in random order and not equally often."""
-        end = monotonic() + seconds
-        while (now := monotonic()) < end:
+        """Lets all of them act, in random order and not equally often, until the mute ones have
+        sent more than will ever be taken of the replies to it.
+        """
+        began = monotonic()
+        while (now := monotonic()) < began + seconds or not self._mutes_are_stuck():
+            assert now < began + seconds + PATIENCE
             self._turn(now, inf)
+
+    def _mutes_are_stuck(self) -> bool:
+        return all(len(client.sent) >= MUCH_BYTES for client in self.mutes)
 
     def run_to_the_end(self, delay: float) -> None:
         """The same until all have ended that ever will; the ports close after ``delay``."""

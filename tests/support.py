@@ -442,13 +442,16 @@ def converse(port: int, data: bytes, host: str = "127.0.0.1") -> bytes:
 
 @contextmanager
 def pending(echod: Echod) -> Iterator[socket.socket]:
-    """A client that takes nothing, and to whom more replies are due than the kernel keeps: half a
-    megabyte.
-    """
+    """A client that takes nothing, and to whom more replies are due than the kernel keeps."""
     with connect(echod.port, receive_buffer=4096) as client:
-        client.sendall(b"\n" * 100_000)
-        until(lambda: echod.metrics()("echod_buffered_bytes") > 0)
+        take_nothing(client, echod.metrics)
         yield client
+
+
+def take_nothing(client: socket.socket, metrics: Callable[[], Metrics]) -> None:
+    """Has half a megabyte of replies due, of which some wait in echod when it returns."""
+    client.sendall(b"\n" * 100_000)
+    until(lambda: metrics()("echod_buffered_bytes") > 0)
 
 
 def unsent_bytes(client: socket.socket) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from senders import Senders
-from support import Echod, Start, ask, connect, until
+from support import PATIENCE, Echod, Start, ask, connect, until
 
 MIB = 1024 * 1024
 CONNECTION_BYTES = 32 * 1024
@@ -38,7 +38,7 @@ def test_over_long_lines_of_a_thousand_clients_are_bounded_and_given_back(start:
                 crowd.send()
                 return len(crowd.ends()) == 1000
 
-            until(all_ended)
+            until(all_ended, 5 * PATIENCE)  # two gigabytes
         until(lambda: echod.metrics()("echod_connections_active") == 0)
         assert closed(echod, "line_too_long", "buffer_limit") == 1000 * number
         assert closed(echod, "line_too_long") > 0

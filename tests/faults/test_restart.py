@@ -7,18 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import (
+    NEVER,
     PATIENCE,
     ROOT,
     Echod,
     Sockets,
     Start,
+    altered,
     ask,
     connect,
     connections,
@@ -41,9 +43,9 @@ class Door:
         self.port: int = listening.getsockname()[1]
         self.sockets = Sockets(echo=[listening])
 
-    def open(self, *options: str, **variables: str) -> Echod:
+    def open(self, *options: str, words: Sequence[str] = (), **variables: str) -> Echod:
         options = ("--metrics-port", "0", *options)
-        echod = start_with(self.start, self.sockets, *options, **variables)
+        echod = start_with(self.start, self.sockets, *options, words=words, **variables)
         echod.event("ready")
         return echod
 
@@ -70,20 +72,27 @@ def loaded(port: int, directory: Path) -> Iterator[dict[str, Any]]:
             load.kill()
 
 
-def restart(door: Door, directory: Path, times: int, *, overlap: bool) -> dict[str, Any]:
+UNHURRIED = altered(handler__FRESH_SECONDS=PATIENCE, lingering__LINGER_SECONDS=PATIENCE)
+"""Where a client that has no CPU for some seconds gets what it is due all the same."""
+
+
+def restart(
+    door: Door, directory: Path, times: int, *, overlap: bool, words: Sequence[str] = ()
+) -> dict[str, Any]:
     """What became of the clients; all of it must have been counted, and once."""
-    current = door.open()
+    options = ("--drain-timeout", str(NEVER))
+    current = door.open(*options, words=words)
     stopped = []
     with loaded(door.port, directory) as load:
         current.event("connection closed")
         for number in range(times):
             threads = str(1 + number % 2)
             if overlap:
-                new = door.open("--handler-threads", threads)
+                new = door.open(*options, "--handler-threads", threads, words=words)
                 stopped.append(current.stop())
             else:
                 stopped.append(current.stop())
-                new = door.open("--handler-threads", threads)
+                new = door.open(*options, "--handler-threads", threads, words=words)
             current = new
             current.event("connection closed")
     stopped.append(current.stop())
@@ -107,7 +116,7 @@ def test_a_restart_under_load_refuses_and_resets_nobody(
     door: Door, tmp_path: Path, overlap: bool
 ) -> None:
     """Every line taken is answered, and an end comes between lines."""
-    load = restart(door, tmp_path, 2, overlap=overlap)
+    load = restart(door, tmp_path, 2, overlap=overlap, words=UNHURRIED())
     # A busy machine may keep a client from asking until it is let go.
     assert set(load["outcomes"]) - {"asked too late"} == {"answered", "ended between lines"}
 
@@ -191,7 +200,7 @@ def test_who_comes_during_a_drain_is_the_next_ones(door: Door) -> None:
     """However long the old process still answers those whom it has accepted."""
     data = b"".join(b"%06d\n" % number for number in range(10_000))
     prefix = "x" * 1024
-    old = door.open("--drain-timeout", str(PATIENCE), ECHOD_PREFIX=prefix)
+    old = door.open("--drain-timeout", str(NEVER), ECHOD_PREFIX=prefix)
     with connect(door.port, receive_buffer=4096) as slow, connect(door.port) as idle:
         ask(idle, b"x\n", prefix.encode())
         slow.sendall(data)

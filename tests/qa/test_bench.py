@@ -368,7 +368,7 @@ def test_a_short_run_writes_its_results(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=5 * PATIENCE,
         check=False,
     )
     assert run.returncode == 0, run.stderr

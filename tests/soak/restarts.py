@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from support import PATIENCE, ROOT, Echod, Sockets, Start, clean_environment, start_with
@@ -53,8 +54,12 @@ class Clients:
 class Restarts:
     """An echod on an inherited socket that is replaced again and again, and its clients."""
 
-    def __init__(self, start: Start, directory: Path, promises: Promises) -> None:
+    def __init__(
+        self, start: Start, directory: Path, promises: Promises, words: Sequence[str]
+    ) -> None:
+        """``words`` begin the command of each echod."""
         self.drains = 0
+        self._words = words
         self.totals: Counter[str] = Counter()
         self._start = start
         self._promises = promises
@@ -66,7 +71,7 @@ class Restarts:
         self._clients = Clients(directory, "restarted", "127.0.0.1", port, self._board.path)
 
     def _next(self) -> Echod:
-        return start_with(self._start, self._sockets, "--metrics-port", "0")
+        return start_with(self._start, self._sockets, "--metrics-port", "0", words=self._words)
 
     def replace(self) -> None:
         """The next one before the old one drains, or after it, by turns."""

@@ -13,7 +13,17 @@ from pathlib import Path
 from statistics import linear_regression
 from time import monotonic
 
-from support import Start, command, connect, connections, read_to_end, until
+from support import (
+    NEVER,
+    PATIENCE,
+    Start,
+    altered,
+    command,
+    connect,
+    connections,
+    read_to_end,
+    until,
+)
 
 from soak.board import Board
 from soak.clients import MAX_LINE_BYTES
@@ -115,7 +125,7 @@ class Soak:
         over = threading.Event()
         with ExitStack() as stack:
             self.restarts = stack.enter_context(
-                closing(Restarts(self._start, self._directory, self.promises))
+                closing(Restarts(self._start, self._directory, self.promises, self._words()))
             )
             self.clients = [
                 stack.enter_context(closing(self._process(index))) for index in range(PROCESSES)
@@ -141,6 +151,14 @@ class Soak:
             self.restarts.end()
         self._end()
         self.seconds = monotonic() - began
+
+    def _words(self) -> list[str]:
+        """Of the command of those that are replaced."""
+        if not self.plan.hasty:
+            return command()
+        # On a busy machine clients may need all the time that they want.
+        unhurried = altered(handler__FRESH_SECONDS=PATIENCE, lingering__LINGER_SECONDS=PATIENCE)
+        return unhurried("--drain-timeout", str(NEVER))
 
     def _process(self, index: int) -> Clients:
         # An address each: all ports of one may be taken by connections that have just ended.
