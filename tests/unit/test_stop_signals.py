@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from math import inf
+from typing import Any
 
 import pytest
 
@@ -57,6 +59,7 @@ def look(stops: StopSignals, clock: Clock, now: float) -> None:
 def test_a_sigint_forces_the_end_a_second_after_the_first_and_not_before(
     stops: StopSignals, clock: Clock
 ) -> None:
+    """An operator who means it, not a wrapper that forwards what its group has got."""
     start = clock.now
     assert not forces(stops, signal.SIGINT)
     for seconds in (0.001, 0.01, 0.2, FORCE_SECONDS - 0.01):
@@ -70,12 +73,14 @@ def test_a_sigint_forces_the_end_a_second_after_the_first_and_not_before(
 def test_no_other_signal_forces_the_end_however_late(
     stops: StopSignals, clock: Clock, number: int
 ) -> None:
+    """Container runtimes repeat SIGTERM seconds later."""
     assert not forces(stops, signal.SIGINT)
     look(stops, clock, clock.now + 100)
     assert not forces(stops, number)
 
 
 def test_the_first_sigint_counts_not_the_stop_before_it(stops: StopSignals, clock: Clock) -> None:
+    """Its event says how to force the end."""
     assert not forces(stops, signal.SIGTERM)
     look(stops, clock, clock.now + 100)
     assert not forces(stops, signal.SIGINT)
@@ -95,3 +100,40 @@ def test_what_comes_when_all_is_over_is_ignored(stops: StopSignals) -> None:
     """The interpreter would restore the default, and end with another status."""
     stops.__exit__()
     assert {signal.getsignal(number) for number in NUMBERS} == {signal.SIG_IGN}
+
+
+class Kept(StopSignals):
+    """What has been kept of signals, by a clock: numbers, and seconds that pass in a wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *course: float) -> None:
+        self.now = 1000.0
+        self.course = [*course]
+        self._interrupted_at, self._quiet_at = inf, -inf
+        self._kept: Any = self
+        monkeypatch.setattr(signals, "monotonic", lambda: self.now)
+
+    def settimeout(self, timeout: float | None) -> None:
+        assert timeout is not None
+
+    def recv(self, _: int) -> bytes:
+        if self.course[0] == signal.SIGINT:
+            return bytes([int(self.course.pop(0))])
+        self.now += self.course.pop(0)
+        raise TimeoutError
+
+    def all_forces(self) -> list[bool]:
+        """Whether each of them forces the end."""
+        requests = [self.wait(1.0) for _ in list(self.course)]
+        return [request.forces for request in requests if request]
+
+
+def test_a_standstill_between_two_interrupts_is_no_time_in_which_none_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Even if the wait has ended by its time when the process goes on: a wait is a tenth long."""
+    assert Kept(monkeypatch, signal.SIGINT, 5.0, signal.SIGINT).all_forces() == [False, False]
+    assert Kept(monkeypatch, signal.SIGINT, *[0.1] * 11, signal.SIGINT).all_forces() == [
+        False,
+        True,
+    ]
+    assert Kept(monkeypatch, signal.SIGINT, 0.1, 5.0, signal.SIGINT).all_forces() == [False, False]
