@@ -116,7 +116,7 @@ class Config:
         parsers.one_of("debug", "info", "warning", "error"),
         "info",
         "LEVEL",
-        "debug (every line), info (every connection), warning or error",
+        "debug (every line), info (every used connection), warning or error",
     )
     log_format: str = _row(
         parsers.one_of("auto", "console", "json"),

@@ -14,6 +14,7 @@ CLOSE_REASONS = (
     "drain",
     "drain_timeout",
     "error",
+    "unused",  # no byte was received, and the client ended it
 )
 REJECT_REASONS = ("limit",)
 ACCEPT_ERROR_REASONS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")

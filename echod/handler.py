@@ -282,7 +282,8 @@ class LineHandler(BaseRequestHandler):
             self.thread.timers.schedule(self, at)
 
     def _end(self, reason: str) -> None:
-        self.reason = reason
+        # A client that has sent nothing and goes is a load balancer's check: no traffic.
+        self.reason = "unused" if not self.received and reason in ("eof", "reset") else reason
         self.finish()
 
 

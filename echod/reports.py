@@ -31,40 +31,46 @@ class Reports:
             lambda **facts: logger.error("cannot accept connections", **facts),
             lambda times: logger.warning("accepting connections again", errors=times),
         )
-        self._closings = Ration(
-            partial(logger.info, "more connections closed"),
-            *("lines", "received_bytes", "sent_bytes"),
+        amounts = "lines", "received_bytes", "sent_bytes"
+        self._closings = Ration(partial(logger.info, "more connections closed"), *amounts)
+        self._unused_closings = Ration(
+            partial(logger.debug, "more connections closed", reason="unused"), *amounts
         )
         self._failures = Ration(partial(logger.error, "more connections failed on a defect"))
         self._defects = Ration(partial(logger.error, "more defects"))
         self._logger = logger
-        self._every_line = logger.is_enabled_for(10)
+        self._debugging = logger.is_enabled_for(10)
 
     def settle(self, *, now: bool = False) -> None:
         """Reports what is over. To be called several times a second, and ``now`` at the end."""
         self.rejecting.settle()
         self.not_accepting.settle()
-        for ration in (self._closings, self._failures, self._defects):
+        rations = (self._closings, self._unused_closings, self._failures, self._defects)
+        for ration in rations:
             ration.settle(now=now)
 
     def protocol(
         self, head: bytes, max_line_bytes: int, client_address: Any, port: int
     ) -> LineProtocol:
         """A connection's protocol, of the kind that logs each line at the level debug only."""
-        if not self._every_line:
+        if not self._debugging:
             return LineProtocol(head, max_line_bytes)
         return LoggedProtocol(
             head, max_line_bytes, self._logger.bind(peer=peer(client_address), port=port)
         )
 
     def closed(self, client_address: Any, facts: dict[str, Any]) -> None:
-        """Reports the end of a connection.
+        """Reports the end of a connection, at the level debug if it was not used.
 
-        ``facts`` has at least ``lines``, ``received_bytes`` and ``sent_bytes``.
+        ``facts`` has at least ``reason``, ``lines``, ``received_bytes`` and ``sent_bytes``.
         """
-        amounts = facts["lines"], facts["received_bytes"], facts["sent_bytes"]
-        if self._closings.allows(*amounts):
-            self._logger.info("connection closed", peer=peer(client_address), **facts)
+        ration, log = self._closings, self._logger.info
+        if facts["reason"] == "unused":
+            if not self._debugging:
+                return
+            ration, log = self._unused_closings, self._logger.debug
+        if ration.allows(facts["lines"], facts["received_bytes"], facts["sent_bytes"]):
+            log("connection closed", peer=peer(client_address), **facts)
 
     def defect(self, client_address: Any, port: int) -> None:
         """Reports the exception being handled, which cost a connection."""

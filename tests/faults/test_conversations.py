@@ -77,7 +77,8 @@ def assert_counted(server: Server, conversations: Iterable[Conversation]) -> Non
         "received": sum(map(len, said)),
         "sent": complete + lines * len(b"one "),
         "buffered": 0,
-        "closed": len(said),
+        "closed": sum(map(bool, said)),
+        "unused": said.count(b""),
     } == {
         "opened": metrics("echod_connections_opened_total"),
         "requests": metrics("echod_requests_total"),
@@ -85,6 +86,7 @@ def assert_counted(server: Server, conversations: Iterable[Conversation]) -> Non
         "sent": metrics("echod_sent_bytes_total"),
         "buffered": metrics("echod_buffered_bytes"),
         "closed": metrics("echod_connections_closed_total", reason="eof"),
+        "unused": metrics("echod_connections_closed_total", reason="unused"),
     }
 
 

@@ -89,7 +89,8 @@ def test_the_counters_equal_the_clients_tally(start: Start) -> None:
     assert converse(other, b"x\n") == b"one x\n"
     metrics = echod.metrics()
     assert metrics("echod_connections_opened_total", port=port) == 20
-    assert metrics("echod_connections_closed_total", port=port, reason="eof") == 20
+    assert metrics("echod_connections_closed_total", port=port, reason="eof") == 19
+    assert metrics("echod_connections_closed_total", port=port, reason="unused") == 1  # the first
     assert metrics("echod_connections_active", port=port) == 0
     assert metrics("echod_requests_total", port=port) == lines
     assert metrics("echod_received_bytes_total", port=port) == sent

@@ -21,6 +21,7 @@ FIELDS = (
     "reset",
     "idle",
     "line_too_long",
+    "unused",
 )
 PLACES = {name: place for place, name in enumerate(FIELDS)}
 ROW_BYTES = 8 * len(FIELDS)

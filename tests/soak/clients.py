@@ -168,6 +168,7 @@ CERTAIN = {
 
 def vanish(talk: Talk, _chance: random.Random) -> None:
     reset(talk.client)
+    talk.tally.add(unused=1)
 
 
 def break_off(talk: Talk, chance: random.Random) -> None:

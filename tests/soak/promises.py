@@ -188,9 +188,13 @@ class Watcher:
             rejected,
         )
         self._judge_reasons(scrape, certain, sums[certain])
+        unused = scrape.closed(wild, "unused")
+        self._promises.equal("who sends nothing and goes is unused", unused, sums[wild]["unused"])
         ends = [scrape.closed(wild, reason) for reason in ("eof", "reset")]
         self._promises.equal(
-            "who goes has an end or a reset for a reason", sum(ends), sums[wild]["tried"]
+            "who else goes has an end or a reset for a reason",
+            sum(ends) + unused,
+            sums[wild]["tried"],
         )
         self._judge_traffic(scrape, certain, sums[certain])
         for port in sums:

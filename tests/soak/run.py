@@ -186,7 +186,7 @@ class Soak:
                 with connect(self.certain) as client, suppress(ConnectionResetError):
                     assert read_to_end(client) == b""
             self.refused += REFUSED
-        self.own_tally.add(eof=PLACES)
+        self.own_tally.add(unused=PLACES)
 
     def _wait_for_active(self, wanted: int) -> None:
         active = 0.0
