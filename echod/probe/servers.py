@@ -20,12 +20,15 @@ TIMEOUT_SECONDS = 5.0
 MOST_BYTES = 8 * 1024 * 1024
 
 _REQUESTS = "echod_requests_total"
-_CONNECTIONS = "echod_connections_opened_total"
+_OPENED = "echod_connections_opened_total"
+_CLOSED = "echod_connections_closed_total"
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Requests by version, and connections, of all servers together."""
+    """Requests by version, and connections, of all servers together; those that ended unused, a
+    load balancer's checks, are none.
+    """
 
     requests: Counter[str]
     connections: int
@@ -34,7 +37,8 @@ class Counts:
         """What has come since."""
         versions = {*self.requests, *before.requests}
         requests = {name: self.requests[name] - before.requests[name] for name in sorted(versions)}
-        return Counts(Counter(requests), self.connections - before.connections)
+        # One that was open before and has ended unused since must not make it negative.
+        return Counts(Counter(requests), max(self.connections - before.connections, 0))
 
     def match(self, answered: int, failed: int) -> bool:
         """Whether a client's tally can be the same: what failed there may still have arrived."""
@@ -73,8 +77,10 @@ def read(urls: Sequence[str]) -> Counts:
                     if sample.name == _REQUESTS:
                         found = True
                         requests[sample.labels.get("version", "")] += int(sample.value)
-                    elif sample.name == _CONNECTIONS:
+                    elif sample.name == _OPENED:
                         connections += int(sample.value)
+                    elif sample.name == _CLOSED and sample.labels.get("reason") == "unused":
+                        connections -= int(sample.value)
         except (ValueError, OverflowError) as error:
             raise SystemRefused(f"--metrics {url}: is not in Prometheus' text format") from error
         if not found:

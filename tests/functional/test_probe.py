@@ -29,6 +29,7 @@ from support import (
     call,
     clean_environment,
     command,
+    connect,
     repeat,
     until,
 )
@@ -325,6 +326,31 @@ def test_the_servers_own_counts_are_compared(tmp_path: Path, start: Start) -> No
     result = probe(tmp_path, *words[:-1], wrong)
     assert "does not hold: the servers have counted something else" in result.stdout
     assert "DO NOT MATCH" in result.stdout
+
+
+def test_checks_amid_a_run_are_none_of_the_servers_connections(
+    tmp_path: Path, start: Start
+) -> None:
+    """Nor those before it: a load balancer connects and goes, and sends nothing."""
+    one = start("--service-version", "v1")
+    url = f"http://127.0.0.1:{one.metrics_port}/metrics"
+
+    def check(times: int, unused: int) -> None:
+        for _ in range(times):
+            connect(one.port).close()
+        closed = "echod_connections_closed_total"
+        until(lambda: one.metrics()(closed, reason="unused") == unused)
+
+    check(7, 7)
+    run = running(
+        tmp_path, f"127.0.0.1:{one.port}", "-n", 60, "--rate", 20, "--metrics", url, "--json"
+    )
+    until(lambda: one.metrics()("echod_requests_total") > 5)
+    check(9, 16)
+    output, _ = run.communicate(timeout=30)
+    assert one.metrics()("echod_connections_opened_total") == 60 + 16
+    found = json.loads(output)["servers"]
+    assert found == {"match": True, "requests": 60, "connections": 60}
 
 
 def test_metrics_that_cannot_be_read_stop_the_run(tmp_path: Path, start: Start) -> None:

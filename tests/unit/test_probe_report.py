@@ -97,6 +97,12 @@ def test_counters_that_fell_do_not_match() -> None:
     assert not after.since(before).match(105, 0)
 
 
+def test_a_check_that_was_open_before_makes_no_negative_number_of_connections() -> None:
+    """It was one until it ended unused."""
+    before, after = Counts(Counter(v1=50), 51), Counts(Counter(v1=50), 50)
+    assert after.since(before) == Counts(Counter(v1=0), 0)
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
