@@ -36,7 +36,7 @@ from promql import (
     INTERVAL,
     PORT,
     SCOPE,
-    all_opened_in_range,
+    all_opened,
     by_version,
     collections,
     deviation,
@@ -69,9 +69,15 @@ MESH_RECEIVED = "istio_tcp_received_bytes_total"
 MESH_SENT = "istio_tcp_sent_bytes_total"
 
 BOTH_COUNT = (
-    ("Opened", "Connections opened", units.CountsPerSecond, OPENED, MESH_OPENED),
-    ("Received", "Bytes received", units.BytesPerSecondIEC, RECEIVED, MESH_RECEIVED),
-    ("Sent", "Bytes sent", units.BytesPerSecondIEC, SENT, MESH_SENT),
+    (
+        "Opened",
+        "Connections opened, unused ones too,",
+        units.CountsPerSecond,
+        all_opened(),
+        MESH_OPENED,
+    ),
+    ("Received", "Bytes received", units.BytesPerSecondIEC, ours(RECEIVED), MESH_RECEIVED),
+    ("Sent", "Bytes sent", units.BytesPerSecondIEC, ours(SENT), MESH_SENT),
 )
 
 INSTANCE = "{{version}} {{instance}}"
@@ -127,14 +133,16 @@ def split_over_time() -> Panels:
         "Share of connections opened by version",
         units.PercentUnit,
         "The part of the connections opened in the last minute that fell to each version: what "
-        "weights act on. Dashed: echod_expected_share, where a rule of yours sets it. Few "
+        "weights act on. Unused ones, such as a load balancer's checks, are left out. Dashed: "
+        "echod_expected_share, where a rule of yours sets it. Few "
         "connections scatter widely; the panels below judge the whole time shown.",
         width=16,
     )
     opened = About(
         "Connections opened per second",
         units.CountsPerSecond,
-        "Connections accepted and admitted per second, averaged over a minute.",
+        "Connections accepted and admitted per second, averaged over a minute, without unused "
+        "ones, on which the client sent nothing.",
     )
     queries = [Query(recorded_share(OPENED)), Query(EXPECTED, "{{version}} expected")]
     return [
@@ -148,8 +156,9 @@ def split_judged() -> Panels:
     whole = About(
         "Share of connections opened, in the time shown",
         units.PercentUnit,
-        "The part of all connections opened in the time shown that fell to each version, and what "
-        "is expected. Choose a time that begins after the last change of weights.",
+        "The part of all connections opened in the time shown that fell to each version, unused "
+        "ones left out, and what is expected. Choose a time that begins after the last change of "
+        "weights.",
         width=12,
     )
     off = About(
@@ -162,7 +171,7 @@ def split_judged() -> Panels:
         width=12,
     )
     queries = [
-        Query(share(opened_in_range(), all_opened_in_range())),
+        Query(share(opened_in_range(), opened_in_range(versions=False))),
         Query(EXPECTED, "{{version}} expected"),
     ]
     return [
@@ -186,8 +195,8 @@ def bytes_and_lines() -> Panels:
     lines = About(
         "Lines per connection",
         units.Short,
-        "Lines answered for each connection opened, in the last minute. One where every client "
-        "sends a line and goes; empty while no connection is opened.",
+        "Lines answered for each connection opened and used, in the last minute. One where every "
+        "client sends a line and goes; empty while no connection is opened.",
     )
     opened = by_version(recorded(OPENED))
     ratio = f"{by_version(recorded(REQUESTS))} / on (version) ({opened} > 0)"
@@ -203,13 +212,15 @@ def durations() -> Panels:
     spread = About(
         "Connection duration",
         units.Seconds,
-        "How long the connections lasted that ended then: a row is a bucket, the colour how many.",
+        "How long the connections lasted that ended then, unused ones too: a row is a bucket, the "
+        "colour how many.",
         width=12,
     )
     quantiles = About(
         "Connection duration, median and 99th percentile",
         units.Seconds,
-        "Estimated within the buckets of the histogram, of connections that have ended.",
+        "Estimated within the buckets of the histogram, of connections that have ended, unused "
+        "ones too.",
         width=12,
     )
     series = raw("echod_connection_duration_seconds_bucket", PORT, "increase", INTERVAL)
@@ -260,7 +271,8 @@ def ends() -> Panels:
         units.CountsPerSecond,
         "eof: the client ended; reset, timeout: it went without a word; idle, max_age, "
         "line_too_long, buffer_limit, write_timeout: a limit; drain, drain_timeout: echod "
-        "stopped; error: a defect, with an event in the log.",
+        "stopped; error: a defect, with an event in the log; unused: the client sent nothing and "
+        "ended it, as load balancers check a port.",
         width=12,
     )
     rejected = About(
@@ -382,11 +394,11 @@ def beside_the_mesh() -> Panels:
         dashed(
             counts(
                 About(f"{verb}: echod and the mesh", unit, subject + common),
-                [Query(ours(rule)), Query(mesh(metric), "{{version}} mesh")],
+                [Query(own), Query(mesh(metric), "{{version}} mesh")],
             ),
             "mesh",
         )
-        for verb, subject, unit, rule, metric in BOTH_COUNT
+        for verb, subject, unit, own, metric in BOTH_COUNT
     ]
 
 
@@ -399,9 +411,9 @@ def against_the_mesh() -> Panels:
     return [
         graph(
             About(f"{verb}: difference", unit, subject + meaning),
-            [Query(difference(rule, metric))],
+            [Query(difference(own, metric))],
         )
-        for verb, subject, unit, rule, metric in BOTH_COUNT
+        for verb, subject, unit, own, metric in BOTH_COUNT
     ]
 
 

@@ -30,10 +30,11 @@ RATE = 400
 COLOURS = {"v1": "#1f77b4", "v2": "#ff7f0e"}
 OUTPUT = Path(__file__).parent.parent / "docs/split.svg"
 
-SHARE = (
-    "sum by (version) (rate(echod_connections_opened_total[5s]))"
-    " / on () group_left () sum(rate(echod_connections_opened_total[5s]))"
+OPENED = (
+    "clamp_min(rate(echod_connections_opened_total[5s])"
+    ' - ignoring (reason) rate(echod_connections_closed_total{reason="unused"}[5s]), 0)'
 )
+SHARE = f"sum by (version) ({OPENED}) / on () group_left () sum({OPENED})"
 
 Series = dict[str, list[tuple[float, float]]]
 

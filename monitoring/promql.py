@@ -12,6 +12,7 @@ from __future__ import annotations
 SCOPE = 'job=~"$job", namespace=~"$namespace"'
 INTERVAL = "$__rate_interval"
 RANGE = "$__range"
+MINUTE = "1m"  # as the recording rules have it
 NO_VERSION = "no version"
 """What a legend says where there is no version: an empty label would leave it blank."""
 
@@ -67,17 +68,19 @@ def recorded_share(name: str) -> str:
 
 
 OPENED = "echod_connections_opened_total"
+CLOSED = "echod_connections_closed_total"
 EXPECTED = 'max by (version) (echod_expected_share{version=~"$version"})'
 
 
-def opened_in_range() -> str:
-    """Connections opened by version, as selected."""
-    return raw(OPENED, PORT, "increase", RANGE)
+def opened_in_range(*, versions: bool = True) -> str:
+    """Connections opened in the time shown, as selected or whatever the version.
 
-
-def all_opened_in_range() -> str:
-    """Connections opened whatever the version: what shares are of."""
-    return raw(OPENED, PORT, "increase", RANGE, versions=False)
+    As in the recording rules: series by series less those that ended unused, never below 0, and all
+    of them where an older echod does not count those.
+    """
+    opened = raw(OPENED, PORT, "increase", RANGE, versions=versions)
+    unused = raw(CLOSED, f'{PORT}, reason="unused"', "increase", RANGE, versions=versions)
+    return f"(clamp_min({opened} - ignoring (reason) {unused}, 0) or {opened})"
 
 
 def deviation() -> str:
@@ -86,7 +89,7 @@ def deviation() -> str:
     Each connection falls to a version by itself, so n of them give n p of it, with a standard error
     of sqrt(n p (1 - p)). Shares of 0 and 1 leave nothing to chance and are left out.
     """
-    total = f"scalar(sum({all_opened_in_range()}) > 0)"
+    total = f"scalar(sum({opened_in_range(versions=False)}) > 0)"
     chance = f"({EXPECTED} > 0 < 1)"
     error = f"({chance} * (1 - {chance}) * {total}) ^ 0.5"
     return f"({by_version(opened_in_range())} - {chance} * {total}) / {error}"
@@ -138,18 +141,23 @@ def ours(rule: str) -> str:
     return by_version(recorded(rule, ports=False))
 
 
+def all_opened() -> str:
+    """The same of connections opened, unused ones too: the mesh cannot tell them apart."""
+    return by_version(raw(OPENED, "", "rate", MINUTE))
+
+
 def mesh(name: str) -> str:
-    """The mesh's own rate of the same, over the same minute, where the server's proxy counts."""
+    """The mesh's own rate of the same, over the same time, where the server's proxy counts."""
     selected = (
         'reporter="destination", destination_workload_namespace=~"$namespace", '
         'destination_app=~"$app", destination_version=~"$version"'
     )
-    series = f"rate({name}{{{selected}}}[1m])"
+    series = f"rate({name}{{{selected}}}[{MINUTE}])"
     named = f'label_replace({series}, "version", "$1", "destination_version", "(.*)")'
     known = f'label_replace({named}, "version", "{NO_VERSION}", "version", "unknown|")'
     return f"sum by (version) ({known})"
 
 
-def difference(rule: str, name: str) -> str:
+def difference(own: str, name: str) -> str:
     """Ours less the mesh's, where both count."""
-    return f"{ours(rule)} - on (version) {mesh(name)}"
+    return f"{own} - on (version) {mesh(name)}"

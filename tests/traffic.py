@@ -31,6 +31,9 @@ LINES = {"v1": 1, "v2": 4}
 """On each connection of the load: shares of requests differ from shares of connections."""
 LOAD_SECONDS = 12.0
 A_SECOND = 50
+CHECKS = {"v1": 30, "v2": 60}
+"""Connections past Envoy to each version without a byte, as load balancers check a port: if they
+counted, the split would be another one."""
 HELD = 8
 UNFINISHED = b"half a line"
 ODD_LIMIT = 10
@@ -91,6 +94,13 @@ class Split:
         client.sendall(UNFINISHED)
         self.tallies[name].received += len(UNFINISHED)
         self.unfinished = name
+
+    def check(self) -> None:
+        """What belongs to no split: an end and a reset by turns."""
+        for name, count in CHECKS.items():
+            for number in range(count):
+                client = connect(self.echods[name].port)
+                (reset if number % 2 else socket.socket.close)(client)
 
     def load(self) -> None:
         """Connections one after the other, for some seconds, each with the lines of its version."""
@@ -155,7 +165,7 @@ class Odd:
                 with connect(port) as client, suppress(ConnectionResetError):
                     assert read_to_end(client) == b""
         until(lambda: self._active() == ODD_LIMIT - places)
-        self.closed["eof"] += places
+        self.closed["unused"] += places
         self.rejected = 6
 
     def _starve(self, port: int) -> None:

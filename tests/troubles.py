@@ -91,6 +91,9 @@ class Scene:
         for one, count in zip(self.split, self.ratio, strict=True):
             for _ in range(count):
                 converse(one.port, b"x\n")
+        for one in (*self.split, self.stranger):
+            for _ in range(3):  # a load balancer's checks: no alert's concern
+                connect(one.port).close()
         if self.calling_stranger:
             converse(self.stranger.port, b"x\n")
         if self.refusing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from scraping import MONITORING, broken_rules, prometheus, promtool, query
-from support import ROOT, Start, clean_environment, command, converse, until
+from scraping import MONITORING, broken_rules, panel_queries, prometheus, promtool, query
+from support import ROOT, Start, clean_environment, command, connect, converse, reset, until
 from test_lab import Running
 
 
@@ -78,8 +79,14 @@ JOBS: dict[str, dict[str, Any]] = {
 }
 
 
+CHECKS = {"own": 3, "none": 1}
+"""Of a load balancer, for each connection of a client."""
+
+
 def test_versions_are_told_apart_however_they_were_scraped(tmp_path: Path, start: Start) -> None:
-    """With and without honor_labels, with a version of the target, of echod, of neither."""
+    """With and without honor_labels, with a version of the target, of echod, of neither; and a load
+    balancer's checks are no connections of any.
+    """
     named, nameless = start("--service-version", "v1"), start()
     jobs = []
     for version, one in (("own", named), ("none", nameless)):
@@ -96,14 +103,40 @@ def test_versions_are_told_apart_however_they_were_scraped(tmp_path: Path, start
         found: dict[str, str] = {}
 
         def counted() -> bool:
-            for one in (named, nameless):
+            for one, checks in ((named, CHECKS["own"]), (nameless, CHECKS["none"])):
                 converse(one.port, b"x\n")
+                for number in range(checks):
+                    (reset if number else socket.socket.close)(connect(one.port))
             for labels, rate in query(port, "echod:requests:rate1m"):
                 if rate > 0:
                     found[labels["job"]] = labels.get("version", "")
             return len(found) == len(jobs)
 
+        until(lambda: len(query(port, "echod_requests_total == 0")) == len(jobs))
         until(counted, 60)
+        # Seconds for a scrape and an evaluation after it: nothing moves between those of a job.
+        until(lambda: len(query(port, "rate(echod_requests_total[5s]) == 0")) == len(jobs), 30)
+        lines, opened, requests, unused = (
+            {labels["job"]: value for labels, value in query(port, text)}
+            for text in (
+                "echod:requests:rate1m",
+                "echod:connections_opened:rate1m",
+                "echod_requests_total",
+                'echod_connections_closed_total{reason="unused"}',
+            )
+        )
+        assert opened == pytest.approx(lines, rel=0.01)
+        assert unused == {job: CHECKS[job.split()[0]] * count for job, count in requests.items()}
+        for name in JOBS:
+            panels = panel_queries(job=f"(own|none) {name}")
+            for title in (
+                "Share of connections opened by version",
+                "Share of connections opened, in the time shown",
+            ):
+                shares = [value for _, value in query(port, panels[title][0])]
+                # With checks they would be 0.67 and 0.33. Some seconds of traffic are extrapolated
+                # by up to a second, of each target by another part of it.
+                assert shares == pytest.approx([0.5, 0.5], abs=0.08)
     assert found == {
         "own honoured": "v1",
         "own renamed": "v1",
