@@ -45,6 +45,7 @@ class Scene:
         self.split = [of("v1"), of("v2", prefix="two")]
         self.stranger = of("v9")
         self.drained = of("v3", "--drain-delay", "300")
+        closing.callback(self.drained.process.kill)  # which no second SIGTERM ends sooner
         self.fallen, self.starved = of("all"), of("all")
         self.near, self.full = (of("all", "--max-connections", most) for most in ("10", "1"))
         self.mute_port, self.mute_metrics_port = _free_port(), _free_port()
