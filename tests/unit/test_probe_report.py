@@ -227,5 +227,6 @@ def test_a_wait_ends_with_a_split_that_holds_or_with_its_time(
 
 
 def test_a_wait_ends_when_it_is_interrupted_or_refused() -> None:
+    """Whatever there is still time for."""
     for ended in (replace(WRONG, interrupted=True), replace(UNSURE, refused="no more files")):
         assert decide(Look(ended, 1712, 10.0, more=True), WRONG) is ended
