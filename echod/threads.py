@@ -5,25 +5,31 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from threading import Event, Thread
 
 from echod.config import SystemRefused
 
 STACK_BYTES = 256 * 1024
-"""Stack of each thread. The C library's own choice, 8 MiB mostly, is what ``ulimit -v`` counts."""
+"""Stack of a thread, if no other is asked for. The C library's own choice, 8 MiB mostly, is what
+``ulimit -v`` counts."""
+FIRST_BYTES = 64 * 1024
+"""Address space for a thread's first lines. Without it a thread may die before it has said that it
+runs."""
 HEADROOM_BYTES = 16 * 1024 * 1024
-"""Address space that must be free beside each new stack. Without it a thread may die before its
-first line, and the C library may abort the process when it cannot load what ends a thread."""
+"""Address space that is left when all threads run. Without it the C library may abort the process
+when it cannot load what ends a thread."""
 LOOKS, LOOK_SECONDS = 10, 1.0
 """How often, and how long each time, a new thread is waited for. Several looks: if the whole
 process is suspended meanwhile, that costs one of them."""
 
 
-def start(threads: Sequence[Thread]) -> None:
+def start(threads: Sequence[Thread], stack_bytes: int = STACK_BYTES) -> None:
     """Start all threads. Raises SystemRefused, in one line, if one cannot run.
 
-    The threads before that one keep running: the caller ends them.
+    The threads before that one keep running: the caller ends them. Address space for all is
+    reserved first: glibc takes 64 MiB for the heap of each thread that runs, if they are free.
     """
     number, started = 0, _Started()
 
@@ -33,20 +39,32 @@ def start(threads: Sequence[Thread]) -> None:
         else:
             hook(report)
 
-    stack, hook = threading.stack_size(STACK_BYTES), sys.unraisablehook
+    stack, hook = threading.stack_size(stack_bytes), sys.unraisablehook
     sys.unraisablehook = note  # where CPython reports a thread that dies before its first line
     try:
-        for thread in threads:
-            number += 1
-            mmap(-1, STACK_BYTES + HEADROOM_BYTES, MAP_PRIVATE | MAP_ANONYMOUS).close()
-            vars(thread)["_started"] = started = _Started()
-            thread.start()
+        with ExitStack() as reserved:
+            parts = []
+            for _ in threads:
+                number += 1
+                parts.append(reserved.enter_context(reserve(stack_bytes + FIRST_BYTES)))
+            reserved.enter_context(reserve(HEADROOM_BYTES))
+            number = 0
+            for thread in threads:
+                number += 1
+                parts.pop().close()
+                vars(thread)["_started"] = started = _Started()
+                thread.start()
     except (RuntimeError, MemoryError, OSError) as error:
         reason = getattr(error, "strerror", "") or str(error) or "out of memory"
         raise SystemRefused(f"cannot start thread {number} of {len(threads)}: {reason}") from error
     finally:
         sys.unraisablehook = hook
         threading.stack_size(stack)
+
+
+def reserve(size: int) -> mmap:
+    """Take so many bytes of address space, until it is closed. Raise OSError if there are none."""
+    return mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS)
 
 
 class _Started(Event):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from mmap import mmap
 from typing import Any, NoReturn
 
 import pytest
@@ -47,9 +48,10 @@ def test_all_run_with_the_small_stack(go: threading.Event, monkeypatch: pytest.M
     before, hook = threading.stack_size(1 << 20), sys.unraisablehook
     try:
         some = waiting(go, 3)
-        threads.start(some)
+        threads.start(some[:2])
+        threads.start(some[2:], stack_bytes=512 * 1024)
         assert all(thread.is_alive() for thread in some)
-        assert sizes == [threads.STACK_BYTES] * 3
+        assert sizes == [threads.STACK_BYTES] * 2 + [512 * 1024]
         assert (threading.stack_size(), sys.unraisablehook) == (1 << 20, hook)
     finally:
         threading.stack_size(before)
@@ -86,6 +88,25 @@ def test_so_is_one_without_memory_to_spare(
     monkeypatch.setattr(threads, "mmap", full)
     with pytest.raises(SystemRefused, match=f"^cannot start thread 1 of 1: {reason}$"):
         threads.start(waiting(go, 1))
+
+
+def test_without_memory_for_all_none_is_started(
+    go: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The heaps of those that ran would take what the others need."""
+    some, taken = waiting(go, 3), iter([True, True, False])
+
+    def full(*arguments: Any) -> Any:
+        if next(taken):
+            return mmap(*arguments)
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(threads, "mmap", full)
+    with pytest.raises(
+        SystemRefused, match=r"^cannot start thread 3 of 3: Cannot allocate memory$"
+    ):
+        threads.start(some)
+    assert not any(thread.is_alive() for thread in some)
 
 
 class Dying(threading.Thread):
