@@ -1,54 +1,91 @@
-"""The question that probes ask: is the service on this host ready?"""
+"""The question that probes ask: is the service on this host ready?
 
-import http.client
+Without http.client, whose time limit holds for each read alone, and without a thread: a probe
+must work where the system has little left.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
 from collections.abc import Sequence
-from threading import Thread
+from time import monotonic
 
 TIMEOUT_SECONDS = 3.0
 """For the whole answer, however it trickles in."""
+MAX_ANSWER_BYTES = 16 * 1024
+SHOWN_BYTES = 200
+"""Of a body that tells why the daemon is not ready."""
 
 
 def ask_ready(address: str, port: int) -> tuple[bool, str]:
     """Asks /readyz on a metrics port; gives the answer, and one line that says it."""
     # By number: a name needs /etc/hosts, which a bare image may not have.
     hosts = {"::": ("127.0.0.1", "::1"), "0.0.0.0": ("127.0.0.1",)}.get(address, (address,))  # noqa: S104
-    answers: list[str] = []
-    # http.client's time limit holds for each read alone; a thread can be left behind.
-    asking = Thread(target=lambda: answers.append(_ask_any(hosts, port)), daemon=True)
-    asking.start()
-    asking.join(TIMEOUT_SECONDS)
-    answer = answers[0] if answers else "timed out"
+    answer = _ask_any(hosts, port, monotonic() + TIMEOUT_SECONDS)
     if answer == "ready":
         return True, answer
-    # Whoever answers there need not be echod: what it says is shown escaped, cut, on one line.
-    shown = ascii(" ".join(answer.split()))[1:-1][:200]
-    host = f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
-    return False, f"not ready: http://{host}:{port}/readyz: {shown}"
+    # The server there may not be echod: its words are shown escaped, cut, on one line.
+    shown = ascii(" ".join(answer.split()))[1:-1][:SHOWN_BYTES]
+    return False, f"not ready: http://{_bracketed(hosts[0])}:{port}/readyz: {shown}"
 
 
-def _ask_any(hosts: Sequence[str], port: int) -> str:
-    """The answer of the first host that is there; if none is, what the first one's lack is."""
+def _ask_any(hosts: Sequence[str], port: int, deadline: float) -> str:
+    """The answer of the first host that gives one, or else why the first one gave none."""
     problems = []
     for host in hosts:
         try:
-            return _ask(host, port)
+            return _ask(host, port, deadline)
         except OSError as error:
             problems.append(str(error) or type(error).__name__)
     return problems[0]
 
 
-def _ask(host: str, port: int) -> str:
-    """What is answered: ``ready``, or what is wrong. Raises OSError if nobody answers."""
-    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
-    try:
-        connection.request("GET", "/readyz")
-        response = connection.getresponse()
-        if response.getheader("Server") != "echod":
-            return f"{response.status} from something that is not echod"
-        if response.status == http.client.OK:
-            return "ready"
-        return f"{response.status} {response.read(200).decode('ascii', 'replace')}"
-    except http.client.HTTPException as error:
-        return str(error) or type(error).__name__
-    finally:
-        connection.close()
+def _ask(host: str, port: int, deadline: float) -> str:
+    """``ready``, or what is wrong. Raises OSError if there is no answer in time."""
+    kind, numeric = socket.SOCK_STREAM, socket.AI_NUMERICHOST
+    # From bytes: for text the interpreter loads a megabyte of tables of characters.
+    family, _, _, _, target = socket.getaddrinfo(host.encode(), port, type=kind, flags=numeric)[0]
+    with socket.socket(family, kind) as client:
+        _limit(client, deadline)
+        client.connect(target)
+        _limit(client, deadline)
+        client.sendall(f"GET /readyz HTTP/1.1\r\nHost: {_bracketed(host)}\r\n\r\n".encode())
+        received = b""
+        while (answer := _judged(received)) is None:
+            _limit(client, deadline)
+            data = client.recv(4096)
+            received += data
+            if not data or len(received) > MAX_ANSWER_BYTES:
+                return _judged(received, ended=True) or "no complete HTTP response"
+    return answer
+
+
+def _limit(client: socket.socket, deadline: float) -> None:
+    """Lets the next call take until ``deadline``. Raises TimeoutError if that has passed."""
+    left = deadline - monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    client.settimeout(left)
+
+
+def _judged(received: bytes, *, ended: bool = False) -> str | None:
+    """What an HTTP response says; None while that takes more of it."""
+    line, newline, _ = received.partition(b"\n")
+    status = re.match(rb"HTTP/1\.[01] (\d{3})\b", line)
+    if newline and not status:
+        return line.decode("ascii", "replace")
+    head, complete, body = received.partition(b"\r\n\r\n")
+    if not (status and complete):
+        return None
+    code = status[1].decode()
+    if not re.search(rb"^server: *echod\r?$", head, re.IGNORECASE | re.MULTILINE):
+        return f"{code} from something that is not echod"
+    if code == "200":
+        return "ready"
+    enough = ended or len(body) >= SHOWN_BYTES
+    return f"{code} {body[:SHOWN_BYTES].decode('ascii', 'replace')}" if enough else None
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

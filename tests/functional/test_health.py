@@ -105,6 +105,55 @@ def test_somebody_else_is_not_healthy(tmp_path: Path) -> None:
         thread.join()
 
 
+ECHOD = b"HTTP/1.1 503 Service Unavailable\r\nserver: echod\r\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (b"220 mail\r\n", "220 mail"),  # and not a second longer: it waits for an answer
+        (b"HTTP/1.1 200 OK\r\nServer: other\r\n\r\n", "200 from something that is not echod"),
+        (ECHOD + b"\r\n" + b"draining" * 100, "503 drainingdraining"),
+        (ECHOD + b"X: " + b"x" * 20_000, "no complete HTTP response"),
+    ],
+)
+def test_an_answer_is_judged_as_soon_as_it_can_be(tmp_path: Path, said: bytes, words: str) -> None:
+    """Whether or not the server closes after it."""
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def speak() -> None:
+            client, _ = server.accept()
+            with client:
+                client.sendall(said)
+                done.wait(PATIENCE)
+
+        thread = threading.Thread(target=speak, daemon=True)
+        thread.start()
+        status, line = health(tmp_path, "--metrics-port", str(server.getsockname()[1]))
+        done.set()
+        assert (status, words in line) == (1, True), line
+        thread.join()
+
+
+@pytest.mark.parametrize("said", [b"", b"HTT", ECHOD])
+def test_an_answer_that_breaks_off_is_none(tmp_path: Path, said: bytes) -> None:
+    """Whatever it began with."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def speak() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(said)
+
+        thread = threading.Thread(target=speak, daemon=True)
+        thread.start()
+        status, line = health(tmp_path, "--metrics-port", str(server.getsockname()[1]))
+        assert (status, "no complete HTTP response" in line) == (1, True)
+        thread.join()
+
+
 @pytest.mark.parametrize("port", ["none", "0"])
 def test_without_a_metrics_port_there_is_nothing_to_ask(tmp_path: Path, port: str) -> None:
     """A container probe knows 0 and 1 alone."""
