@@ -113,7 +113,7 @@ class Config:
         "threads that serve connections; auto: 1, and one a CPU on builds without a GIL",
     )
     log_level: str = _row(
-        parsers.one_of("debug", "info", "warning", "error"),
+        parsers.one_of("debug", "info", "warning", "error", warn="warning"),
         "info",
         "LEVEL",
         "debug (every line), info (every used connection), warning or error",

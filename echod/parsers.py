@@ -38,7 +38,7 @@ def port(value: str) -> int:
 def metrics_port(value: str) -> int | None:
     """A port, 0, or none."""
     try:
-        return None if value == "none" else port(value)
+        return None if value.lower() == "none" else port(value)
     except ValueError as error:
         raise ValueError(f"{error}, or none") from error
 
@@ -117,16 +117,17 @@ def seconds(value: str) -> float:
 def time_limit(value: str) -> float | None:
     """A time over 0, or none."""
     allowed = f"a number of seconds over 0, {MAX_TIME_LIMIT} at most, or none"
-    return None if value == "none" else number(allowed, 0, MAX_TIME_LIMIT)(value)
+    return None if value.lower() == "none" else number(allowed, 0, MAX_TIME_LIMIT)(value)
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
-    """One of these words."""
+def one_of(*choices: str, **other_names: str) -> Callable[[str], str]:
+    """One of these words, in capitals or not. ``other_names`` are taken too."""
 
     def parse(value: str) -> str:
-        if value not in choices:
+        word = other_names.get(value.lower(), value.lower())
+        if word not in choices:
             raise ValueError("one of " + ", ".join(choices))
-        return value
+        return word
 
     return parse
 
@@ -136,7 +137,7 @@ def or_auto(parse: Callable[[str], int]) -> Callable[[str], int | None]:
 
     def parse_or_auto(value: str) -> int | None:
         try:
-            return None if value == "auto" else parse(value)
+            return None if value.lower() == "auto" else parse(value)
         except ValueError as error:
             raise ValueError(f"{error}, or auto") from error
 
