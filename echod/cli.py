@@ -130,10 +130,10 @@ def health(arguments: Sequence[str], environ: Environment) -> int:
     return 0 if ready else 1
 
 
-def probe(arguments: Sequence[str], _environ: Environment) -> int:
+def probe(arguments: Sequence[str], environ: Environment) -> int:
     """``echod probe``: judges how connections are split between versions."""
     try:
-        return _probe(arguments)
+        return _probe(arguments, environ)
     except (SystemRefused, OSError, ImportError) as error:  # the last two: no file, no memory
         problem = str(error)
     except (MemoryError, SystemError):  # 3.13 takes some failed allocations for the latter
@@ -142,7 +142,7 @@ def probe(arguments: Sequence[str], _environ: Environment) -> int:
     return 3
 
 
-def _probe(arguments: Sequence[str]) -> int:
+def _probe(arguments: Sequence[str], environ: Environment) -> int:
     from echod.probe.arguments import add_to, settings
 
     parser = Parser(prog="echod probe", allow_abbrev=False)
@@ -159,18 +159,29 @@ def _probe(arguments: Sequence[str]) -> int:
 
         raise_open_file_limit()
         share_one_heap()
-        return run(asked, signals, _output(asked.quiet))
+        return run(asked, signals, _output(environ, quiet=asked.quiet))
 
 
-def _output(quiet: bool) -> Output:
+def _output(environ: Environment, *, quiet: bool) -> Output:
     """Standard output, and on a terminal a line of progress on the error output."""
     from echod.probe.runs import Output
 
-    live = os.isatty(STDERR) and not quiet
+    live = os.isatty(STDERR) and environ.get("TERM") != "dumb" and not quiet
     return Output(
-        say=lambda text: say(STDOUT, text),
-        progress=lambda line: say(STDERR, f"\r\x1b[K{line}") if live else None,
+        say=lambda text: say(STDOUT, text), progress=_Progress() if live else lambda _: None
     )
+
+
+class _Progress:
+    """A line that is written over: with spaces, since escape codes are not for every terminal."""
+
+    def __init__(self) -> None:
+        self._columns = 0  # of the line that is there, at most
+
+    def __call__(self, line: str) -> None:
+        blanks = " " * (self._columns - len(line))
+        self._columns = len(line.encode("utf-8", "backslashreplace"))
+        say(STDERR, f"\r{line}{blanks}" + ("" if line else "\r"))
 
 
 def lab(arguments: Sequence[str], environ: Environment) -> int:
@@ -190,7 +201,8 @@ def lab(arguments: Sequence[str], environ: Environment) -> int:
         ) from error
     try:
         with StopSignals(quits=True) as signals:
-            return run(asked, environ, signals, _output(quiet=False))
+            # Its children get the environment as it is, not as text.
+            return run(asked, os.environ, signals, _output(environ, quiet=False))
     except OSError as error:  # a directory for temporary files that cannot be used, say
         raise SystemRefused(str(error)) from error
 

@@ -125,6 +125,7 @@ class Config:
         "console, json, or auto: console on a terminal, json otherwise",
     )
     given: frozenset[str] = frozenset()  # names of the fields that were set, not defaulted
+    colors: bool = True  # on a terminal
 
 
 @dataclass(frozen=True)
@@ -182,13 +183,18 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Config:
         values[option.name], set_by_user = _find(option, flags.get(option.name), environ)
         if set_by_user:
             given.add(option.name)
-    config = Config(**values, given=frozenset(given))
+    config = Config(**values, given=frozenset(given), colors=colors_wanted(environ))
     if config.metrics_port and config.metrics_port in config.ports:
         raise UsageError(
             f"PORTS {config.metrics_port}: must differ from the metrics port"
             " (--metrics-port takes another one, or none)"
         )
     return config
+
+
+def colors_wanted(environ: Mapping[str, str]) -> bool:
+    """Whether a terminal may be sent colors: https://no-color.org, and dumb ones have none."""
+    return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 def setting(name: str, flag: str | None, environ: Mapping[str, str]) -> Any:

@@ -115,7 +115,9 @@ def _bound(sockets: ExitStack, option: str, address: str, port: int) -> Listener
 def _logger(config: Config, writer: LogWriter) -> Logger:
     terminal = os.isatty(STDOUT)
     console = config.log_format == "console" or (config.log_format == "auto" and terminal)
-    logger = make_logger(writer, config.log_level, console=console, colors=terminal)
+    logger = make_logger(
+        writer, config.log_level, console=console, colors=terminal and config.colors
+    )
     threading.excepthook = lambda fault: logger.error(
         "thread died", thread=fault.thread and fault.thread.name, **described(fault.exc_value)
     )

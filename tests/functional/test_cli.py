@@ -292,11 +292,21 @@ def test_no_room_for_a_single_connection_is_refused(tmp_path: Path) -> None:
     assert "the open-file limit of 60 holds no connection" in result.stderr
 
 
-def test_on_a_terminal_the_log_is_for_people(start: Start) -> None:
-    """JSON otherwise, unless the format is asked for."""
+@pytest.mark.parametrize(
+    ("variables", "colored"),
+    [
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "dumb", "NO_COLOR": ""}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_on_a_terminal_the_log_is_for_people(
+    start: Start, variables: dict[str, str], colored: bool
+) -> None:
+    """JSON otherwise, unless the format is asked for. Who wants no colors gets no escape codes."""
     ours, theirs = pty.openpty()
     try:
-        echod = start(stdout=theirs)
+        echod = start(stdout=theirs, env=clean_environment(**variables))
         seen = b""
 
         def ready() -> bool:
@@ -307,6 +317,7 @@ def test_on_a_terminal_the_log_is_for_people(start: Start) -> None:
         until(ready)
         assert b"listening on [::]:" in seen
         assert b'"event"' not in seen
+        assert (b"\x1b" in seen) is colored
         echod.terminate()
         assert echod.wait() == 0
     finally:

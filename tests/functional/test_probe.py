@@ -709,20 +709,40 @@ def test_the_probe_needs_nothing_of_the_daemon(tmp_path: Path) -> None:
 
 
 def test_a_terminal_sees_progress(tmp_path: Path, split: str) -> None:
-    """A line that is written over, on the error output, and gone at the end."""
+    """A line that is written over, on the error output, and gone at the end; in no color."""
+    shown, output = progress(tmp_path, split, "vt100")
+    assert re.search(r"\r\d+ of 60 in \d+ s, one \d+.\d %", shown)
+    screen = ""
+    for line in shown.split("\r"):
+        screen = line + screen[len(line) :]
+    assert screen.strip() == ""
+    assert shown.endswith(" \r")
+    assert "\x1b" not in shown + output
+
+
+def test_a_dumb_terminal_sees_none(tmp_path: Path, split: str) -> None:
+    """It can perhaps not write over a line."""
+    assert progress(tmp_path, split, "dumb")[0] == ""
+
+
+def progress(directory: Path, split: str, terminal: str) -> tuple[str, str]:
+    """What a probe writes to a terminal on its error output, and to its standard output."""
     master, slave = os.openpty()
-    words = command("probe", split, "-n", "60", "--rate", "100")
-    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=slave, cwd=tmp_path)
+    run = subprocess.Popen(
+        command("probe", split, "-n", "60", "--rate", "100"),
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        cwd=directory,
+        env=clean_environment(TERM=terminal),
+    )
     os.close(slave)
     output, _ = run.communicate(timeout=PATIENCE)
     shown = b""
-    with open(master, "rb", buffering=0) as terminal:
-        while piece := _read(terminal.fileno()):
+    with open(master, "rb", buffering=0) as stream:
+        while piece := _read(stream.fileno()):
             shown += piece
     assert run.returncode == 0
-    assert re.search(rb"\r\x1b\[K\d+ of 60 in \d+ s, one \d+.\d %", shown)
-    assert shown.endswith(b"\r\x1b[K")
-    assert b"\x1b" not in output
+    return shown.decode(), output.decode()
 
 
 def _read(descriptor: int) -> bytes:

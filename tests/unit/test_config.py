@@ -141,6 +141,20 @@ def test_a_bad_value_gives_one_line_with_its_name_itself_and_what_is_allowed(
     assert ascii(text)[1:40].rstrip("'") in message
     assert "\n" not in message
     assert len(message) < 400
+@pytest.mark.parametrize(
+    ("environ", "colors"),
+    [
+        ({}, True),
+        ({"TERM": "xterm"}, True),
+        ({"NO_COLOR": ""}, True),
+        ({"NO_COLOR": "0"}, False),
+        ({"NO_COLOR": "1", "TERM": "xterm"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_colors_can_be_declined(environ: dict[str, str], colors: bool) -> None:
+    """As https://no-color.org has it: by any value but an empty one."""
+    assert load_with(environ).colors is colors
 
 
 def test_a_bad_variable_is_named_as_the_variable() -> None:

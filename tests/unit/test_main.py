@@ -47,7 +47,7 @@ def test_a_probe_without_memory_ends_in_one_line(
 ) -> None:
     """With the exit status of what this host refuses."""
 
-    def fail(_: object) -> NoReturn:
+    def fail(*_: object) -> NoReturn:
         raise error
 
     monkeypatch.setattr(cli, "_probe", fail)
