@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from echod import __version__
 from echod.config import OPTIONS, SystemRefused, UsageError, load, setting
+from echod.texts import decoded, escaped
 
 if TYPE_CHECKING:
     from echod.probe.runs import Output
@@ -40,8 +41,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line, like every other wrong call."""
-        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message[:200])
-        raise UsageError(f"{shown} (see {self.prog} --help)")
+        raise UsageError(f"{escaped(message[:200])} (see {self.prog} --help)")
 
     def _print_message(self, message: str, file: object = None) -> None:
         """Help and version: on standard output, as everything that was asked for."""
@@ -227,11 +227,12 @@ def main() -> int:
     if sys.platform == "win32":
         say(STDERR, "echod: error: echod runs on Linux and macOS; on Windows, run it in WSL\n")
         return 1
-    from echod.runtime import fill_standard_descriptors
+    from echod.runtime import arguments, fill_standard_descriptors
 
     fill_standard_descriptors()
+    environ = {decoded(name): decoded(value) for name, value in os.environb.items()}
     try:
-        return run(sys.argv[1:], os.environ)
+        return run(arguments(), environ)
     except SystemExit as done:  # argparse's own end of --help and --version
         return int(done.code or 0)
     except UsageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -36,8 +37,8 @@ class Config:
     ports: tuple[int, ...] = _row(
         parsers.ports, None, "PORTS", "echo ports, separated by commas; 0 takes any free one"
     )
-    prefix: str = _row(
-        parsers.text(MAX_PREFIX_BYTES),
+    prefix: bytes = _row(
+        parsers.raw(MAX_PREFIX_BYTES),
         None,
         "PREFIX",
         "what every reply begins with, before one space",
@@ -215,6 +216,9 @@ def _find(option: Option, flag: str | None, environ: Mapping[str, str]) -> tuple
 
 
 def shown(text: str) -> str:
-    """A value as an error may show it: quoted, without control characters, not too long."""
-    shown = ascii(text[:101])
+    r"""A value as an error may show it: quoted, without control characters, not too long.
+
+    Bytes that are no UTF-8 are ``\xNN``.
+    """
+    shown = re.sub(r"\\udc([89a-f].)", r"\\x\1", ascii(text[:101]))
     return shown if len(shown) <= 102 else shown[:98] + "...'"

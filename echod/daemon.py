@@ -22,6 +22,7 @@ from echod.service import Part, Service, thread_count
 from echod.signals import StopRequest, StopSignals
 from echod.supervision import Supervisor, force_hint
 from echod.systemd import InheritedSockets, ServiceManager
+from echod.texts import decoded
 from echod.tuning import summed_up
 
 SPARE_OPEN_FILES = 64
@@ -144,7 +145,7 @@ def _report_start(config: Config, service: Service, logger: Logger) -> None:
         )
     for server in service.servers:
         # The words of the program that this one replaces; people grep for them.
-        words = f"listening on {server.listener.address}, prefix: {config.prefix}"
+        words = f"listening on {server.listener.address}, prefix: {decoded(config.prefix)}"
         logger.info(words, port=server.listener.port)
     if service.exporter:
         listener = service.exporter.listener

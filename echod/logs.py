@@ -15,6 +15,8 @@ from typing import Any
 
 import structlog
 
+from echod.texts import escaped
+
 QUEUED_EVENTS = 1000
 """Events that wait for a stalled reader of the log; what comes on top is dropped, and counted."""
 LOOK_SECONDS = 0.02
@@ -115,25 +117,10 @@ def _on_one_line(_logger: object, _name: str, event: MutableMapping[str, Any]) -
     """
     head = {key: event.pop(key) for key in ("timestamp", "level", "event")}
     return {
-        key: _escaped(value) if isinstance(value, str) else value
+        key: escaped(value) if isinstance(value, str) else value
         for key, value in {**head, **event}.items()
         if value is not None
     }
-
-
-def _escaped(text: str) -> str:
-    """The same with escapes for controls, separators of lines, and what changes the direction of
-    reading or is not seen.
-    """
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else _escape(ord(one)) for one in text)
-
-
-def _escape(code: int) -> str:
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def cut(text: str) -> str:

@@ -6,12 +6,15 @@ import ipaddress
 import re
 from collections.abc import Callable
 
+from echod.texts import encoded
+
 MAX_DRAIN_SECONDS = 86_400
 MAX_TIME_LIMIT = 100_000_000
 
 _LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,3})?|\.[0-9]+", re.ASCII)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # the category Cc; unicodedata takes 130 KiB
+_CONTROL_BYTE = re.compile(b"[\x00-\x1f\x7f]")
 
 
 def ports(value: str) -> tuple[int, ...]:
@@ -43,6 +46,19 @@ def metrics_port(value: str) -> int | None:
         raise ValueError(f"{error}, or none") from error
 
 
+def raw(most_bytes: int) -> Callable[[str], bytes]:
+    """The caller's own bytes, whatever they mean: some, and no control characters."""
+    allowed = f"1 to {most_bytes} bytes without control characters (0x00 to 0x1f, 0x7f)"
+
+    def parse(value: str) -> bytes:
+        data = encoded(value)
+        if not 1 <= len(data) <= most_bytes or _CONTROL_BYTE.search(data):
+            raise ValueError(allowed)
+        return data
+
+    return parse
+
+
 def text(most_bytes: int) -> Callable[[str], str]:
     """Text that is not empty, without control characters."""
     allowed = f"1 to {most_bytes} bytes of UTF-8 without control characters"
@@ -50,7 +66,7 @@ def text(most_bytes: int) -> Callable[[str], str]:
     def parse(value: str) -> str:
         try:
             size = len(value.encode())
-        except UnicodeEncodeError as error:  # the command line was not UTF-8
+        except UnicodeEncodeError as error:  # it holds bytes that are no UTF-8
             raise ValueError(allowed) from error
         if not 1 <= size <= most_bytes or _CONTROL.search(value):
             raise ValueError(allowed)

@@ -4,6 +4,14 @@ import os
 import resource
 import sys
 from contextlib import suppress
+from pathlib import Path
+
+from echod.config import UsageError, shown
+from echod.texts import decoded
+
+COMMAND_LINE = Path("/proc/self/cmdline")
+EXACT_ENCODINGS = ("utf-8", "ascii")
+"""Of a locale: what Python decodes by these, ``os.fsencode`` gives back byte for byte."""
 
 
 def gil_enabled() -> bool:
@@ -24,6 +32,34 @@ def open_files() -> int:
         return len(os.listdir("/dev/fd"))
     except OSError:  # a bare chroot
         return 3
+
+
+def arguments() -> list[str]:
+    """The command line's arguments byte for byte, as text by ``texts.decoded``.
+
+    The C library decodes them by the locale, and ``os.fsencode`` encodes them by a codec of
+    Python's. For Big5, GB18030, CP1255 and others the two differ: bytes change, or are lost. So
+    what the kernel was given is read, and where it does not tell, what is not ASCII is refused.
+    Raises UsageError.
+    """
+    words = sys.argv[1:]
+    encoding = sys.getfilesystemencoding()
+    if encoding in EXACT_ENCODINGS:
+        return [decoded(os.fsencode(word)) for word in words]
+    others = len(sys.orig_argv) - len(words)
+    try:
+        given = COMMAND_LINE.read_bytes().split(b"\0")[:-1]
+    except OSError:
+        given = []
+    if len(given) == len(sys.orig_argv) and words == sys.orig_argv[others:]:
+        return [decoded(word) for word in given[others:]]
+    for word in words:
+        if not word.isascii():
+            raise UsageError(
+                f"argument {shown(word)}: must be ASCII where {COMMAND_LINE} cannot be read and"
+                f" the locale's encoding is {encoding}; use its variable, or set PYTHONUTF8=1"
+            )
+    return words
 
 
 def give_back_memory() -> None:

@@ -74,7 +74,7 @@ class EchoServer(ThreadingTCPServer):
         self._threads_in_turn = cycle(engine.threads)
         self._reports = engine.reports
         self._accepting = engine.accepting
-        self._head = engine.config.prefix.encode() + b" "
+        self._head = engine.config.prefix + b" "
         self._open = True
         self._resting_until = 0.0
 

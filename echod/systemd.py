@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from echod.config import OPTIONS, Config, SystemRefused, UsageError, shown
 from echod.listeners import Listener, inherit, place
+from echod.texts import encoded
 
 FIRST_DESCRIPTOR = 3
 TELL_SECONDS = 0.05
@@ -83,8 +84,8 @@ def inherited_sockets(environ: Mapping[str, str]) -> InheritedSockets:
     names = environ.get("LISTEN_FDNAMES", "").split(":")
     if count != str(len(names)) or not {"echo", "metrics"}.issuperset(names):
         raise UsageError(
-            f"LISTEN_FDNAMES {':'.join(names)!a}: must name each inherited socket (LISTEN_FDS:"
-            f" {count!a}) echo or metrics, as FileDescriptorName= of its unit does"
+            f"LISTEN_FDNAMES {shown(':'.join(names))}: must name each inherited socket (LISTEN_FDS:"
+            f" {shown(count)}) echo or metrics, as FileDescriptorName= of its unit does"
         )
     listeners = [inherit(descriptor) for descriptor, _ in enumerate(names, FIRST_DESCRIPTOR)]
     echo = [listener for listener, name in zip(listeners, names, strict=True) if name == "echo"]
@@ -110,7 +111,7 @@ class ServiceManager:
             self.watchdog_ignored = _meant_for_another(environ, "WATCHDOG_PID")
         if wanted and not self.watchdog_ignored:
             if not (wanted.isascii() and wanted.isdigit() and int(wanted) > 0):
-                raise UsageError(f"WATCHDOG_USEC {wanted!a}: must be a number of microseconds")
+                raise UsageError(f"WATCHDOG_USEC {shown(wanted)}: must be a number of microseconds")
             self.watchdog_seconds = int(wanted) / 1e6
 
     def tell(self, *assignments: str) -> None:
@@ -119,7 +120,7 @@ class ServiceManager:
             target = "\0" + self.address[1:] if self.address[0] == "@" else self.address
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.settimeout(TELL_SECONDS)
-                sender.sendto("\n".join(assignments).encode(), target)
+                sender.sendto("\n".join(assignments).encode(), encoded(target))
 
 
 def _meant_for_another(environ: Mapping[str, str], name: str) -> str:

@@ -10,6 +10,7 @@ from echod import parsers
 from echod.config import Option, UsageError
 from echod.lab.control import default_path
 from echod.lab.weights import Weights, parse
+from echod.texts import path
 
 DESCRIPTION = """\
 Istio's traffic shifting exercise on this machine: two echods (v1 answers "one", v2 "two") behind a
@@ -107,7 +108,7 @@ def add_to(parser: ArgumentParser) -> None:
 
 def settings(flags: Namespace) -> Settings | Shift:
     """The settings of a call. Raises UsageError."""
-    socket = flags.socket or default_path()
+    socket = path(flags.socket) if flags.socket else default_path()
     if flags.shift:
         return _shift(flags, socket)
     values = {option.name: option.of(vars(flags)[option.name]) for option in _OPTIONS}
@@ -122,7 +123,7 @@ def settings(flags: Namespace) -> Settings | Shift:
         steps=steps,
         once=flags.once,
         serve=flags.serve or bool(flags.route),
-        route=flags.route,
+        route=flags.route and path(flags.route),
         prometheus=flags.prometheus,
         socket=socket,
         **values,

@@ -10,6 +10,7 @@ from typing import Any
 
 from echod import parsers
 from echod.config import Option, UsageError, shown
+from echod.texts import path
 
 MOST_CONNECTIONS = 10_000_000
 MOST_HELD = 1000
@@ -183,8 +184,9 @@ def settings(flags: Namespace) -> Settings:
     for name in ("detect", "tolerance"):
         values[name] = None if values[name] is None else values[name] / 100
     family = socket.AF_INET6 if flags.v6 else socket.AF_INET if flags.v4 else socket.AF_UNSPEC
-    same = {name: given[name] for name in ("expect", "metrics", "plan", "json", "junit", "quiet")}
-    return Settings(host=host, port=port, family=family, n=n, **values, **same)
+    same = {name: given[name] for name in ("expect", "metrics", "plan", "json", "quiet")}
+    junit = flags.junit and path(flags.junit)
+    return Settings(host=host, port=port, family=family, n=n, junit=junit, **values, **same)
 
 
 _NEEDS = {

@@ -704,6 +704,7 @@ def test_the_probe_needs_nothing_of_the_daemon(tmp_path: Path) -> None:
     assert {name for name in loaded if not name.startswith("echod.probe")} <= {
         "echod.config",
         "echod.parsers",
+        "echod.texts",
         "echod.threads",
     }
 

@@ -81,7 +81,7 @@ def test_the_daemon_accepts_what_the_pods_give_it(name: str) -> None:
     """The reference's arguments, the label's version, and metrics where everybody looks."""
     found = config(name)
     assert found.ports == (9000, 9001, 9002)
-    assert found.prefix == VERSIONS[name]
+    assert found.prefix.decode() == VERSIONS[name]
     assert found.service_version == name.removeprefix("tcp-echo-")
     assert found.metrics_port == load({"ports": "1", "prefix": "x"}, {}).metrics_port
 

@@ -15,6 +15,7 @@ import echod
 PACKAGE = ROOT / "echod"
 
 LAYERS = [
+    {"texts"},
     {"__init__", "parsers", "counters", "protocol", "poller", "probe", "lab", "probe.binomial"},
     {"config", "tuning", "probe.tally", "probe.webclient"},
     {"runtime", "threads", "timers", "heartbeat", "limits", "health"},
@@ -57,6 +58,7 @@ CALLS: dict[str, set[str]] = {
     "print": set(),
     "exit": {"__main__"},
     "os.environ": {"cli"},  # which hands it to config
+    "os.environb": {"cli"},
     "getenv": set(),
     "_exit": set(),
 }

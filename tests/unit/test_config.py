@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from echod.config import OPTIONS, Config, UsageError, load, setting
@@ -14,7 +16,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (
         Config(
             ports=(9000,),
-            prefix="one",
+            prefix=b"one",
             address="::",
             metrics_address="::",
             metrics_port=9464,
@@ -40,14 +42,14 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
     """The order is the usual one."""
     environ = {"ECHOD_IDLE_TIMEOUT": "5", "ECHOD_WRITE_TIMEOUT": "6", "ECHOD_PREFIX": "two"}
     config = load_with(environ, idle_timeout="7")
-    assert (config.idle_timeout, config.write_timeout, config.prefix) == (7.0, 6.0, "one")
+    assert (config.idle_timeout, config.write_timeout, config.prefix) == (7.0, 6.0, b"one")
     assert {"ports", "prefix", "idle_timeout", "write_timeout"} == config.given
 
 
 def test_ports_and_prefix_can_come_from_the_environment() -> None:
     """A unit or a pod can configure everything without arguments."""
     config = load({}, {"ECHOD_PORTS": "9000,9001", "ECHOD_PREFIX": "hello world"})
-    assert (config.ports, config.prefix) == ((9000, 9001), "hello world")
+    assert (config.ports, config.prefix) == ((9000, 9001), b"hello world")
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
@@ -59,8 +61,10 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     ("name", "text", "value"),
     [
         ("ports", "0,0,9000", (0, 0, 9000)),
-        ("prefix", "größer 世界", "größer 世界"),
-        ("prefix", "x" * 1024, "x" * 1024),
+        ("prefix", "größer 世界", "größer 世界".encode()),
+        ("prefix", "x" * 1024, b"x" * 1024),
+        ("prefix", "a\x85b", b"a\xc2\x85b"),
+        ("prefix", "\udcff\udc80\udc9f", b"\xff\x80\x9f"),
         ("metrics_port", "none", None),
         ("metrics_port", "0", 0),
         ("address", "fe80::1%eth0", "fe80::1%eth0"),
@@ -75,6 +79,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         ("handler_threads", "Auto", None),
         ("handler_threads", "2", 2),
         ("service_version", "none", "none"),
+        ("service_version", "größer", "größer"),
         ("log_level", "INFO", "info"),
         ("log_level", "Debug", "debug"),
         ("log_level", "warn", "warning"),
@@ -100,16 +105,16 @@ def test_good_values_are_read(name: str, text: str, value: object) -> None:
         ("ports", "٣", "from 1 to 65535, or 0"),
         ("ports", "9000,9001,9000", "differ from each other"),
         ("ports", "9464", "must differ from the metrics port"),
-        ("prefix", "", "1 to 1024 bytes of UTF-8 without control characters"),
+        ("prefix", "", "1 to 1024 bytes without control characters (0x00 to 0x1f, 0x7f)"),
         ("prefix", "x" * 1025, "1 to 1024 bytes"),
         ("prefix", "ü" * 513, "1 to 1024 bytes"),
         ("prefix", "a\nb", "without control characters"),
-        ("prefix", "a\x85b", "without control characters"),
-        ("prefix", "\udcff", "1 to 1024 bytes of UTF-8"),
+        *(("prefix", f"a{chr(code)}b", "without control") for code in [*range(0x20), 0x7F]),
         ("address", "localhost", "an IPv4 or IPv6 address"),
         ("metrics_port", "off", "0 for any free one, or none"),
         ("metrics_port", "tcp://10.0.0.1:9464", "enableServiceLinks: false"),
         ("service_version", "x" * 129, "1 to 128 bytes"),
+        ("service_version", "a\x85b", "1 to 128 bytes of UTF-8 without control characters"),
         ("max_line_bytes", "0", "a whole number from 1 on"),
         ("max_connections", "-5", "a whole number from 1 on"),
         ("max_connections", "many", "a whole number from 1 on"),
@@ -141,6 +146,23 @@ def test_a_bad_value_gives_one_line_with_its_name_itself_and_what_is_allowed(
     assert ascii(text)[1:40].rstrip("'") in message
     assert "\n" not in message
     assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("caf\udce9", r"'caf\xe9'"), ("\udc80\udcff", r"'\x80\xff'")],
+)
+def test_a_version_that_is_not_utf8_is_refused_by_name_and_its_bytes_shown(
+    text: str, shown: str
+) -> None:
+    """Prometheus takes label values in UTF-8 alone."""
+    allowed = re.escape(f"{shown}: must be 1 to 128 bytes of UTF-8 without control characters")
+    with pytest.raises(UsageError, match=f"^--service-version {allowed}$"):
+        load_with(service_version=text)
+    with pytest.raises(UsageError, match=f"^ECHOD_SERVICE_VERSION {allowed}$"):
+        load_with({"ECHOD_SERVICE_VERSION": text})
+
+
 @pytest.mark.parametrize(
     ("environ", "colors"),
     [
