@@ -15,7 +15,7 @@ from echod import __version__
 from echod.config import Config, SystemRefused
 from echod.exporter import MAX_CLIENTS
 from echod.listeners import Listener, bind
-from echod.logs import LogWriter, make_logger
+from echod.logs import QUEUED_EVENTS, LogWriter, make_logger
 from echod.reports import Logger, described
 from echod.runtime import gil_enabled, open_files, raise_open_file_limit
 from echod.service import Part, Service, thread_count
@@ -58,7 +58,7 @@ def serve(
         if metrics is None and config.metrics_port is not None:
             option = "--metrics-port"
             metrics = _bound(sockets, option, config.metrics_address, config.metrics_port)
-        writer = LogWriter(STDOUT)
+        writer = LogWriter(STDOUT, QUEUED_EVENTS + len(ports))  # the start reports each port
         logger = _logger(config, writer)
         service = Service(config, ports, metrics, max_connections, writer, logger)
         service.listen()

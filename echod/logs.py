@@ -33,12 +33,12 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 class LogWriter(Thread):
     """Writes lines to a file descriptor, from a bounded queue, in a thread of its own."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, most_queued: int = QUEUED_EVENTS) -> None:
         super().__init__(name="log-writer", daemon=True)
         self.dropped = 0
         self._torn = b""
         self._descriptor = descriptor
-        self._queue: Queue[bytes | None] = Queue(QUEUED_EVENTS)
+        self._queue: Queue[bytes | None] = Queue(most_queued)
         self._lock = Lock()
 
     def msg(self, line: str) -> None:

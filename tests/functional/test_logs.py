@@ -3,10 +3,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import suppress
 from time import monotonic
 
 import pytest
-from support import Sockets, Start, ask, connect, converse, start_with, until
+from support import Sockets, Start, ask, connect, converse, get, start_with, until
+
+from echod.logs import QUEUED_EVENTS
 
 HOSTILE = [
     b'","level":"error","event":"forged"}',
@@ -117,3 +120,31 @@ def test_a_log_nobody_reads_any_more_does_not_end_the_service(start: Start) -> N
     echod.terminate()
     assert echod.wait() == 0
     assert echod.error_path.read_text() == ""
+
+
+def test_the_start_is_logged_whole_however_many_ports_there_are(start: Start) -> None:
+    """And however slowly: who does not read the log does not keep it from starting."""
+    count = QUEUED_EVENTS + 100
+    reader, writer = os.pipe()
+    with socket.create_server(("127.0.0.1", 0)) as metrics_socket:
+        metrics_port = metrics_socket.getsockname()[1]
+        sockets = Sockets(metrics=[metrics_socket])
+        words = sockets.command(",".join(["0"] * count), "one", "--max-connections", "10")
+        echod = start(command=lambda *_: words, pass_fds=sockets.descriptors, stdout=writer)
+    os.close(writer)
+
+    def ready() -> bool:
+        with suppress(ConnectionError):
+            return get(metrics_port, "/readyz")[0] == 200
+        return False
+
+    until(ready)
+    assert b"\nechod_log_events_dropped_total 0.0\n" in get(metrics_port, "/metrics")[1]
+    with os.fdopen(reader, "rb") as log:
+        events = [json.loads(log.readline()) for _ in range(count + 3)]
+        echod.terminate()
+        [*iter(lambda: log.read1(65536), b"")]
+    assert echod.wait() == 0
+    names = [event["event"].split(" on ")[0] for event in events]
+    assert names == ["starting", *["listening"] * count, "metrics", "ready"]
+    assert len({event.get("port") for event in events}) == count + 2

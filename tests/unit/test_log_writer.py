@@ -218,3 +218,19 @@ def test_a_reader_who_is_gone_is_counted_and_survived() -> None:
         until(lambda: writer.dropped == 1)
         writer.close(PATIENCE)
         assert not writer.is_alive()
+
+
+def test_room_can_be_made_for_events_known_before(pipe: tuple[int, int]) -> None:
+    """However little of them the log takes meanwhile."""
+    reader, descriptor = pipe
+    count = 3 * logs.QUEUED_EVENTS
+    writer = LogWriter(descriptor, count)
+    for _ in range(count):
+        writer.msg("x" * 200)
+    assert writer.dropped == 0
+    writer.msg("one too many")
+    assert writer.dropped == 1
+    writer.start()
+    with os.fdopen(reader, "rb", closefd=False) as stream:
+        assert [stream.readline() for _ in range(count)] == [b"x" * 200 + b"\n"] * count
+    writer.close(PATIENCE)
