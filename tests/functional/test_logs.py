@@ -148,3 +148,17 @@ def test_the_start_is_logged_whole_however_many_ports_there_are(start: Start) ->
     names = [event["event"].split(" on ")[0] for event in events]
     assert names == ["starting", *["listening"] * count, "metrics", "ready"]
     assert len({event.get("port") for event in events}) == count + 2
+
+
+def test_json_keeps_letters_as_they_are(start: Start) -> None:
+    """What a client sent, too, at the level debug; anything else is escaped, in valid UTF-8."""
+    echod = start("--log-level", "Debug", "--log-format", "JSON", prefix="größer")
+    line = "世界 é \x85\x1b".encode() + b"\xff\x85"
+    with connect(echod.port) as client:
+        ask(client, line + b"\n", "größer".encode())
+    assert echod.event("line")["line"] == r"世界 é \u0085\x1b\xff\x85"
+    log = echod.log_path.read_bytes()
+    assert "prefix: größer".encode() in log
+    assert '"世界 é '.encode() in log
+    assert all(one.isprintable() for one in log.decode().split("\n"))
+    echod.stop()

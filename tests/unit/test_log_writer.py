@@ -220,6 +220,25 @@ def test_a_reader_who_is_gone_is_counted_and_survived() -> None:
         assert not writer.is_alive()
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("größer 世界 😀", "größer 世界 😀"),
+        ("a\nb\x1b\x7f", r"a\nb\x1b\x7f"),
+        ("a\x85\xad\u2028\u202e", r"a\u0085\u00ad\u2028\u202e"),
+        ("\udc80\udcff\ud800\udfff", r"\x80\xff\ud800\udfff"),
+        ("\U000e0001", r"\U000e0001"),
+    ],
+)
+def test_json_keeps_letters_and_escapes_what_is_none(text: str, shown: str) -> None:
+    """A byte that was no UTF-8 and the control of its number are told apart."""
+    lines = Lines()
+    logger_to(lines).info("said", what=text)
+    assert lines.events()[0]["what"] == shown
+    assert "\\" in shown or shown in lines.lines[0]
+    lines.lines[0].encode()
+
+
 def test_room_can_be_made_for_events_known_before(pipe: tuple[int, int]) -> None:
     """However little of them the log takes meanwhile."""
     reader, descriptor = pipe
