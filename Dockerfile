@@ -1,15 +1,15 @@
 # echod as an image. docs/image.md has what is built from it, and how it is run.
 
-# Both stages stand on this one. It needs Python 3.11 or later as python3, with venv and ensurepip, that
-# every user may run, and for the build a shell (any: busybox's will do). Its own user does not matter.
+# Both stages stand on this one. It needs Python 3.11 or later as python3, with ensurepip, ssl and venv,
+# that every user may run, and for the build a shell (busybox's will do). Its own user does not matter.
 ARG BASE=python:3.14-slim
 
 FROM ${BASE} AS build
 USER 0:0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_USER=0
 WORKDIR /src
-RUN python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-    { echo "BASE must have Python 3.11 or later as python3, with venv and ensurepip"; exit 1; }
+RUN python3 -c 'import sys, ensurepip, ssl, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+    { echo "BASE must have Python 3.11 or later as python3, with ensurepip, ssl and venv"; exit 1; }
 COPY requirements/build.lock requirements/run.lock requirements/
 # pip and setuptools stay behind in /tools.
 RUN python3 -m venv /tools && \
