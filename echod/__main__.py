@@ -1,5 +1,6 @@
 """The ``echod`` command, and ``python -m echod``."""
 
+import os
 import signal
 import sys
 
@@ -13,8 +14,11 @@ def main() -> int:
     """
     if hasattr(signal, "pthread_sigmask"):  # Windows, which gets its answer in a moment
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    from echod.cli import main as run  # noqa: PLC0415  # only now: see above
-
+    try:
+        from echod.cli import main as run  # noqa: PLC0415  # only now: see above
+    except (OSError, MemoryError, ImportError, SystemError) as error:  # for want of memory, say
+        os.write(2, f"echod: error: cannot load echod: {str(error) or 'out of memory'}\n".encode())
+        return 1
     return run()
 
 

@@ -11,13 +11,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from echod import __version__
-from echod.config import OPTIONS, SystemRefused, UsageError, load, setting
+from echod.config import OPTIONS, SystemRefused, UsageError, load, refusals, setting
 from echod.texts import decoded, escaped
 
 if TYPE_CHECKING:
     from echod.probe.runs import Output
 
 STDOUT, STDERR = 1, 2
+START_BYTES = 32 * 1024 * 1024
+"""Address space that loading the daemon takes, and starting its threads: most of it. With less
+(``ulimit -v``) the interpreter would fail in the middle of an import, in one of many ways."""
 
 Environment = Mapping[str, str]
 
@@ -82,15 +85,17 @@ def serve_parser() -> Parser:
 
 def serve(arguments: Sequence[str], environ: Environment) -> int:
     """``echod PORTS PREFIX``: runs the daemon."""
-    parser = serve_parser()
+    with refusals("cannot load echod"):
+        parser = serve_parser()
     if not arguments and not (environ.get("ECHOD_PORTS") or environ.get("ECHOD_PREFIX")):
         say(STDERR, parser.format_usage())
         return 2
     if len(arguments) == 2 and re.fullmatch("-([^-h].*|h.+)", arguments[1], re.DOTALL):
         arguments = ["--", *arguments]  # PORTS and PREFIX, as every deployment passes them
-    flags = parser.parse_args(arguments)
-    from echod.signals import StopSignals, ignore_others
-    from echod.systemd import ServiceManager, inherited_sockets
+    with refusals("cannot load echod"):
+        flags = parser.parse_args(arguments)
+        from echod.signals import StopSignals, ignore_others
+        from echod.systemd import ServiceManager, inherited_sockets
 
     inherited = inherited_sockets(environ)
     with inherited.blamed():
@@ -98,14 +103,25 @@ def serve(arguments: Sequence[str], environ: Environment) -> int:
         inherited.check(config)
         manager = ServiceManager(environ)
         ignore_others()
-        with StopSignals() as signals:
-            from echod import daemon  # only now: a wrong call is answered without it
+        with refusals("cannot take signals over"):
+            signals = StopSignals()
+        with signals:
+            with refusals("cannot load echod"):
+                from echod.threads import reserve
+
+                reserve(START_BYTES).close()
+                from echod import daemon  # only now: a wrong call is answered without it
 
             return daemon.serve(config, signals, inherited, manager)
 
 
 def health(arguments: Sequence[str], environ: Environment) -> int:
     """``echod health``: asks a running daemon whether it is ready."""
+    with refusals("cannot ask"):
+        return _health(arguments, environ)
+
+
+def _health(arguments: Sequence[str], environ: Environment) -> int:
     parser = Parser(
         prog="echod health",
         description="Asks /readyz on this host; exits with 0 if it answers ready, 1 otherwise.",
@@ -227,11 +243,11 @@ def main() -> int:
     if sys.platform == "win32":
         say(STDERR, "echod: error: echod runs on Linux and macOS; on Windows, run it in WSL\n")
         return 1
-    from echod.runtime import arguments, fill_standard_descriptors
-
-    fill_standard_descriptors()
-    environ = {decoded(name): decoded(value) for name, value in os.environb.items()}
     try:
+        with refusals("cannot load echod"):
+            from echod.runtime import arguments, fill_standard_descriptors
+        fill_standard_descriptors()
+        environ = {decoded(name): decoded(value) for name, value in os.environb.items()}
         return run(arguments(), environ)
     except SystemExit as done:  # argparse's own end of --help and --version
         return int(done.code or 0)
@@ -240,6 +256,6 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:  # a command that has no handlers, health for example
         return 130
-    except SystemRefused as error:
-        say(STDERR, f"echod: error: {error}\n")
+    except (SystemRefused, MemoryError) as error:
+        say(STDERR, f"echod: error: {str(error) or 'out of memory'}\n")
         return 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -20,6 +21,20 @@ class UsageError(Exception):
 
 class SystemRefused(Exception):
     """The call may be right, but this system does not allow it. The text is one line."""
+
+
+@contextmanager
+def refusals(task: str) -> Iterator[None]:
+    """Raises SystemRefused in the place of what the system's refusals raise.
+
+    Around a ``task`` in which any call may be the one: for want of a file descriptor, of memory
+    or of a library that can be loaded.
+    """
+    try:
+        yield
+    except (OSError, MemoryError, ImportError, SystemError) as error:
+        reason = getattr(error, "strerror", "") or str(error) or "out of memory"
+        raise SystemRefused(f"{task}: {reason}") from error
 
 
 # The table.

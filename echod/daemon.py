@@ -12,7 +12,7 @@ from signal import Signals
 from time import monotonic
 
 from echod import __version__
-from echod.config import Config, SystemRefused
+from echod.config import Config, SystemRefused, refusals
 from echod.exporter import MAX_CLIENTS
 from echod.listeners import Listener, bind
 from echod.logs import QUEUED_EVENTS, LogWriter, make_logger
@@ -50,22 +50,12 @@ def serve(
     """
     began = monotonic()
     with ExitStack() as sockets:
-        max_connections = _places(config)
-        ports = list(inherited.echo) or [
-            _bound(sockets, "PORTS", config.address, port) for port in config.ports
-        ]
-        metrics = inherited.metrics[0] if inherited.metrics else None
-        if metrics is None and config.metrics_port is not None:
-            option = "--metrics-port"
-            metrics = _bound(sockets, option, config.metrics_address, config.metrics_port)
-        writer = LogWriter(STDOUT, QUEUED_EVENTS + len(ports))  # the start reports each port
+        writer = LogWriter(STDOUT, QUEUED_EVENTS + len(config.ports))  # the start reports each port
         logger = _logger(config, writer)
-        service = Service(config, ports, metrics, max_connections, writer, logger)
-        service.listen()
-        _report_start(config, service, logger)
-        _report_doubts([*ports, *filter(None, [metrics])], inherited, manager, logger)
-        service.start()
-        writer.start()
+        with refusals("cannot start"):
+            service = _service(config, inherited, sockets, writer, logger)
+            _start(config, service, logger)
+        _report_doubts(service, inherited, manager, logger)
         logger.info("ready", seconds=round(monotonic() - began, 3))
         supervisor = Supervisor(service, signals, manager, logger)
         supervisor.ready()
@@ -78,6 +68,28 @@ def serve(
             writer.close(LOG_SECONDS, LATE_LOG_SECONDS)
         gc.freeze()  # or the interpreter's last collections take 40 ms of CPU, for nothing
         return 128 + forced if forced else 0
+
+
+def _service(
+    config: Config,
+    inherited: InheritedSockets,
+    sockets: ExitStack,
+    writer: LogWriter,
+    logger: Logger,
+) -> Service:
+    """All parts, with bound sockets, which ``sockets`` will close, and within the open-file
+    limit, raised as far as it can be. Raises SystemRefused.
+    """
+    max_connections = _places(config)
+    ports = list(inherited.echo) or [
+        _bound(sockets, "PORTS", config.address, port) for port in config.ports
+    ]
+    metrics = inherited.metrics[0] if inherited.metrics else None
+    if metrics is None and config.metrics_port is not None:
+        option = "--metrics-port"
+        metrics = _bound(sockets, option, config.metrics_address, config.metrics_port)
+    with refusals("cannot make what threads wait on"):
+        return Service(config, ports, metrics, max_connections, writer, logger)
 
 
 def _places(config: Config) -> int:
@@ -105,6 +117,19 @@ def _places(config: Config) -> int:
             f" holds {room} at most ({cure})"
         )
     return room
+
+
+def _start(config: Config, service: Service, logger: Logger) -> None:
+    """Has clients come when every thread runs. If that is refused, leaves no thread."""
+    try:
+        service.start_threads()
+        service.listen()
+        _report_start(config, service, logger)
+        with refusals("cannot wait for clients"):
+            service.start()
+    except BaseException:
+        service.abandon()
+        raise
 
 
 def _bound(sockets: ExitStack, option: str, address: str, port: int) -> Listener:
@@ -153,12 +178,12 @@ def _report_start(config: Config, service: Service, logger: Logger) -> None:
 
 
 def _report_doubts(
-    listeners: Sequence[Listener],
-    inherited: InheritedSockets,
-    manager: ServiceManager,
-    logger: Logger,
+    service: Service, inherited: InheritedSockets, manager: ServiceManager, logger: Logger
 ) -> None:
     """Warns of what is not as it was asked for, once each, however many ports it concerns."""
+    listeners = [server.listener for server in service.servers]
+    if service.exporter:
+        listeners.append(service.exporter.listener)
     if facts := summed_up(one for listener in listeners for one in listener.tuning.refused):
         logger.warning("socket options refused", **facts)
     if inherited.ignored:

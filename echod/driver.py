@@ -6,6 +6,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
 from typing import Protocol, cast
@@ -16,6 +17,9 @@ from echod.timers import Timed, Timers
 
 READ, WRITE = 1, 2
 LONGEST_WAIT = 1.0  # seconds: an idle thread stamps its heartbeat this often
+LOOKS, LOOK_SECONDS = 10, 1.0
+"""How often, and how long each time, a thread is waited for that is asked to do something. Several
+looks: if the whole process is suspended meanwhile, that costs one of them."""
 
 
 class Driven(Timed, Protocol):
@@ -68,6 +72,28 @@ class Driver(Thread):
     def post(self, call: Callable[[], None]) -> None:
         """Has this thread make ``call`` in its next round."""
         self._inbox.post(call)
+
+    def ask(self, call: Callable[[], None]) -> None:
+        """Has this thread make ``call``, and waits for it. Raises what it raised, or OSError if
+        the thread does not come to it.
+        """
+        outcome: SimpleQueue[Exception | None] = SimpleQueue()
+
+        def made() -> None:
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001  # the asker's to judge
+                outcome.put(error)
+            else:
+                outcome.put(None)
+
+        self.post(made)
+        for _ in range(LOOKS):
+            with suppress(Empty):
+                if error := outcome.get(timeout=LOOK_SECONDS):
+                    raise error
+                return
+        raise TimeoutError(f"the thread {self.name} does not answer")
 
     def drain(self, deadline: float) -> None:
         """Ends every connection in order, what is left at ``deadline`` at once; then itself."""

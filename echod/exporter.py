@@ -56,9 +56,8 @@ class Exporter:
         return self.driver.heartbeat
 
     def start(self) -> None:
-        """Answers from now on. The listener must listen already."""
-        self.driver.post(lambda: self.driver.watch(self._door))
-        self.driver.start()
+        """Answers from now on. Its thread must run and the listener listen. Raises OSError."""
+        self.driver.ask(lambda: self.driver.watch(self._door))
 
 
 class _Spare:

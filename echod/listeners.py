@@ -120,7 +120,8 @@ def _resolved(address: str, port: int) -> tuple[int, int, int, tuple[object, ...
     """Family, kind, protocol and target of an IP address."""
     flags = socket.AI_NUMERICHOST | socket.AI_PASSIVE
     try:
-        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags)
+        # From bytes: for text the interpreter loads a megabyte of tables of characters.
+        found = socket.getaddrinfo(address.encode(), port, type=socket.SOCK_STREAM, flags=flags)
     except socket.gaierror as error:
         _, _, zone = address.partition("%")
         if not zone:

@@ -83,10 +83,6 @@ class EchoServer(ThreadingTCPServer):
         """What all threads have counted for this port."""
         return PortCounters(self.listener.port, self.counters)
 
-    def start(self) -> None:
-        """Has the handler thread accept from now on, or as soon as it runs."""
-        self.thread.post(self._begin)
-
     def stop(self) -> None:
         """Has it empty the queue and close the port; ``is_alive`` tells when that is done."""
         self._accept_last_until(monotonic() + LAST_ACCEPTS_SECONDS)
@@ -96,6 +92,11 @@ class EchoServer(ThreadingTCPServer):
         return self._open
 
     # Called by the handler thread.
+
+    def start(self) -> None:
+        """Accepts from now on. Raises OSError."""
+        self.thread.watch(self)
+        self.thread.timers.schedule(self, self.thread.now + SETTLE_SECONDS)
 
     def handle(self) -> None:
         """Accepts those who wait, a batch of them at most."""
@@ -211,10 +212,6 @@ class EchoServer(ThreadingTCPServer):
         )
 
     # Accepting.
-
-    def _begin(self) -> None:
-        self.thread.watch(self)
-        self.thread.timers.schedule(self, self.thread.now + SETTLE_SECONDS)
 
     def _accept_last_until(self, deadline: float) -> None:
         self.thread.post(partial(self._accept_last, deadline))

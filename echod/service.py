@@ -8,8 +8,8 @@ from threading import Lock
 from time import monotonic, sleep
 from typing import Any, Protocol
 
-from echod.config import Config, SystemRefused
-from echod.driver import HandlerThread
+from echod.config import Config
+from echod.driver import Driver, HandlerThread
 from echod.exporter import Exporter
 from echod.heartbeat import Heartbeat, stalled
 from echod.limits import Admission, Budget
@@ -20,9 +20,16 @@ from echod.pages import Pages, health_page, landing_page, metrics_page
 from echod.reports import Logger, Reports
 from echod.runtime import gil_enabled, usable_cpus
 from echod.server import EchoServer, Engine
+from echod.threads import start
 
 EXPORTER_STOP_SECONDS = 0.1
 """Time for responses on their way when everything else has ended."""
+STACK_BYTES = 1024 * 1024
+"""Stack of each thread, of which 32 KiB are touched. As much as the interpreter's recursion limit
+takes by nearly every way of recursion, so that a bug costs one connection (RecursionError) and
+not the process. glibc's own choice is 8 MiB, which ``ulimit -v`` counts; musl's is 128 KiB."""
+ABANDON_SECONDS = 2.0
+"""Longest wait for the threads of a start that failed."""
 TURN_SECONDS = 0.1
 """Time in which every thread that can go round has done so."""
 
@@ -76,6 +83,14 @@ class Service:
                 "/readyz": lambda _accept: health_page(self.readiness_problem()),
             }
             self.exporter = Exporter(metrics, pages, self.reports.thread_defect, accepting)
+        self._writer = writer
+
+    # The steps of a start. Every thread and every file descriptor is there before clients may
+    # come: what the system refuses is told before anything listens.
+
+    def start_threads(self) -> None:
+        """Starts every thread, none of which has anything to do yet. Raises SystemRefused."""
+        start([self._writer, *self._drivers()], stack_bytes=STACK_BYTES)
 
     def listen(self) -> None:
         """Listens on every port: clients may come. Raises SystemRefused."""
@@ -85,19 +100,30 @@ class Service:
             listen(self.exporter.listener)
 
     def start(self) -> None:
-        """Serves those who have come and those who come. Raises SystemRefused."""
-        for heartbeat in self._heartbeats():
-            heartbeat.beat(monotonic())  # a thread that never gets going has stalled, too
-        try:
-            for server in self.servers:
-                server.start()
-            for handler in self.handlers:
-                handler.start()
-            if self.exporter:
-                self.exporter.start()
-        except RuntimeError as error:
-            raise SystemRefused(f"not all threads can be started: {error}") from error
+        """Serves clients from now on. Raises OSError if a thread cannot."""
+        for handler in self.handlers:
+            handler.ask(partial(self._start_servers, handler))
         self.state = "ready"
+        if self.exporter:
+            self.exporter.start()
+
+    def abandon(self) -> None:
+        """Ends the threads of a start that failed."""
+        started = [driver for driver in self._drivers() if driver.is_alive()]
+        for driver in started:
+            driver.drain(monotonic())
+        for driver in started:
+            driver.join(ABANDON_SECONDS)
+        if self._writer.is_alive():
+            self._writer.close(ABANDON_SECONDS)
+
+    def _start_servers(self, handler: HandlerThread) -> None:
+        for server in self.servers:
+            if server.thread is handler:
+                server.start()
+
+    def _drivers(self) -> list[Driver]:
+        return [*self.handlers, *([self.exporter.driver] if self.exporter else [])]
 
     def is_ready(self) -> bool:
         """Whether new connections are welcome."""

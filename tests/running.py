@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from support import Metrics, get, until
+from support import PATIENCE, Metrics, get, until
 
 from echod.config import load
 from echod.driver import Driver
@@ -37,6 +37,7 @@ class Running:
         self.port = listeners[0].port
         self.other_port = listeners[1].port
         self.metrics_port = metrics.port
+        self.service.start_threads()
         self.service.listen()
         self.service.start()
 
@@ -59,6 +60,7 @@ class Running:
         ):
             for part in step():
                 until(lambda part=part: not part.is_alive())  # type: ignore[misc]
+        self.writer.close(PATIENCE)
         os.close(self.writer._descriptor)
 
 

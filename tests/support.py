@@ -111,9 +111,11 @@ class Clock:
         return altered(self._path, **constants)
 
 
-def with_open_files(limit: int, *arguments: str) -> list[str]:
+def with_open_files(
+    limit: int, *arguments: str, by: Callable[..., list[str]] = command
+) -> list[str]:
     """The command under an open-file limit of its own."""
-    return ["/bin/sh", "-c", f'ulimit -n {limit}; exec "$0" "$@"', *command(*arguments)]
+    return ["/bin/sh", "-c", f'ulimit -n {limit}; exec "$0" "$@"', *by(*arguments)]
 
 
 def call(

@@ -5,13 +5,11 @@ import socketserver
 import threading
 from pathlib import Path
 from socketserver import ThreadingTCPServer
-from typing import NoReturn
 
 import pytest
 from running import Running
 from support import NEVER, PATIENCE, Start, ask, connect, connections, read_to_end, until
 
-from echod.config import SystemRefused
 from echod.handler import LineHandler
 from echod.server import EchoServer
 
@@ -166,20 +164,6 @@ def test_inherited_listeners_stay_open_and_keep_their_queue() -> None:
             accepted, _ = sockets[0].accept()
             with accepted:
                 assert accepted.recv(10) == b"y\n"
-
-
-def test_threads_that_cannot_be_started_are_a_refusal_of_the_system(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One line and exit status 1, not a traceback."""
-
-    def refused(_: threading.Thread) -> NoReturn:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refused)
-    with pytest.raises(SystemRefused, match="not all threads can be started: can't start"):
-        running.service.start()
-    monkeypatch.undo()
 
 
 def freeze(running: Running) -> threading.Event:

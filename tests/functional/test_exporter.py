@@ -31,6 +31,12 @@ from echod.pages import Page, health_page
 BIG = b"x" * (32 << 20)  # more than the kernel keeps for two sockets
 
 
+def start(exporter: Exporter) -> None:
+    exporter.driver.start()
+    listen(exporter.listener)
+    exporter.start()
+
+
 def stop(exporter: Exporter, now: float | None = None) -> None:
     exporter.driver.drain((now or monotonic()) + 0.1)
     exporter.driver.join()
@@ -51,8 +57,7 @@ class Started:
             threading.Lock(),
         )
         self.port = self.listener.port
-        listen(self.listener)
-        self.exporter.start()
+        start(self.exporter)
 
     @staticmethod
     def broken(_: str) -> NoReturn:
@@ -260,7 +265,6 @@ def test_a_refused_accept_is_tried_again_after_a_pause() -> None:
     listener = Refusing(fileno=bound.socket.detach())
     listener.setblocking(False)
     listener.failures = [errno.ENOBUFS, errno.EAGAIN, 0]
-    listen(Listener(listener))
     defects: list[str] = []
     exporter = Exporter(
         Listener(listener),
@@ -268,7 +272,7 @@ def test_a_refused_accept_is_tried_again_after_a_pause() -> None:
         lambda: defects.append("one"),
         threading.Lock(),
     )
-    exporter.start()
+    start(exporter)
     try:
         assert get(Listener(listener).port, "/ok")[0] == 200
         assert (listener.failures, defects) == ([], ["one"])
@@ -281,10 +285,9 @@ def test_an_inherited_listener_stays_open() -> None:
     bound = bind("--metrics-port", "127.0.0.1", 0)
     with bound.socket:
         listen(bound)
-        exporter = Exporter(
-            Listener(bound.socket, inherited=True), {}, lambda: None, threading.Lock()
-        )
-        exporter.start()
+        listener = Listener(bound.socket, inherited=True)
+        exporter = Exporter(listener, {}, lambda: None, threading.Lock())
+        start(exporter)
         assert get(bound.port, "/")[0] == 404
         stop(exporter)
         with connect(bound.port) as waiting:  # in the queue of whoever comes next

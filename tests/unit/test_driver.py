@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import socket
+import threading
 from collections.abc import Iterator
 from time import monotonic
 from typing import NoReturn
@@ -8,7 +10,7 @@ from typing import NoReturn
 import pytest
 from support import until
 
-from echod.driver import Driven, Driver
+from echod.driver import LOOK_SECONDS, LOOKS, Driven, Driver
 
 
 class Broken:
@@ -65,6 +67,39 @@ def test_more_calls_than_the_waking_pipe_holds_are_all_made(driver: Driver) -> N
         driver.post(lambda number=number: made.append(number))  # type: ignore[misc]
     until(lambda: len(made) == 20_000)
     assert made == list(range(20_000))
+
+
+def test_who_asks_knows_that_it_is_done(driver: Driver) -> None:
+    """In the driver's own thread, before anything else happens."""
+    made: list[str] = []
+    driver.ask(lambda: made.append(threading.current_thread().name))
+    assert made == ["under test"]
+
+
+def test_who_asks_is_told_what_went_wrong(driver: Driver) -> None:
+    """Which is no defect of the driver's."""
+
+    def refuse() -> NoReturn:
+        raise OSError(errno.ENOSPC, "no room")
+
+    with pytest.raises(OSError, match="no room"):
+        driver.ask(refuse)
+    driver.ask(lambda: None)
+    assert driver.defects == []  # type: ignore[attr-defined]
+
+
+def test_a_thread_that_does_not_answer_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has died, or stands still: for longer than a busy machine may need."""
+    assert LOOKS * LOOK_SECONDS >= 5
+    monkeypatch.setattr("echod.driver.LOOK_SECONDS", 0.01)
+    silent = Driver("silent", lambda: None)
+    with pytest.raises(TimeoutError, match=r"^the thread silent does not answer$"):
+        silent.ask(lambda: None)
+    silent.drain(monotonic())
+    silent.start()  # only so that it closes what it holds
+    silent.join()
 
 
 class Recording(Broken):

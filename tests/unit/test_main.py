@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from support import call
 
 from echod import cli
 
@@ -53,3 +55,42 @@ def test_a_probe_without_memory_ends_in_one_line(
     monkeypatch.setattr(cli, "_probe", fail)
     assert cli.run(["probe", "localhost:9000"], {}) == 3
     assert capfd.readouterr() == ("", f"echod: error: {line}\n")
+
+
+def test_memory_that_runs_out_anywhere_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 1, and no traceback."""
+
+    def full(*_: object) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(cli, "run", full)
+    assert cli.main() == 1
+    assert capfd.readouterr().err == "echod: error: out of memory\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("OSError(24, 'Too many open files')", "[Errno 24] Too many open files"),
+        ("MemoryError", "out of memory"),
+    ],
+)
+def test_a_command_line_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path, error: str, reason: str
+) -> None:
+    """The first import that the system refuses, as any other."""
+    code = f"""if True:
+        import sys
+        class Refusing:
+            def find_spec(self, name, *_):
+                if name == "echod.cli":
+                    raise {error}
+        sys.meta_path.insert(0, Refusing())
+        from echod.__main__ import main
+        sys.exit(main())
+    """
+    result = call(tmp_path, [sys.executable, "-c", code])
+    message = f"echod: error: cannot load echod: {reason}\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", message)
