@@ -12,8 +12,8 @@ from signal import Signals
 from time import monotonic
 
 from echod import __version__
-from echod.config import Config, SystemRefused, refusals
-from echod.exporter import MAX_CLIENTS
+from echod.capacity import capacity
+from echod.config import Config, refusals
 from echod.listeners import Listener, bind
 from echod.logs import QUEUED_EVENTS, LogWriter, make_logger
 from echod.reports import Logger, described
@@ -25,10 +25,11 @@ from echod.systemd import InheritedSockets, ServiceManager
 from echod.texts import decoded
 from echod.tuning import summed_up
 
-SPARE_OPEN_FILES = 64
-"""Descriptors beside those of connections: log, listeners, selectors, the exporter's spare one,
-/proc, a margin."""
-OPEN_FILES_PER_THREAD = 3
+OPEN_FILES_PER_THREAD = 4
+"""Its poller, the two sockets that wake it, and one that it is about to close: the place of its
+client is free already."""
+SPARE_OPEN_FILES = 1
+"""The exporter's."""
 STOP_SECONDS = 2.0
 """Longest wait for threads that have been told to end: longer than any of them lingers."""
 LOG_SECONDS = 0.2
@@ -80,7 +81,7 @@ def _service(
     """All parts, with bound sockets, which ``sockets`` will close, and within the open-file
     limit, raised as far as it can be. Raises SystemRefused.
     """
-    max_connections = _places(config)
+    limit = raise_open_file_limit()
     ports = list(inherited.echo) or [
         _bound(sockets, "PORTS", config.address, port) for port in config.ports
     ]
@@ -88,35 +89,12 @@ def _service(
     if metrics is None and config.metrics_port is not None:
         option = "--metrics-port"
         metrics = _bound(sockets, option, config.metrics_address, config.metrics_port)
+    own = OPEN_FILES_PER_THREAD * thread_count(config)
+    if metrics:
+        own += OPEN_FILES_PER_THREAD + SPARE_OPEN_FILES
+    fits = capacity(config, limit, open_files() + own, metrics=metrics is not None)
     with refusals("cannot make what threads wait on"):
-        return Service(config, ports, metrics, max_connections, writer, logger)
-
-
-def _places(config: Config) -> int:
-    """The connection limit, as far as the open-file limit (raised to the most) can hold it."""
-    limit = raise_open_file_limit()
-    others = (
-        open_files()
-        + SPARE_OPEN_FILES
-        + MAX_CLIENTS
-        + len(config.ports)
-        + OPEN_FILES_PER_THREAD * (thread_count(config) + 1)
-    )
-    room = limit - others
-    if config.max_connections <= room:
-        return config.max_connections
-    cure = "raise it: ulimit -Hn, or LimitNOFILE= of a unit"
-    if room < 1:
-        raise SystemRefused(
-            f"the open-file limit of {limit} holds no connection beside the {others} files that"
-            f" the process itself may need ({cure})"
-        )
-    if "max_connections" in config.given:
-        raise SystemRefused(
-            f"--max-connections {config.max_connections}: the open-file limit of {limit}"
-            f" holds {room} at most ({cure})"
-        )
-    return room
+        return Service(config, ports, metrics, fits, writer, logger)
 
 
 def _start(config: Config, service: Service, logger: Logger) -> None:
@@ -151,7 +129,7 @@ def _logger(config: Config, writer: LogWriter) -> Logger:
 
 
 def _report_start(config: Config, service: Service, logger: Logger) -> None:
-    limit = service.admission.limit
+    fits = service.capacity
     logger.info(
         "starting",
         release=__version__,
@@ -160,13 +138,15 @@ def _report_start(config: Config, service: Service, logger: Logger) -> None:
         pid=os.getpid(),
         version=config.service_version,
         handler_threads=len(service.handlers),
-        max_connections=limit,
+        max_connections=fits.connections,
     )
-    if limit < config.max_connections:
+    if fits.lowered(config):
         logger.warning(
-            "connection limit lowered to fit the open-file limit",
-            max_connections=limit,
+            "limits lowered to fit the open-file limit",
+            open_files=fits.open_files,
+            max_connections=fits.connections,
             wanted=config.max_connections,
+            metrics_clients=fits.metrics_clients,
         )
     for server in service.servers:
         # The words of the program that this one replaces; people grep for them.

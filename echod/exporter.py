@@ -17,9 +17,6 @@ from echod.heartbeat import Heartbeat
 from echod.listeners import Listener
 from echod.pages import MAX_HEAD_BYTES, Pages, answer
 
-MAX_CLIENTS = 100
-"""Clients at a time; one more takes the place of the oldest that has its answer or else of the
-oldest whose request is not complete."""
 DEADLINE_SECONDS = 10.0
 """From the start of a connection to its end: a scrape's default time."""
 LINGER_SECONDS = 1.0
@@ -41,14 +38,17 @@ class Exporter:
         pages: Pages,
         report_defect: Callable[[], None],
         accepting: Lock,
+        max_clients: int,
     ) -> None:
         """``report_defect`` is called in the handling of an exception that a page raised.
 
-        Whoever else accepts in this process holds ``accepting`` then.
+        Whoever else accepts in this process holds ``accepting`` then. ``max_clients`` at a
+        time: one more takes the place of the oldest that has its answer or else of the oldest
+        whose request is not complete.
         """
         self.listener = listener
         self.driver = Driver("exporter", report_defect)  # to stop it: drain and join
-        self._door = _Door(listener, pages, self.driver, _Spare(accepting))
+        self._door = _Door(listener, pages, self.driver, _Spare(accepting), max_clients)
 
     @property
     def heartbeat(self) -> Heartbeat:
@@ -111,12 +111,15 @@ class _Spare:
 class _Door:
     """The listening socket: accepts whatever the clients before are doing."""
 
-    def __init__(self, listener: Listener, pages: Pages, driver: Driver, spare: _Spare) -> None:
+    def __init__(
+        self, listener: Listener, pages: Pages, driver: Driver, spare: _Spare, max_clients: int
+    ) -> None:
         self.request = listener.socket
         self.tick = 0
         self.pages = pages
         self.driver = driver
         self.clients: dict[_Client, None] = {}  # in the order of their arrival
+        self.max_clients = max_clients
         self._spare = spare
         self._inherited = listener.inherited
         self._open = True
@@ -133,7 +136,7 @@ class _Door:
             self._rest()
             return
         request.setblocking(False)
-        if len(self.clients) >= MAX_CLIENTS:
+        if len(self.clients) >= self.max_clients:
             self._first_to_go().close()
         client = _Client(request, self)
         self.driver.guarded(client, client.handle)  # it has probably asked already

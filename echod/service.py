@@ -8,6 +8,7 @@ from threading import Lock
 from time import monotonic, sleep
 from typing import Any, Protocol
 
+from echod.capacity import Capacity
 from echod.config import Config
 from echod.driver import Driver, HandlerThread
 from echod.exporter import Exporter
@@ -44,8 +45,8 @@ class Part(Protocol):
 class Service:
     """The parts of the daemon, and the order in which they start and stop.
 
-    ``state`` is starting, ready or draining. Made from bound listeners; takes
-    ``max_connections`` instead of the configuration's, since the system has a say in it.
+    ``state`` is starting, ready or draining. Made from bound listeners. What the system has
+    room for comes as ``capacity``, the configuration's limits notwithstanding.
     """
 
     def __init__(
@@ -53,13 +54,14 @@ class Service:
         config: Config,
         listeners: Sequence[Listener],
         metrics: Listener | None,
-        max_connections: int,
+        capacity: Capacity,
         writer: LogWriter,
         logger: Logger,
     ) -> None:
         self.state = "starting"
         self._stalled = False  # by what /livez has last told
-        self.admission = Admission(max_connections)
+        self.capacity = capacity
+        self.admission = Admission(capacity.connections)
         self.budget = Budget(config.max_buffered_bytes)
         self.reports = Reports(logger, self.admission)
         self.handlers = [
@@ -82,7 +84,9 @@ class Service:
                 "/livez": lambda _accept: health_page(self._confirmed_liveness_problem()),
                 "/readyz": lambda _accept: health_page(self.readiness_problem()),
             }
-            self.exporter = Exporter(metrics, pages, self.reports.thread_defect, accepting)
+            self.exporter = Exporter(
+                metrics, pages, self.reports.thread_defect, accepting, capacity.metrics_clients
+            )
         self._writer = writer
 
     # The steps of a start. Every thread and every file descriptor is there before clients may

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support import PATIENCE, Metrics, get, until
 
+from echod.capacity import METRICS_CLIENTS, Capacity
 from echod.config import load
 from echod.driver import Driver
 from echod.listeners import Listener, bind
@@ -31,9 +32,8 @@ class Running:
         bound = [bind("PORTS", "127.0.0.1", 0) for _ in config.ports]
         listeners = [Listener(one.socket, inherited=inherited) for one in bound]
         metrics = bind("--metrics-port", "127.0.0.1", 0)
-        self.service = Service(
-            config, listeners, metrics, config.max_connections, self.writer, logger
-        )
+        fits = Capacity(1 << 20, config.max_connections, METRICS_CLIENTS)
+        self.service = Service(config, listeners, metrics, fits, self.writer, logger)
         self.port = listeners[0].port
         self.other_port = listeners[1].port
         self.metrics_port = metrics.port

@@ -27,7 +27,7 @@ from support import (
     until,
 )
 
-from echod.exporter import MAX_CLIENTS
+from echod.capacity import METRICS_CLIENTS
 from echod.pages import OPENMETRICS, TEXT
 
 UNHURRIED = altered(exporter__DEADLINE_SECONDS=NEVER, exporter__LINGER_SECONDS=NEVER)
@@ -113,7 +113,7 @@ def bounded(echod: Echod) -> Iterator[None]:
             while not over.wait(0.01):
                 ask(client, b"beside\n")
                 said += 1
-                assert echod.open_files() <= files + MAX_CLIENTS + FEW
+                assert echod.open_files() <= files + METRICS_CLIENTS + FEW
                 assert echod.threads() == threads
                 assert echod.rss() < rss + GROWTH
 
@@ -234,9 +234,9 @@ def test_a_hostile_accept_header_gets_the_metrics_in_one_of_two_formats(
 
 def test_whoever_has_only_just_come_has_time_to_ask(shared_echod: Echod) -> None:
     """The oldest gives way, not the newest: a request is on its way behind its connection."""
-    with connections(shared_echod.metrics_port, MAX_CLIENTS) as silent, ExitStack() as later:
+    with connections(shared_echod.metrics_port, METRICS_CLIENTS) as silent, ExitStack() as later:
         late = later.enter_context(connect(shared_echod.metrics_port))
-        later.enter_context(connections(shared_echod.metrics_port, MAX_CLIENTS // 2))
-        assert read_to_end(silent[MAX_CLIENTS // 2]) == b""  # has given way to the last of them
+        later.enter_context(connections(shared_echod.metrics_port, METRICS_CLIENTS // 2))
+        assert read_to_end(silent[METRICS_CLIENTS // 2]) == b""  # has given way to the last of them
         late.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
         assert read_to_end(late).endswith(b"ok\n")

@@ -5,8 +5,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -20,6 +21,7 @@ from support import (
     Start,
     altered,
     ask,
+    call,
     connect,
     connections,
     converse,
@@ -27,6 +29,7 @@ from support import (
     read_to_end,
     scrape,
     until,
+    with_open_files,
     without_descriptors,
 )
 
@@ -71,6 +74,42 @@ def test_without_free_descriptors_it_waits_quietly_and_recovers(start: Start) ->
     assert over["errors"] > 5
     echod.stop()
     assert len(echod.events("cannot accept")) == len(echod.events("accepting connections")) == 1
+
+
+@pytest.mark.parametrize("limit", [64, 65, 80, 100, 128, 200, 256])
+def test_a_low_limit_is_shared_so_that_nothing_runs_out(
+    tmp_path: Path, start: Start, limit: int
+) -> None:
+    """With every connection and every client of the metrics port there at once, and more: no
+    accept fails, and metrics and health answer.
+    """
+    echod = start(command=lambda *more: with_open_files(limit, *more))
+    warning = echod.event("limits lowered to fit the open-file limit")
+    places, clients = warning["max_connections"], warning["metrics_clients"]
+    assert (warning["level"], warning["open_files"]) == ("warning", limit)
+    assert places >= limit // 3
+    with connections(echod.port, places) as full, connections(echod.metrics_port, clients):
+        for client in full:
+            ask(client, b"x\n")
+        for path in PAGES * 2:
+            assert scrape(echod, path)
+        with connections(echod.port, 10) as more, ThreadPoolExecutor(5) as pool:
+            assert all(pool.map(lambda _: scrape(echod), range(20)))
+            for client in more:
+                with suppress(ConnectionResetError):
+                    assert read_to_end(client) == b""
+        health = altered(health__TIMEOUT_SECONDS=PATIENCE / 2)
+        result = call(tmp_path, health("health", "--metrics-port", str(echod.metrics_port)))
+        assert result.stdout == "ready\n"
+        for client in full:
+            ask(client, b"still here\n")
+        metrics = echod.metrics()
+    assert metrics("echod_connections_limit") == metrics("echod_connections_opened_total") == places
+    assert metrics("echod_connections_rejected_total") == 10
+    assert metrics("echod_accept_errors_total") == 0
+    until(lambda: echod.metrics()("echod_connections_active") == 0)
+    assert converse(echod.port, b"x\n") == b"one x\n"
+    echod.stop()
 
 
 @contextmanager

@@ -277,7 +277,7 @@ def test_a_connection_limit_that_the_open_files_cannot_hold_is_refused(tmp_path:
 def test_a_default_limit_that_does_not_fit_is_lowered_with_a_warning(start: Start) -> None:
     """The metrics show what holds."""
     echod = start(command=lambda *more: with_open_files(300, *more))
-    event = echod.event("connection limit lowered")
+    event = echod.event("limits lowered")
     assert event["level"] == "warning"
     assert event["wanted"] == 10_000
     assert 0 < event["max_connections"] < 300
@@ -287,9 +287,10 @@ def test_a_default_limit_that_does_not_fit_is_lowered_with_a_warning(start: Star
 
 def test_no_room_for_a_single_connection_is_refused(tmp_path: Path) -> None:
     """There is nothing to lower to."""
-    result = call(tmp_path, with_open_files(60, "0", "x", "--metrics-port", "0"))
+    result = call(tmp_path, with_open_files(20, "0", "x", "--metrics-port", "0"))
     assert result.returncode == 1
-    assert "the open-file limit of 60 holds no connection" in result.stderr
+    assert "the open-file limit of 20 has no room for a connection" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from support import (
 )
 
 from echod import exporter
+from echod.capacity import METRICS_CLIENTS
 from echod.exporter import Exporter
 from echod.listeners import Listener, bind, listen
 from echod.pages import Page, health_page
@@ -55,6 +56,7 @@ class Started:
             },
             lambda: self.defects.append("defect"),
             threading.Lock(),
+            METRICS_CLIENTS,
         )
         self.port = self.listener.port
         start(self.exporter)
@@ -149,11 +151,9 @@ def test_a_page_that_cannot_be_made_costs_one_answer_and_is_reported(started: St
     assert get(started.port, "/ok")[0] == 200
 
 
-def test_answered_clients_that_stay_do_not_fill_the_port(
-    started: Started, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answered_clients_that_stay_do_not_fill_the_port(started: Started) -> None:
     """The oldest gives way when none has an unfinished request."""
-    monkeypatch.setattr(exporter, "MAX_CLIENTS", 3)
+    started.exporter._door.max_clients = 3
     with ExitStack() as clients:
         for _ in range(6):
             client = clients.enter_context(connect(started.port))
@@ -167,7 +167,7 @@ def test_a_hundred_clients_that_have_their_answer_and_stay_keep_nobody_out(
     started: Started,
 ) -> None:
     """They have the least to lose, and give way to the newcomer, not the newcomer to them."""
-    with connections(started.port, exporter.MAX_CLIENTS) as staying:
+    with connections(started.port, METRICS_CLIENTS) as staying:
         for client in staying:
             client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
             assert read_to_end(client).endswith(b"ok\n")
@@ -180,12 +180,12 @@ def test_a_hundred_clients_that_have_their_answer_and_stay_keep_nobody_out(
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_a_client_gives_way_before_another_that_has_more_to_lose(
-    started: Started, monkeypatch: pytest.MonkeyPatch, answered: bool
+    started: Started, answered: bool
 ) -> None:
     """One that has its answer first, then one that has yet to ask, though others came earlier;
     one to whom a response is on its way last.
     """
-    monkeypatch.setattr(exporter, "MAX_CLIENTS", 2 + answered)
+    started.exporter._door.max_clients = 2 + answered
     with ExitStack() as clients:
         reading = clients.enter_context(big_request(started.port))
         asking = clients.enter_context(connect(started.port))
@@ -271,6 +271,7 @@ def test_a_refused_accept_is_tried_again_after_a_pause() -> None:
         {"/ok": lambda _: health_page("")},
         lambda: defects.append("one"),
         threading.Lock(),
+        METRICS_CLIENTS,
     )
     start(exporter)
     try:
@@ -286,7 +287,7 @@ def test_an_inherited_listener_stays_open() -> None:
     with bound.socket:
         listen(bound)
         listener = Listener(bound.socket, inherited=True)
-        exporter = Exporter(listener, {}, lambda: None, threading.Lock())
+        exporter = Exporter(listener, {}, lambda: None, threading.Lock(), METRICS_CLIENTS)
         start(exporter)
         assert get(bound.port, "/")[0] == 404
         stop(exporter)

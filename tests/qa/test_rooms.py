@@ -18,7 +18,7 @@ LAYERS = [
     {"texts"},
     {"__init__", "parsers", "counters", "protocol", "poller", "probe", "lab", "probe.binomial"},
     {"config", "tuning", "probe.tally", "probe.webclient"},
-    {"runtime", "threads", "timers", "heartbeat", "limits", "health"},
+    {"runtime", "threads", "timers", "heartbeat", "limits", "health", "capacity"},
     {"lab.processes", "lab.control"},
     {"listeners", "logs", "driver", "signals"},
     {"lab.weights", "lab.envoy"},

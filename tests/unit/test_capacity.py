@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echod.capacity import MARGIN, METRICS_CLIENTS, Capacity, capacity
+from echod.config import Config, SystemRefused, load
+
+TAKEN = 15
+"""Descriptors that a daemon with one port needs at rest."""
+
+
+def config(**flags: str) -> Config:
+    return load({"ports": "0", "prefix": "x"} | flags, {})
+
+
+def shared(limit: int, *, metrics: bool = True, **flags: str) -> Capacity:
+    return capacity(config(**flags), limit, TAKEN, metrics=metrics)
+
+
+def test_where_there_is_enough_everything_is_as_set() -> None:
+    """And nothing is to be told."""
+    fits = shared(20_000)
+    assert fits == Capacity(20_000, 10_000, METRICS_CLIENTS)
+    assert not fits.lowered(config())
+
+
+def test_from_about_five_hundred_on_only_connections_are_fewer() -> None:
+    """The metrics port and the margin have their full share."""
+    fits = shared(1024)
+    assert fits == Capacity(1024, 1024 - TAKEN - METRICS_CLIENTS - MARGIN, METRICS_CLIENTS)
+    assert fits.lowered(config())
+
+
+@given(limit=st.integers(28, 1000), metrics=st.booleans())
+def test_all_shares_fit_and_a_higher_limit_takes_from_none(limit: int, metrics: bool) -> None:
+    """Whatever the limit is."""
+    fits, more = (shared(each, metrics=metrics) for each in (limit, limit + 1))
+    assert 1 <= fits.connections <= more.connections <= fits.connections + 1
+    assert 4 * metrics <= fits.metrics_clients <= more.metrics_clients <= METRICS_CLIENTS
+    assert fits.connections + fits.metrics_clients + 8 + TAKEN <= limit
+
+
+def test_a_wish_that_does_not_fit_is_refused_by_name() -> None:
+    """With what would fit."""
+    room = shared(128).connections
+    assert shared(128, max_connections=str(room)).connections == room
+    message = f"^--max-connections {room + 1}: the open-file limit of 128 holds {room} at most"
+    with pytest.raises(SystemRefused, match=message):
+        shared(128, max_connections=str(room + 1))
+
+
+def test_what_connections_leave_is_the_metrics_ports() -> None:
+    """A few connections under a low limit lower nothing."""
+    fits = shared(256, max_connections="50")
+    assert fits == Capacity(256, 50, METRICS_CLIENTS)
+    assert not fits.lowered(config(max_connections="50"))
+    assert shared(128, max_connections="50").lowered(config(max_connections="50"))
+
+
+def test_without_a_metrics_port_it_has_no_share() -> None:
+    """And its lack is no lowering."""
+    assert shared(64, metrics=False).connections > shared(64).connections
+    fits = shared(20_000, metrics=False)
+    assert fits.metrics_clients == 0
+    assert not fits.lowered(config())
+
+
+def test_below_what_fits_the_line_says_what_it_takes() -> None:
+    """One connection, and the least of the others."""
+    assert shared(TAKEN + 13).connections == 1
+    message = "open-file limit of 27 has no room for a connection: echod itself needs 27 file"
+    with pytest.raises(SystemRefused, match=message):
+        shared(TAKEN + 12)
