@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 from support import (
+    NEVER,
     PATIENCE,
     Clock,
     Echod,
     Start,
+    altered,
     ask,
     call,
     clean_environment,
@@ -63,7 +65,10 @@ def test_a_stop_that_is_delivered_twice_drains_to_its_end(
     start: Start, first: int, second: int, seconds: float
 ) -> None:
     """Usual tooling does that: GNU timeout, wrappers that forward, ExecStop= with kill."""
-    echod = start("--drain-timeout", "60", "--write-timeout", "none")
+    echod = start(
+        "--drain-timeout", str(NEVER), "--write-timeout", "none",
+        command=altered(signals__FORCE_SECONDS=NEVER),  # however late the second one is
+    )  # fmt: skip
     with due(echod) as client:
         echod.process.send_signal(first)
         time.sleep(seconds)

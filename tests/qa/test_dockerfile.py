@@ -64,7 +64,7 @@ def self_test(command: Path) -> tuple[int, str]:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert "Traceback" not in done.stderr

@@ -36,7 +36,7 @@ def make(*words: str, **variables: str) -> str:
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -135,7 +135,7 @@ def install(interpreter: Path, directory: Path, **variables: str) -> str:
         [interpreter, INSTALL, "--force-reinstall", "tiny"],
         env=elsewhere | home(directory) | variables,
         cwd=ROOT,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     command = interpreter.parent / "tiny"
@@ -199,7 +199,7 @@ def test_a_pip_conf_that_cannot_be_read_stops_the_install(
         env=environment(**home(tmp_path)),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode not in (0, None)
