@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from support import PATIENCE, clean_environment
 
 PYTHON = "/usr/bin/python3"
 """An interpreter that every user may read."""
+USERS = count(100_000 + 100 * os.getpid())
 NEEDED = 4
 """Threads of a daemon: main, log, one handler, exporter."""
 
@@ -32,8 +34,11 @@ def packages() -> Iterator[Path]:
 
 
 def limited(packages: Path, threads: int, *words: str) -> subprocess.CompletedProcess[str]:
-    """``echod`` for a user of its own who may have so many threads; ended if it goes on."""
-    user = str(20_000 + os.getpid())
+    """``echod`` for a user of its own who may have so many threads; ended if it goes on.
+
+    Another one each time: threads of a process that has ended may still count for a moment.
+    """
+    user = str(next(USERS))
     other = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"]
     limits = ["prlimit", f"--nproc={threads}"]
     return subprocess.run(
