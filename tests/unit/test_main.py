@@ -94,3 +94,16 @@ def test_a_command_line_that_cannot_be_loaded_is_one_line(
     result = call(tmp_path, [sys.executable, "-c", code])
     message = f"echod: error: cannot load echod: {reason}\n"
     assert (result.returncode, result.stdout, result.stderr) == (1, "", message)
+
+
+def test_a_system_without_signal_masks_goes_on_to_the_command_line(tmp_path: Path) -> None:
+    """Which says there that it is not supported."""
+    code = """if True:
+        import signal, sys
+        del signal.pthread_sigmask
+        sys.platform = "win32"
+        from echod.__main__ import main
+        sys.exit(main())
+    """
+    result = call(tmp_path, [sys.executable, "-c", code])
+    assert (result.returncode, "WSL" in result.stderr) == (1, True)
