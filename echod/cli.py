@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from echod import __version__
-from echod.config import OPTIONS, SystemRefused, UsageError, load, refusals, setting
+from echod.config.options import OPTIONS, load, setting
+from echod.errors import SystemRefused, UsageError, refusals
 from echod.texts import decoded, escaped
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def serve(arguments: Sequence[str], environ: Environment) -> int:
         arguments = ["--", *arguments]  # PORTS and PREFIX, as every deployment passes them
     with refusals("cannot load echod"):
         flags = parser.parse_args(arguments)
-        from echod.signals import StopSignals, ignore_others
-        from echod.systemd import ServiceManager, inherited_sockets
+        from echod.process.signals import StopSignals, ignore_others
+        from echod.process.systemd import ServiceManager, inherited_sockets
 
     inherited = inherited_sockets(environ)
     with inherited.blamed():
@@ -107,10 +108,10 @@ def serve(arguments: Sequence[str], environ: Environment) -> int:
             signals = StopSignals()
         with signals:
             with refusals("cannot load echod"):
-                from echod.threads import reserve
+                from echod.loop.threads import reserve
 
                 reserve(START_BYTES).close()
-                from echod import daemon  # only now: a wrong call is answered without it
+                from echod.process import daemon  # only now: a wrong call is answered without it
 
             return daemon.serve(config, signals, inherited, manager)
 
@@ -137,8 +138,8 @@ def _health(arguments: Sequence[str], environ: Environment) -> int:
     if not port:
         say(STDOUT, "not ready: there is no metrics port to ask (--metrics-port)\n")
         return 1
-    from echod.health import ask_ready
-    from echod.signals import release
+    from echod.process.health_check import ask_ready
+    from echod.process.signals import release
 
     release()
     ready, answer = ask_ready(address, port)
@@ -167,11 +168,11 @@ def _probe(arguments: Sequence[str], environ: Environment) -> int:
         say(STDERR, parser.format_usage())
         return 2
     asked = settings(parser.parse_args(arguments))
-    from echod.signals import StopSignals
+    from echod.process.signals import StopSignals
 
     with StopSignals() as signals:
+        from echod.config.runtime import raise_open_file_limit, share_one_heap
         from echod.probe.command import run
-        from echod.runtime import raise_open_file_limit, share_one_heap
 
         raise_open_file_limit()
         share_one_heap()
@@ -207,7 +208,7 @@ def lab(arguments: Sequence[str], environ: Environment) -> int:
     parser = Parser(prog="echod lab", allow_abbrev=False)
     add_to(parser)
     asked = settings(parser.parse_args(arguments))
-    from echod.signals import StopSignals
+    from echod.process.signals import StopSignals
 
     try:
         from echod.lab.command import run
@@ -245,7 +246,7 @@ def main() -> int:
         return 1
     try:
         with refusals("cannot load echod"):
-            from echod.runtime import arguments, fill_standard_descriptors
+            from echod.config.runtime import arguments, fill_standard_descriptors
         fill_standard_descriptors()
         environ = {decoded(name): decoded(value) for name, value in os.environb.items()}
         return run(arguments(), environ)

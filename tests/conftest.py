@@ -12,7 +12,7 @@ import pytest
 from running import Running, Timed
 from support import ROOT, Clock, Echod, Start
 
-from echod.runtime import raise_open_file_limit
+from echod.config.runtime import raise_open_file_limit
 
 sys.path.append(str(ROOT))  # for bench; echod itself is found before, where it is installed
 

@@ -122,7 +122,8 @@ def main(call: str, number: str, error: str, *arguments: str) -> int:
         CALLS[call](Refusal(int(number), error))
     sys.argv[1:] = arguments
     # Only now, so that they find what is broken.
-    from echod import cli, health  # noqa: PLC0415
+    from echod import cli  # noqa: PLC0415
+    from echod.process import health_check as health  # noqa: PLC0415
 
     health.TIMEOUT_SECONDS = HEALTH_SECONDS
     return cli.main()

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from support import PATIENCE, Metrics, get, until
 
-from echod.capacity import METRICS_CLIENTS, Capacity
-from echod.config import load
-from echod.driver import Driver
-from echod.listeners import Listener, bind
-from echod.logs import LogWriter, make_logger
-from echod.service import Service
+from echod.config.options import load
+from echod.loop.event_loop import Driver
+from echod.loop.listeners import Listener, bind
+from echod.process.capacity import METRICS_CLIENTS, Capacity
+from echod.process.lifecycle import Service
+from echod.telemetry.log_writer import LogWriter, make_logger
 
 
 class Running:
@@ -103,7 +103,12 @@ class Timed(Running):
     def __init__(self, **flags: str) -> None:
         self.clock = StandingClock()
         self._patches = pytest.MonkeyPatch()
-        for module in ("driver", "limits", "server", "service"):
+        for module in (
+            "loop.event_loop",
+            "telemetry.throttling",
+            "echo.server",
+            "process.lifecycle",
+        ):
             self._patches.setattr(f"echod.{module}.monotonic", self.clock)
         super().__init__(inherited=False, **flags)
         assert self.service.exporter

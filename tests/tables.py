@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from echod.config import OPTIONS
-from echod.metrics import FAMILIES
+from echod.config.options import OPTIONS
 from echod.probe.expectation import parse
 from echod.probe.planning import sample_size
+from echod.telemetry.metrics import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 

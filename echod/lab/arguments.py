@@ -6,8 +6,9 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from echod import parsers
-from echod.config import Option, UsageError
+from echod.config import parsers
+from echod.config.options import Option
+from echod.errors import UsageError
 from echod.lab.control import default_path
 from echod.lab.weights import Weights, parse
 from echod.texts import path

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from echod.config import SystemRefused, UsageError
+from echod.errors import SystemRefused, UsageError
 from echod.lab import control, route
 from echod.lab.arguments import Settings, Shift
 from echod.lab.lab import Lab

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
 
 PATIENCE_SECONDS = 15.0
 _LINE_BYTES = 1000

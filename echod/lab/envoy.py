@@ -17,7 +17,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
 from echod.lab.processes import Process
 from echod.probe.webclient import Connection
 

@@ -11,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
 from echod.lab import envoy, prometheus
 from echod.lab.envoy import Envoy
 from echod.lab.processes import Process
 from echod.lab.prometheus import Prometheus
 from echod.lab.weights import VERSIONS, Weights
-from echod.listeners import bind
+from echod.loop.listeners import bind
 
 PROMETHEUS_PORT = 9090
 START_SECONDS = 20.0

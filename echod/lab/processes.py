@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
 
 
 class Process:

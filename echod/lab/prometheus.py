@@ -12,7 +12,7 @@ from time import monotonic, sleep
 
 import yaml
 
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
 from echod.lab.processes import Process
 from echod.lab.weights import Weights
 from echod.probe.webclient import Connection

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from echod.config import UsageError, shown
+from echod.errors import UsageError, shown
 from echod.lab.weights import MOST, VERSIONS, Weights
 
 SERVICE = "tcp-echo"

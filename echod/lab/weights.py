@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from echod.config import UsageError, shown
+from echod.errors import UsageError, shown
 
 VERSIONS = {"v1": "one", "v2": "two"}
 """The prefix with which each version answers."""

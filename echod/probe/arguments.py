@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from echod import parsers
-from echod.config import Option, UsageError, shown
+from echod.config import parsers
+from echod.config.options import Option
+from echod.errors import UsageError, shown
 from echod.texts import path
 
 MOST_CONNECTIONS = 10_000_000

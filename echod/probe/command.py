@@ -9,7 +9,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import NamedTuple
 
-from echod.config import SystemRefused, UsageError, shown
+from echod.errors import SystemRefused, UsageError, shown
 from echod.probe import formats, report, servers
 from echod.probe.arguments import Settings
 from echod.probe.expectation import parse

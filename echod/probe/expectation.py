@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
 
-from echod.config import UsageError, shown
+from echod.errors import UsageError, shown
 
 FAILURES = "error"
 """The name that gives failures a share of their own."""

@@ -7,10 +7,10 @@ from queue import SimpleQueue
 from threading import Event, Thread
 from time import monotonic
 
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
+from echod.loop.threads import start
 from echod.probe.sampler import payloads, refusal
 from echod.probe.target import Failed, Target, ask
-from echod.threads import start
 
 EVERY_SECONDS = 1.0
 

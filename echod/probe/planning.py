@@ -7,7 +7,7 @@ chance of error that each side of each test may have.
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from echod.config import UsageError
+from echod.errors import UsageError
 from echod.probe.binomial import at_least, at_most, least_above, most_below
 
 POWER = 0.95

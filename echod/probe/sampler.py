@@ -8,10 +8,10 @@ from collections.abc import Callable
 from threading import Condition, Thread
 from time import monotonic
 
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
+from echod.loop.threads import start
 from echod.probe.tally import Outcome, Tally
 from echod.probe.target import Failed, Target, ask
-from echod.threads import start
 
 PATIENCE = 20
 """Failures, beyond those that are allowed, after which a run gives up."""

@@ -12,9 +12,9 @@ from urllib.request import ProxyHandler, build_opener
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from echod.config import SystemRefused, UsageError, shown
+from echod.errors import SystemRefused, UsageError, shown
+from echod.loop.threads import start
 from echod.probe.webclient import Handler
-from echod.threads import start
 
 TIMEOUT_SECONDS = 5.0
 MOST_BYTES = 8 * 1024 * 1024

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
 
 MAX_REPLY_BYTES = 16 * 1024
 """A reply without its newline in so many bytes is none."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import pi
 
-from echod.config import UsageError
+from echod.errors import UsageError
 from echod.probe.binomial import interval, p_value
 from echod.probe.expectation import FAILURES, Expectation
 from echod.probe.planning import detectable, finds, sample_size, sample_size_within

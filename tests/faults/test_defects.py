@@ -12,8 +12,8 @@ import pytest
 from running import Running
 from support import ask, connect, converse, read_to_end, until
 
-from echod.counters import ACCEPT_ERROR_REASONS
-from echod.server import EchoServer
+from echod.echo.server import EchoServer
+from echod.telemetry.counters import ACCEPT_ERROR_REASONS
 
 
 def broken(*_: object, **__: object) -> NoReturn:

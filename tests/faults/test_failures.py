@@ -355,6 +355,8 @@ def test_a_thread_that_has_not_had_its_turn_yet_is_not_called_stalled(
     assert running.get("/livez")[0] == 200
     assert handler.heartbeat.at
     old = handler.heartbeat.at - 60
-    monkeypatch.setattr("echod.service.sleep", lambda _: until(lambda: handler.heartbeat.at != old))
+    monkeypatch.setattr(
+        "echod.process.lifecycle.sleep", lambda _: until(lambda: handler.heartbeat.at != old)
+    )
     handler.heartbeat.beat(old)
     assert running.get("/livez") == (200, b"ok\n")

@@ -46,9 +46,9 @@ from support import (
     without_descriptors,
 )
 
-from echod import daemon
-from echod.service import Service
-from echod.supervision import Supervisor
+from echod.process import daemon
+from echod.process.lifecycle import Service
+from echod.process.main_loop import Supervisor
 
 DATA = b"".join(b"%d\n" % number for number in range(2000)) + b"half a li"
 
@@ -75,7 +75,7 @@ def test_a_signal_at_the_very_start_refuses_nobody_who_had_connected(start: Star
             port = free.getsockname()[1]
         echod = start(
             "--address", "127.0.0.1", "--drain-timeout", str(NEVER), ports=str(port),
-            command=altered(handler__FRESH_SECONDS=PATIENCE),
+            command=altered(echo__handler__FRESH_SECONDS=PATIENCE),
         )  # fmt: skip
         client = until(partial(connected, port))
         assert client
@@ -322,7 +322,7 @@ def test_a_queue_that_fills_for_ever_is_left_in_time(
 ) -> None:
     """Half a second for all ports, which have their turns: whoever waits at another is served."""
     running = timed()
-    monkeypatch.setattr("echod.server.BATCH", 2)
+    monkeypatch.setattr("echod.echo.server.BATCH", 2)
     thaw = stand_still(running)
     first, second = running.service.servers
     first.get_request = aborted  # type: ignore[method-assign]
@@ -386,7 +386,7 @@ def test_the_time_to_drain_counts_from_the_signal(running: Running) -> None:
     times, config = Times(), running.service.servers[0].config
     config = replace(config, drain_delay=0.1, drain_timeout=5.0)
     service = cast("Service", times)
-    assert daemon._drain(config, service, times, running.service.reports._logger, None) is None
+    assert daemon._drain(config, service, times, running.service.events._logger, None) is None
     told, given = times.given
     assert told == 5.1
     assert given < 4.6

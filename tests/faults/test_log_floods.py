@@ -254,7 +254,7 @@ def test_a_flood_of_defects_costs_a_few_lines_a_second(running: Running) -> None
             read_to_end(client)
     running.service.ports.pop()
     until(running.metrics)
-    running.service.reports.settle(now=True)
+    running.service.events.settle(now=True)
     for one, more, count in (
         ("connection failed on a defect", "more connections failed", 300),
         ("defect", "more defects", 100),

@@ -27,10 +27,12 @@ from support import (
     until,
 )
 
-from echod.capacity import METRICS_CLIENTS
-from echod.pages import OPENMETRICS, TEXT
+from echod.process.capacity import METRICS_CLIENTS
+from echod.telemetry.http import OPENMETRICS, TEXT
 
-UNHURRIED = altered(exporter__DEADLINE_SECONDS=NEVER, exporter__LINGER_SECONDS=NEVER)
+UNHURRIED = altered(
+    telemetry__exporter__DEADLINE_SECONDS=NEVER, telemetry__exporter__LINGER_SECONDS=NEVER
+)
 """Where no client of the metrics port goes because its time is over."""
 GROWTH = 16 << 20  # bytes of memory, whatever comes
 FEW = 5  # descriptors beside those of the clients
@@ -173,7 +175,9 @@ def test_heads_without_end_cost_their_clients_alone(start: Start) -> None:
     """Each ends long before its deadline, with one answer at most; ten megabytes are not kept
     anywhere.
     """
-    echod = start("--log-level", "debug", command=altered(exporter__DEADLINE_SECONDS=NEVER))
+    echod = start(
+        "--log-level", "debug", command=altered(telemetry__exporter__DEADLINE_SECONDS=NEVER)
+    )
     with bounded(echod):
         for name, head in HEADS.items():
             assert exchange(echod.metrics_port, head).count(b"HTTP/1.1 ") <= 1, name

@@ -33,11 +33,13 @@ from support import (
     without_descriptors,
 )
 
-from echod import exporter
-from echod.metrics import FAMILIES
+from echod.telemetry import exporter
+from echod.telemetry.metrics import FAMILIES
 
 PAGES = ("/metrics", "/livez", "/readyz")
-UNHURRIED = altered(exporter__DEADLINE_SECONDS=NEVER, exporter__LINGER_SECONDS=NEVER)
+UNHURRIED = altered(
+    telemetry__exporter__DEADLINE_SECONDS=NEVER, telemetry__exporter__LINGER_SECONDS=NEVER
+)
 """Where no client of the metrics port goes because its time is over."""
 
 
@@ -98,7 +100,7 @@ def test_a_low_limit_is_shared_so_that_nothing_runs_out(
             for client in more:
                 with suppress(ConnectionResetError):
                     assert read_to_end(client) == b""
-        health = altered(health__TIMEOUT_SECONDS=PATIENCE / 2)
+        health = altered(process__health_check__TIMEOUT_SECONDS=PATIENCE / 2)
         result = call(tmp_path, health("health", "--metrics-port", str(echod.metrics_port)))
         assert result.stdout == "ready\n"
         for client in full:

@@ -86,7 +86,8 @@ def test_with_hardly_any_descriptor_it_says_so(tmp_path: Path) -> None:
 
 RECURSING = """
 import sys
-from echod import cli, handler
+from echod import cli
+from echod.echo import handler
 
 def recurse(depth):
     return list(map(recurse, [depth + 1]))  # by way of C, which takes of the stack
@@ -116,7 +117,9 @@ def test_health_needs_no_thread_and_little_else(tmp_path: Path, start: Start) ->
         refusing("socketpair", 1, "EMFILE", *question),
         refusing("epoll_create1", 1, "ENOMEM", *question),
         with_memory(4 * MEGABYTE, *question),
-        with_open_files(8, *question, by=altered(health__TIMEOUT_SECONDS=PATIENCE / 2)),
+        with_open_files(
+            8, *question, by=altered(process__health_check__TIMEOUT_SECONDS=PATIENCE / 2)
+        ),
     ):
         result = call(tmp_path, words)
         assert (result.returncode, result.stdout, result.stderr) == (0, "ready\n", "")

@@ -72,7 +72,9 @@ def loaded(port: int, directory: Path) -> Iterator[dict[str, Any]]:
             load.kill()
 
 
-UNHURRIED = altered(handler__FRESH_SECONDS=PATIENCE, lingering__LINGER_SECONDS=PATIENCE)
+UNHURRIED = altered(
+    echo__handler__FRESH_SECONDS=PATIENCE, loop__lingering_close__LINGER_SECONDS=PATIENCE
+)
 """Where a client that has no CPU for some seconds gets what it is due all the same."""
 
 

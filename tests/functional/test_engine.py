@@ -10,8 +10,8 @@ import pytest
 from running import Running
 from support import NEVER, PATIENCE, Start, ask, connect, connections, read_to_end, until
 
-from echod.handler import LineHandler
-from echod.server import EchoServer
+from echod.echo.handler import LineHandler
+from echod.echo.server import EchoServer
 
 
 def test_the_engine_is_a_threading_tcp_server_per_port_with_the_line_handler(
@@ -97,7 +97,7 @@ def test_accepted_sockets_inherit_what_the_listener_was_given(running: Running) 
 
 def test_a_burst_is_accepted_in_batches(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who are connected have their turn in between."""
-    monkeypatch.setattr("echod.server.BATCH", 2)
+    monkeypatch.setattr("echod.echo.server.BATCH", 2)
     server, thaw = running.service.servers[0], freeze(running)
     rounds: list[int] = []
 
@@ -129,7 +129,7 @@ def test_a_drain_waits_a_moment_for_the_first_line_of_a_client_just_come(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had connected before the signal: a restart refuses nobody. Later ones end at once."""
-    monkeypatch.setattr("echod.handler.FRESH_SECONDS", PATIENCE)
+    monkeypatch.setattr("echod.echo.handler.FRESH_SECONDS", PATIENCE)
     opened = "echod_connections_opened_total"
     with connect(running.port) as before, connect(running.port) as client:
         ask(before, b"x\n")

@@ -23,11 +23,11 @@ from support import (
     until,
 )
 
-from echod import exporter
-from echod.capacity import METRICS_CLIENTS
-from echod.exporter import Exporter
-from echod.listeners import Listener, bind, listen
-from echod.pages import Page, health_page
+from echod.loop.listeners import Listener, bind, listen
+from echod.process.capacity import METRICS_CLIENTS
+from echod.telemetry import exporter
+from echod.telemetry.exporter import Exporter
+from echod.telemetry.http import Page, health_page
 
 BIG = b"x" * (32 << 20)  # more than the kernel keeps for two sockets
 
@@ -80,7 +80,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
     """By which an exporter goes."""
     clock = StandingClock()
-    monkeypatch.setattr("echod.driver.monotonic", clock)
+    monkeypatch.setattr("echod.loop.event_loop.monotonic", clock)
     return clock
 
 

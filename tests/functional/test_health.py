@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import NEVER, PATIENCE, Start, altered, call, command, connect, until
 
-ASKING = altered(health__TIMEOUT_SECONDS=PATIENCE / 2)
+ASKING = altered(process__health_check__TIMEOUT_SECONDS=PATIENCE / 2)
 """A check that has more than its three seconds, where the answer matters and not the time."""
 
 

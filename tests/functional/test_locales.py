@@ -15,8 +15,8 @@ import pytest
 from peers import serving
 from support import PATIENCE, Start, clean_environment, command, converse
 
-from echod import runtime
-from echod.config import UsageError
+from echod.config import runtime
+from echod.errors import UsageError
 
 LOCALES = {
     "ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},

@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 from support import Sockets, Start, ask, connect, converse, get, start_with, until
 
-from echod.logs import QUEUED_EVENTS
+from echod.telemetry.log_writer import QUEUED_EVENTS
 
 HOSTILE = [
     b'","level":"error","event":"forged"}',

@@ -28,8 +28,8 @@ from support import (
 )
 
 import echod
-from echod.counters import ACCEPT_ERROR_REASONS, CLOSE_REASONS
-from echod.metrics import FAMILIES
+from echod.telemetry.counters import ACCEPT_ERROR_REASONS, CLOSE_REASONS
+from echod.telemetry.metrics import FAMILIES
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -332,7 +332,7 @@ def test_a_request_that_comes_in_pieces_is_answered_when_its_head_is_complete(
 
 def test_silent_and_slow_clients_do_not_keep_a_scrape_waiting(start: Start) -> None:
     """600 of them hold bounded descriptors and no thread; the oldest give way."""
-    echod = start(command=altered(exporter__DEADLINE_SECONDS=NEVER))
+    echod = start(command=altered(telemetry__exporter__DEADLINE_SECONDS=NEVER))
     metrics_port, threads, files = echod.metrics_port, echod.threads(), echod.open_files()
     with connections(metrics_port, 300) as silent, connections(metrics_port, 300) as slow:
         for client in slow:

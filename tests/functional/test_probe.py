@@ -692,20 +692,23 @@ def test_help_needs_no_heavy_import(tmp_path: Path) -> None:
     result = call(tmp_path, [sys.executable, "-c", script])
     loaded = set(re.findall(r"'([\w.]+)'", result.stderr))
     assert "echod.probe.arguments" in loaded
-    assert not loaded & {"prometheus_client", "structlog", "http.client", "echod.daemon"}
+    assert not loaded & {"prometheus_client", "structlog", "http.client", "echod.process.daemon"}
     assert "echod.probe.command" not in loaded
 
 
 def test_the_probe_needs_nothing_of_the_daemon(tmp_path: Path) -> None:
-    """Shared rooms apart."""
+    """Shared modules apart."""
     script = "import sys, echod.probe.command; print(sorted(sys.modules))"
     result = call(tmp_path, [sys.executable, "-c", script])
     loaded = set(re.findall(r"'(echod\.[\w.]+)'", result.stdout))
     assert {name for name in loaded if not name.startswith("echod.probe")} <= {
         "echod.config",
-        "echod.parsers",
+        "echod.config.options",
+        "echod.config.parsers",
+        "echod.errors",
+        "echod.loop",
+        "echod.loop.threads",
         "echod.texts",
-        "echod.threads",
     }
 
 

@@ -35,7 +35,7 @@ from support import (
     until,
 )
 
-from echod.signals import FORCE_SECONDS
+from echod.process.signals import FORCE_SECONDS
 
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 LINES = b"".join(b"%06d\n" % number for number in range(200_000))
@@ -188,7 +188,7 @@ def test_an_operator_may_interrupt_a_stop_that_something_else_has_begun(start: S
 
 def test_two_interrupts_that_are_read_late_do_not_force_the_end(start: Start, clock: Clock) -> None:
     """They came together; then the whole process stood still for longer than a second."""
-    slow = clock.altered(signals__FORCE_SECONDS=300)  # so that they do come together
+    slow = clock.altered(process__signals__FORCE_SECONDS=300)  # so that they do come together
     echod = start("--drain-delay", "1000", command=slow)
     echod.event("ready")
     echod.process.send_signal(INT)

@@ -162,7 +162,9 @@ def test_any_time_to_drain_comes_to_an_end(start: Start, timeout: str) -> None:
     """With a client that takes nothing, and a scraper that has its answer and stays."""
     echod = start(
         "--drain-timeout", timeout, "--write-timeout", "none",
-        command=altered(exporter__LINGER_SECONDS=NEVER, exporter__DEADLINE_SECONDS=NEVER),
+        command=altered(
+            telemetry__exporter__LINGER_SECONDS=NEVER, telemetry__exporter__DEADLINE_SECONDS=NEVER
+        ),
     )  # fmt: skip
     with pending(echod), connect(echod.metrics_port) as scraper:
         scraper.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
@@ -215,7 +217,7 @@ def can_connect(port: int) -> bool:
 
 def test_the_accept_queue_is_emptied_before_the_port_closes(start: Start) -> None:
     """Connections that were made but not yet accepted when the signal comes are served, too."""
-    echod = start(command=altered(server__LAST_ACCEPTS_SECONDS=NEVER))
+    echod = start(command=altered(echo__server__LAST_ACCEPTS_SECONDS=NEVER))
     port = echod.port
     echod.freeze()
     with connections(port, 250) as waiting:  # more than are accepted at one wake

@@ -25,9 +25,9 @@ from support import (
     until,
 )
 
-from echod.signals import StopSignals
-from echod.supervision import Supervisor
-from echod.systemd import ServiceManager
+from echod.process.main_loop import Supervisor
+from echod.process.signals import StopSignals
+from echod.process.systemd import ServiceManager
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def test_the_watchdog_starves_while_a_thread_is_frozen(
     """The main thread going round is no proof of life; the log says who does not."""
     environment = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "400000"}
     supervisor = Supervisor(
-        running.service, Waiting(), ServiceManager(environment), running.service.reports._logger
+        running.service, Waiting(), ServiceManager(environment), running.service.events._logger
     )
     thaw = threading.Event()
     running.service.handlers[0].post(lambda: wait(thaw))

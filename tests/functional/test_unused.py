@@ -20,7 +20,7 @@ from support import (
     until,
 )
 
-from echod.counters import CLOSE_REASONS
+from echod.telemetry.counters import CLOSE_REASONS
 
 CLOSED = "echod_connections_closed_total"
 CLIENT_HELLO = bytes.fromhex("1603010005010000010000")  # how TLS begins
@@ -158,7 +158,7 @@ def test_a_silent_client_that_leaves_amid_a_drain_ends_unused(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was given a moment for its first line, and has used it otherwise."""
-    monkeypatch.setattr("echod.handler.FRESH_SECONDS", 20.0)
+    monkeypatch.setattr("echod.echo.handler.FRESH_SECONDS", 20.0)
     with connect(running.port) as before, connect(running.port) as client:
         ask(before, b"x\n")
         until(lambda: running.metrics()("echod_connections_opened_total") == 2)

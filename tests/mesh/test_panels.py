@@ -23,8 +23,8 @@ from support import Start, until
 from traffic import CHECKS, HELD, LIMIT, LINES, UNFINISHED, WEIGHTS, Odd, Split
 
 import echod
-from echod.counters import ACCEPT_ERROR_REASONS, CLOSE_REASONS
 from echod.probe.binomial import interval
+from echod.telemetry.counters import ACCEPT_ERROR_REASONS, CLOSE_REASONS
 
 SHARES = {name: weight / 100 for name, weight in WEIGHTS.items()}
 BY_CHANCE = 1e-6

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support import Echod, Start, ask, call, clean_environment, command, connect, until
 
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
 from echod.lab import envoy
 from echod.lab.envoy import Envoy
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support import ROOT
 
-from echod.metrics import FAMILIES
+from echod.telemetry.metrics import FAMILIES
 
 PATH = ROOT / "monitoring/dashboard.json"
 BOARD: dict[str, Any] = json.loads(PATH.read_text())

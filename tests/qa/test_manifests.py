@@ -10,7 +10,7 @@ from manifests import K8S, Manifest, Manifests, directories, documents, files, k
 from support import ROOT, Start
 
 import echod
-from echod.config import Config, load
+from echod.config.options import Config, load
 from echod.probe.arguments import add_to, settings
 from echod.probe.expectation import parse
 from echod.probe.planning import sample_size

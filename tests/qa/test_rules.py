@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from support import ROOT
 
-from echod.metrics import FAMILIES
+from echod.telemetry.metrics import FAMILIES
 
 MONITORING = ROOT / "monitoring"
 RULES = yaml.safe_load((MONITORING / "rules.yml").read_text())

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from support import Echod, Metrics, get
 
-from echod.counters import CLOSE_REASONS
+from echod.telemetry.counters import CLOSE_REASONS
 from soak.board import Board
 
 HEAD_BYTES = len(b"one ")

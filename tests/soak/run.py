@@ -157,7 +157,9 @@ class Soak:
         if not self.plan.hasty:
             return command()
         # On a busy machine clients may need all the time that they want.
-        unhurried = altered(handler__FRESH_SECONDS=PATIENCE, lingering__LINGER_SECONDS=PATIENCE)
+        unhurried = altered(
+            echo__handler__FRESH_SECONDS=PATIENCE, loop__lingering_close__LINGER_SECONDS=PATIENCE
+        )
         return unhurried("--drain-timeout", str(NEVER))
 
     def _process(self, index: int) -> Clients:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.capacity import MARGIN, METRICS_CLIENTS, Capacity, capacity
-from echod.config import Config, SystemRefused, load
+from echod.config.options import Config, load
+from echod.errors import SystemRefused
+from echod.process.capacity import MARGIN, METRICS_CLIENTS, Capacity, capacity
 
 TAKEN = 15
 """Descriptors that a daemon with one port needs at rest."""

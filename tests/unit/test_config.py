@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from echod.config import OPTIONS, Config, UsageError, load, setting
+from echod.config.options import OPTIONS, Config, load, setting
+from echod.errors import UsageError
 
 
 def load_with(*environ: dict[str, str], **flags: str) -> Config:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, cast
 
-from echod.counters import DURATION_BUCKETS, Counters, PortCounters
+from echod.telemetry.counters import DURATION_BUCKETS, Counters, PortCounters
 
 
 def test_the_total_of_a_port_is_the_sum_of_its_threads() -> None:

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 from support import until
 
-from echod.driver import LOOK_SECONDS, LOOKS, Driven, Driver
+from echod.loop.event_loop import LOOK_SECONDS, LOOKS, Driven, Driver
 
 
 class Broken:
@@ -93,7 +93,7 @@ def test_a_thread_that_does_not_answer_is_not_waited_for_without_end(
 ) -> None:
     """It has died, or stands still: for longer than a busy machine may need."""
     assert LOOKS * LOOK_SECONDS >= 5
-    monkeypatch.setattr("echod.driver.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("echod.loop.event_loop.LOOK_SECONDS", 0.01)
     silent = Driver("silent", lambda: None)
     with pytest.raises(TimeoutError, match=r"^the thread silent does not answer$"):
         silent.ask(lambda: None)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import call, command, until
 
-from echod.config import SystemRefused, UsageError
+from echod.errors import SystemRefused, UsageError
 from echod.lab import control, route, weights
 from echod.lab.processes import Process
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from echod import listeners
-from echod.config import SystemRefused, UsageError, load
-from echod.listeners import bind, inherit, place
+from echod.config.options import load
+from echod.errors import SystemRefused, UsageError
+from echod.loop import listeners
+from echod.loop.listeners import bind, inherit, place
 from echod.probe.target import Target
-from echod.systemd import InheritedSockets
+from echod.process.systemd import InheritedSockets
 
 
 class Forbidden(socket.socket):

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import PATIENCE, until
 
-from echod import logs
-from echod.logs import LogWriter, Ration, make_logger, peer, printable
+from echod.telemetry import log_writer as logs
+from echod.telemetry import throttling
+from echod.telemetry.log_writer import LogWriter, make_logger, peer, printable
+from echod.telemetry.throttling import RateLimitedEvent
 
 
 class Lines:
@@ -84,8 +86,8 @@ def test_ten_events_in_any_second_are_logged_one_by_one_and_the_others_summed_up
 ) -> None:
     """However a flood lies to the seconds of the clock, and nothing of it is lost."""
     clock, sums = Clock(), list[dict[str, int]]()
-    monkeypatch.setattr(logs, "monotonic", clock)
-    ration = Ration(lambda **facts: sums.append(facts), "lines", "bytes")
+    monkeypatch.setattr(throttling, "monotonic", clock)
+    ration = RateLimitedEvent(lambda **facts: sums.append(facts), "lines", "bytes")
     allowed = [ration.allows(2, 10) for _ in range(5)]
     clock.now = 100.9
     allowed += [ration.allows(2, 10) for _ in range(20)]

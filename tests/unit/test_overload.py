@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from echod import limits
-from echod.limits import Admission, Budget, Latch
+from echod.echo import limits
+from echod.echo.limits import Admission, Budget
+from echod.telemetry import throttling
+from echod.telemetry.throttling import OverloadState
 
 
 def test_places_are_taken_up_to_the_limit_and_given_back() -> None:
@@ -23,7 +25,7 @@ def test_the_budget_refuses_what_would_pass_it_and_keeps_its_count() -> None:
     budget = Budget(100)
     assert budget.change(100)
     assert not budget.change(1)
-    assert budget.held == 100
+    assert budget.buffered == 100
     assert budget.change(-60)
     assert budget.change(60)
 
@@ -38,14 +40,14 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(limits, "monotonic", clock)
+    monkeypatch.setattr(throttling, "monotonic", clock)
     return clock
 
 
 def test_a_state_is_reported_once_going_in_and_once_coming_out(clock: Clock) -> None:
     """Overload must not flood the log that it is reported in."""
     seen: list[Any] = []
-    latch = Latch(lambda **facts: seen.append(facts), seen.append)
+    latch = OverloadState(lambda **facts: seen.append(facts), seen.append)
     latch.settle()
     latch.hit(limit=1)
     clock.now = 0.9
@@ -65,7 +67,7 @@ def test_a_state_lasts_while_its_cause_does(clock: Clock) -> None:
     """A full server that nobody calls is still full."""
     seen: list[Any] = []
     full = [True]
-    latch = Latch(lambda **_: None, seen.append, still=lambda: full[0])
+    latch = OverloadState(lambda **_: None, seen.append, still=lambda: full[0])
     latch.hit()
     clock.now = 60.0
     latch.settle()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from echod.poller import Poller, SelectorPoller, is_ready, make_poller
+from echod.loop.poller import Poller, SelectorPoller, is_ready, make_poller
 
 
 @pytest.fixture(params=[make_poller, SelectorPoller])

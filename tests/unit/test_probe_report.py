@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
 from echod.probe.command import Look, decide
 from echod.probe.expectation import parse
 from echod.probe.formats import as_json, as_junit

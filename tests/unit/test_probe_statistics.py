@@ -8,7 +8,7 @@ from math import comb
 
 import pytest
 
-from echod.config import UsageError
+from echod.errors import UsageError
 from echod.probe.binomial import at_least, at_most, interval, least_above, most_below, p_value
 from echod.probe.expectation import Expectation, parse
 from echod.probe.planning import detectable, sample_size, sample_size_within

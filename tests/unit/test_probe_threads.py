@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from echod import threads
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
+from echod.loop import threads
 from echod.probe import hold, sampler
 from echod.probe.hold import Held
 from echod.probe.sampler import Sampler

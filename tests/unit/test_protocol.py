@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import expected
 
-from echod.protocol import STEP_BYTES, LineProtocol
+from echod.echo.protocol import STEP_BYTES, LineProtocol
 
 NO_LIMIT = 1 << 20
 

@@ -11,18 +11,19 @@ from typing import Any, NoReturn
 
 import pytest
 
-from echod import runtime
-from echod.config import SystemRefused, load
-from echod.listeners import Listener, bind, listen
-from echod.service import thread_count
+from echod.config import runtime
+from echod.config.options import load
+from echod.errors import SystemRefused
+from echod.loop.listeners import Listener, bind, listen
+from echod.process.lifecycle import thread_count
 
 
 def test_threads_are_one_with_a_gil_and_one_a_cpu_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than one would only fight for the lock."""
     config = load({"ports": "0", "prefix": "x"}, {})
-    monkeypatch.setattr("echod.service.gil_enabled", lambda: True)
+    monkeypatch.setattr("echod.process.lifecycle.gil_enabled", lambda: True)
     assert thread_count(config) == 1
-    monkeypatch.setattr("echod.service.gil_enabled", lambda: False)
+    monkeypatch.setattr("echod.process.lifecycle.gil_enabled", lambda: False)
     assert thread_count(config) == runtime.usable_cpus() >= 1
     assert thread_count(load({"ports": "0", "prefix": "x", "handler_threads": "7"}, {})) == 7
 

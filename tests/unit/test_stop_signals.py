@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from echod import signals
-from echod.signals import FORCE_SECONDS, StopSignals
+from echod.process import signals
+from echod.process.signals import FORCE_SECONDS, StopSignals
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

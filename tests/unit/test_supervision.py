@@ -5,13 +5,13 @@ from typing import Any, cast
 
 import pytest
 
-from echod import supervision
-from echod.heartbeat import Heartbeat, stalled
-from echod.reports import Logger
-from echod.service import Service
-from echod.signals import StopSignals
-from echod.supervision import Supervisor
-from echod.systemd import ServiceManager
+from echod.loop.heartbeat import Heartbeat, stalled
+from echod.process import main_loop as supervision
+from echod.process.lifecycle import Service
+from echod.process.main_loop import Supervisor
+from echod.process.signals import StopSignals
+from echod.process.systemd import ServiceManager
+from echod.telemetry.events import Logger
 
 
 class World(StopSignals):

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from echod import threads
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
+from echod.loop import threads
 
 
 @pytest.fixture

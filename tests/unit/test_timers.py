@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.timers import TICK_SECONDS, Timers
+from echod.loop.timers import TICK_SECONDS, Timers
 
 
 class Entry:

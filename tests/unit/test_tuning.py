@@ -10,11 +10,11 @@ import pytest
 from peers import saying, serving
 from refusals import ERRORS, TUNING, refuse
 
-from echod.config import SystemRefused
-from echod.listeners import Listener, bind, inherit
+from echod.errors import SystemRefused
+from echod.loop.listeners import Listener, bind, inherit
+from echod.loop.tuning import Option, Tuning, summed_up
 from echod.probe.servers import read
 from echod.probe.target import Target
-from echod.tuning import Option, Tuning, summed_up
 
 
 def bound(address: str = "127.0.0.1") -> Listener:

@@ -9,11 +9,11 @@ from math import inf
 from signal import Signals
 from time import monotonic
 
-from echod.reports import Logger
-from echod.runtime import give_back_memory
-from echod.service import Service
-from echod.signals import FORCE_SECONDS, StopRequest, StopSignals
-from echod.systemd import ServiceManager
+from echod.config.runtime import give_back_memory
+from echod.process.lifecycle import Service
+from echod.process.signals import FORCE_SECONDS, StopRequest, StopSignals
+from echod.process.systemd import ServiceManager
+from echod.telemetry.events import Logger
 
 REPORT_SECONDS = 1.0
 REPORTS_PER_WATCHDOG = 4

@@ -11,9 +11,9 @@ from threading import Thread
 from time import monotonic
 from typing import Protocol, cast
 
-from echod.heartbeat import Heartbeat
-from echod.poller import make_poller
-from echod.timers import Timed, Timers
+from echod.loop.heartbeat import Heartbeat
+from echod.loop.poller import make_poller
+from echod.loop.timers import Timed, Timers
 
 READ, WRITE = 1, 2
 LONGEST_WAIT = 1.0  # seconds: an idle thread stamps its heartbeat this often

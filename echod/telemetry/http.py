@@ -11,7 +11,7 @@ from io import BytesIO
 from typing import Any, cast
 
 from echod import __version__
-from echod.metrics import Registry, render
+from echod.telemetry.metrics import Registry, render
 
 MAX_HEAD_BYTES = 16 * 1024
 MOST_RANGES = 32

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock
 
-from echod.driver import READ, WRITE, Driver
-from echod.heartbeat import Heartbeat
-from echod.listeners import Listener
-from echod.pages import MAX_HEAD_BYTES, Pages, answer
+from echod.loop.event_loop import READ, WRITE, Driver
+from echod.loop.heartbeat import Heartbeat
+from echod.loop.listeners import Listener
+from echod.telemetry.http import MAX_HEAD_BYTES, Pages, answer
 
 DEADLINE_SECONDS = 10.0
 """From the start of a connection to its end: a scrape's default time."""

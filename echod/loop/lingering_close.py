@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from echod.counters import Counters
-from echod.driver import Driver
+from echod.loop.event_loop import Driver
 
 RECV_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
@@ -24,14 +23,14 @@ class Lingering:
         self,
         request: socket.socket,
         driver: Driver,
-        counters: Counters,
+        count: Callable[[int], None],
         close: Callable[[socket.socket], None],
     ) -> None:
-        """``close`` lets the socket go for good."""
+        """``count`` gets the number of bytes that are dropped; ``close`` closes the socket."""
         self.request = request
         self.tick = 0
         self._driver = driver
-        self._counters = counters
+        self._count = count
         self._close_request = close
         driver.watch(self)
         deadline = driver.now + LINGER_SECONDS
@@ -49,7 +48,7 @@ class Lingering:
             data = self.request.recv(RECV_BYTES)
         except OSError:
             data = b""
-        self._counters.received += len(data)
+        self._count(len(data))
         if not data:
             self._close()
 

@@ -53,6 +53,10 @@ class Counters:
         self.ends[reason][bisect_left(DURATION_BUCKETS, seconds)] += 1
         self.seconds += seconds
 
+    def count_dropped(self, size: int) -> None:
+        """Counts bytes that arrive after a connection's end: received, and not answered."""
+        self.received += size
+
     @property
     def closed(self) -> dict[str, int]:
         """Ended connections by reason."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from echod.config import SystemRefused, UsageError
-from echod.tuning import Tuning, serve_both_families
+from echod.errors import SystemRefused, UsageError
+from echod.loop.tuning import Tuning, serve_both_families
 
 BACKLOG = 65535
 """More than any system's maximum (net.core.somaxconn, for example), which then applies."""

@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from echod.config import UsageError, shown
+from echod.errors import UsageError, shown
 from echod.texts import decoded
 
 COMMAND_LINE = Path("/proc/self/cmdline")

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from threading import Event, Thread
 
-from echod.config import SystemRefused
+from echod.errors import SystemRefused
 
 STACK_BYTES = 256 * 1024
 """Stack of a thread, if no other is asked for. The C library's own choice, 8 MiB mostly, is what

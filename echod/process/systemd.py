@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from echod.config import OPTIONS, Config, SystemRefused, UsageError, shown
-from echod.listeners import Listener, inherit, place
+from echod.config.options import OPTIONS, Config
+from echod.errors import SystemRefused, UsageError, shown
+from echod.loop.listeners import Listener, inherit, place
 from echod.texts import encoded
 
 FIRST_DESCRIPTOR = 3

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections import deque
-from collections.abc import Callable, Mapping, MutableMapping
-from math import inf
-from operator import add
+from collections.abc import Mapping, MutableMapping
 from queue import Full, Queue
 from threading import Lock, Thread
 from time import monotonic
@@ -23,9 +20,6 @@ LOOK_SECONDS = 0.02
 """How often it is looked, at the end, whether the log still takes more."""
 CUT_AT = 256
 """Characters after which a text of a client's is cut."""
-EVENTS_A_SECOND = 10
-"""Events of a kind that clients cause which are logged one by one; the others of a second share
-one."""
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -138,45 +132,3 @@ def peer(client_address: Any) -> str:
     host, port = client_address[:2]
     host = host.removeprefix("::ffff:") if "." in host else host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class Ration:
-    """How many events of a kind are logged one by one: a few in any second. One event sums up the
-    others.
-    """
-
-    def __init__(self, report: Callable[..., Any], *names: str) -> None:
-        """``report`` gets ``count``, how many were left out, and the sums of their amounts under
-        ``names``.
-        """
-        self._report = report
-        self._names = names
-        self._lock = Lock()
-        self._logged_at = deque([-inf] * EVENTS_A_SECOND, EVENTS_A_SECOND)
-        self._since = 0.0  # when the first of those was left out
-        self._left_out = 0
-        self._sums = self._zeros = (0,) * len(names)
-
-    def allows(self, *amounts: int) -> bool:
-        """Whether one more is to be logged now; what is not is summed up."""
-        now = monotonic()
-        if self._left_out and now - self._since >= 1.0:
-            self.settle()
-        with self._lock:
-            if now - self._logged_at[0] >= 1.0:
-                self._logged_at.append(now)
-                return True
-            if not self._left_out:
-                self._since = now
-            self._left_out += 1
-            self._sums = tuple(map(add, self._sums, amounts))
-        return False
-
-    def settle(self, *, now: bool = False) -> None:
-        """Reports what was left out, a second after the first of it, or ``now``."""
-        with self._lock:
-            if not self._left_out or not (now or monotonic() - self._since >= 1.0):
-                return
-            count, self._left_out = self._left_out, 0
-            sums, self._sums = self._sums, self._zeros
-        self._report(count=count, **dict(zip(self._names, sums, strict=True)))

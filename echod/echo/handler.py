@@ -14,13 +14,13 @@ from socketserver import BaseRequestHandler
 from threading import current_thread
 from typing import Any, Protocol, cast
 
-from echod.config import Config
-from echod.counters import Counters
-from echod.driver import READ, WRITE, HandlerThread
-from echod.limits import Budget
-from echod.lingering import RECV_BYTES, Lingering
-from echod.poller import is_ready
-from echod.protocol import LineProtocol
+from echod.config.options import Config
+from echod.echo.limits import Budget
+from echod.echo.protocol import LineProtocol
+from echod.loop.event_loop import READ, WRITE, HandlerThread
+from echod.loop.lingering_close import RECV_BYTES, Lingering
+from echod.loop.poller import is_ready
+from echod.telemetry.counters import Counters
 
 AGE_GRACE_SECONDS = 1.0
 """How long a connection past its age waits for the next line, to end right after a reply."""
@@ -194,7 +194,7 @@ class LineHandler(BaseRequestHandler):
             self.held = 0
         self.thread.forget(self)
         if self.reason in _ORDERLY and not self._replies_due():
-            Lingering(self.request, self.thread, self.counters, self.server.release)
+            Lingering(self.request, self.thread, self.counters.count_dropped, self.server.release)
         else:
             if self._replies_due() and self.reason != "drain_timeout":
                 # A client that does not take its replies: free the kernel's copy as well.

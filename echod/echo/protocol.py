@@ -1,5 +1,8 @@
 """The wire format without sockets: bytes in, reply bytes and a count of lines out."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from functools import lru_cache
 
 STEP_BYTES = 256 * 1024
@@ -159,3 +162,20 @@ class LineProtocol:
         self.overlong = True
         self._drop_tail()
         return lines[:start]
+
+
+class LoggedProtocol(LineProtocol):
+    """A protocol that logs each line it answers."""
+
+    __slots__ = ("_log",)
+
+    def __init__(self, prefix: bytes, max_line_bytes: int, log: Callable[[bytes], None]) -> None:
+        """``log`` gets each line without its newline."""
+        super().__init__(prefix, max_line_bytes)
+        self._log = log
+
+    def _answer(self, lines: bytes) -> tuple[bytes, int]:
+        reply, count = super()._answer(lines)
+        for line in lines.split(b"\n")[:count]:
+            self._log(line)
+        return reply, count

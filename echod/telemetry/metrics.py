@@ -21,9 +21,8 @@ from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.registry import Collector
 
 from echod import __version__
-from echod.counters import DURATION_BUCKETS, Counters, PortCounters
-from echod.limits import Admission, Budget
-from echod.runtime import gil_enabled
+from echod.config.runtime import gil_enabled
+from echod.telemetry.counters import DURATION_BUCKETS, Counters, PortCounters
 
 Registry = CollectorRegistry
 
@@ -33,8 +32,8 @@ class Sources:
     """Where the collector finds what it shows."""
 
     ports: Sequence[PortCounters]
-    admission: Admission
-    budget: Budget
+    connections_limit: int
+    buffered_bytes: Callable[[], int]
     log_events_dropped: Callable[[], int]
     ready: Callable[[], bool]
 
@@ -118,7 +117,7 @@ FAMILIES = (
         "gauge",
         (),
         "Most connections at a time, on all ports together.",
-        _single(lambda sources: sources.admission.limit),
+        _single(lambda sources: sources.connections_limit),
     ),
     Family(
         "echod_requests_total",
@@ -146,7 +145,7 @@ FAMILIES = (
         "gauge",
         (),
         "Bytes held for clients: unfinished lines and unsent replies.",
-        _single(lambda sources: sources.budget.held),
+        _single(lambda sources: sources.buffered_bytes()),
     ),
     Family(
         "echod_connection_duration_seconds",

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from echod import parsers
+from echod.config import parsers
+from echod.errors import UsageError, shown
 
 MAX_PREFIX_BYTES = 1024
 MAX_VERSION_BYTES = 128
 MAX_HANDLER_THREADS = 256
-
-
-class UsageError(Exception):
-    """The call is wrong, on whatever system. The text is one line."""
-
-
-class SystemRefused(Exception):
-    """The call may be right, but this system does not allow it. The text is one line."""
-
-
-@contextmanager
-def refusals(task: str) -> Iterator[None]:
-    """Raises SystemRefused in the place of what the system's refusals raise.
-
-    Around a ``task`` in which any call may be the one: for want of a file descriptor, of memory
-    or of a library that can be loaded.
-    """
-    try:
-        yield
-    except (OSError, MemoryError, ImportError, SystemError) as error:
-        reason = getattr(error, "strerror", "") or str(error) or "out of memory"
-        raise SystemRefused(f"{task}: {reason}") from error
 
 
 # The table.
@@ -228,12 +205,3 @@ def _find(option: Option, flag: str | None, environ: Mapping[str, str]) -> tuple
     if option.default is None:
         raise UsageError(f"{option.flag} is missing: give it, or set {option.environment}")
     return option.of(None), False
-
-
-def shown(text: str) -> str:
-    r"""A value as an error may show it: quoted, without control characters, not too long.
-
-    Bytes that are no UTF-8 are ``\xNN``.
-    """
-    shown = re.sub(r"\\udc([89a-f].)", r"\\x\1", ascii(text[:101]))
-    return shown if len(shown) <= 102 else shown[:98] + "...'"

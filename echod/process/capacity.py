@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from echod.config import Config, SystemRefused
+from echod.config.options import Config
+from echod.errors import SystemRefused
 
 METRICS_CLIENTS = 100
 """Clients of the metrics port at a time, where the open-file limit is large enough."""

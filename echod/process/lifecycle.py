@@ -8,20 +8,20 @@ from threading import Lock
 from time import monotonic, sleep
 from typing import Any, Protocol
 
-from echod.capacity import Capacity
-from echod.config import Config
-from echod.driver import Driver, HandlerThread
-from echod.exporter import Exporter
-from echod.heartbeat import Heartbeat, stalled
-from echod.limits import Admission, Budget
-from echod.listeners import Listener, listen
-from echod.logs import LogWriter
-from echod.metrics import Sources, make_registry
-from echod.pages import Pages, health_page, landing_page, metrics_page
-from echod.reports import Logger, Reports
-from echod.runtime import gil_enabled, usable_cpus
-from echod.server import EchoServer, Engine
-from echod.threads import start
+from echod.config.options import Config
+from echod.config.runtime import gil_enabled, usable_cpus
+from echod.echo.limits import Admission, Budget
+from echod.echo.server import EchoServer, Engine
+from echod.loop.event_loop import Driver, HandlerThread
+from echod.loop.heartbeat import Heartbeat, stalled
+from echod.loop.listeners import Listener, listen
+from echod.loop.threads import start
+from echod.process.capacity import Capacity
+from echod.telemetry.events import Events, Logger
+from echod.telemetry.exporter import Exporter
+from echod.telemetry.http import Pages, health_page, landing_page, metrics_page
+from echod.telemetry.log_writer import LogWriter
+from echod.telemetry.metrics import Sources, make_registry
 
 EXPORTER_STOP_SECONDS = 0.1
 """Time for responses on their way when everything else has ended."""
@@ -59,35 +59,38 @@ class Service:
         logger: Logger,
     ) -> None:
         self.state = "starting"
+        self._config = config
         self._stalled = False  # by what /livez has last told
         self.capacity = capacity
         self.admission = Admission(capacity.connections)
         self.budget = Budget(config.max_buffered_bytes)
-        self.reports = Reports(logger, self.admission)
+        self.events = Events(logger, self.admission.full)
         self.handlers = [
-            HandlerThread(index, self.reports.thread_defect)
-            for index in range(thread_count(config))
+            HandlerThread(index, self.events.bug) for index in range(thread_count(config))
         ]
         accepting = Lock()
-        engine = Engine(config, self.handlers, self.admission, self.budget, self.reports, accepting)
+        engine = Engine(config, self.handlers, self.admission, self.budget, self.events, accepting)
         self.servers = [EchoServer(listener, engine) for listener in listeners]
         self.ports = [server.port_counters for server in self.servers]
-        self.exporter: Exporter | None = None
-        if metrics:
-            sources = Sources(
-                self.ports, self.admission, self.budget, lambda: writer.dropped, self.is_ready
-            )
-            registry = make_registry(sources, config.service_version)
-            pages: Pages = {
-                "/": landing_page,
-                "/metrics": partial(metrics_page, registry),
-                "/livez": lambda _accept: health_page(self._confirmed_liveness_problem()),
-                "/readyz": lambda _accept: health_page(self.readiness_problem()),
-            }
-            self.exporter = Exporter(
-                metrics, pages, self.reports.thread_defect, accepting, capacity.metrics_clients
-            )
         self._writer = writer
+        self.exporter = self._exporter(metrics, accepting) if metrics else None
+
+    def _exporter(self, metrics: Listener, accepting: Lock) -> Exporter:
+        sources = Sources(
+            self.ports,
+            self.capacity.connections,
+            lambda: self.budget.buffered,
+            lambda: self._writer.dropped,
+            self.is_ready,
+        )
+        registry = make_registry(sources, self._config.service_version)
+        pages: Pages = {
+            "/": landing_page,
+            "/metrics": partial(metrics_page, registry),
+            "/livez": lambda _accept: health_page(self._confirmed_liveness_problem()),
+            "/readyz": lambda _accept: health_page(self.readiness_problem()),
+        }
+        return Exporter(metrics, pages, self.events.bug, accepting, self.capacity.metrics_clients)
 
     # The steps of a start. Every thread and every file descriptor is there before clients may
     # come: what the system refuses is told before anything listens.

@@ -12,18 +12,19 @@ from signal import Signals
 from time import monotonic
 
 from echod import __version__
-from echod.capacity import capacity
-from echod.config import Config, refusals
-from echod.listeners import Listener, bind
-from echod.logs import QUEUED_EVENTS, LogWriter, make_logger
-from echod.reports import Logger, described
-from echod.runtime import gil_enabled, open_files, raise_open_file_limit
-from echod.service import Part, Service, thread_count
-from echod.signals import StopRequest, StopSignals
-from echod.supervision import Supervisor, force_hint
-from echod.systemd import InheritedSockets, ServiceManager
+from echod.config.options import Config
+from echod.config.runtime import gil_enabled, open_files, raise_open_file_limit
+from echod.errors import refusals
+from echod.loop.listeners import Listener, bind
+from echod.loop.tuning import summed_up
+from echod.process.capacity import capacity
+from echod.process.lifecycle import Part, Service, thread_count
+from echod.process.main_loop import Supervisor, force_hint
+from echod.process.signals import StopRequest, StopSignals
+from echod.process.systemd import InheritedSockets, ServiceManager
+from echod.telemetry.events import Logger, described
+from echod.telemetry.log_writer import QUEUED_EVENTS, LogWriter, make_logger
 from echod.texts import decoded
-from echod.tuning import summed_up
 
 OPEN_FILES_PER_THREAD = 4
 """Its poller, the two sockets that wake it, and one that it is about to close: the place of its
@@ -210,7 +211,7 @@ def _wait_for(parts: Sequence[Part], longest: float, supervisor: Supervisor) -> 
 
 
 def _report_stop(service: Service, logger: Logger, began: float, forced: Signals | None) -> None:
-    service.reports.settle(now=True)
+    service.events.settle(now=True)
     logger.info(
         "stopped",
         seconds=round(monotonic() - began, 3),

@@ -1,9 +1,10 @@
-"""What the engine reports, in the words of the log."""
+"""What servers and connections report, in the words of the log."""
 
 from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import current_thread
@@ -11,33 +12,35 @@ from typing import Any
 
 import structlog
 
-from echod.limits import Admission, Latch
-from echod.logs import Ration, cut, peer, printable
-from echod.protocol import LineProtocol
+from echod.telemetry.log_writer import cut, peer, printable
+from echod.telemetry.throttling import OverloadState, RateLimitedEvent
 
 Logger = structlog.typing.FilteringBoundLogger
 
 
-class Reports:
+class Events:
     """One place for the events of servers and connections, shared by all of them."""
 
-    def __init__(self, logger: Logger, admission: Admission) -> None:
-        self.rejecting = Latch(
+    def __init__(self, logger: Logger, is_full: Callable[[], bool]) -> None:
+        """``is_full`` tells whether connections are still rejected."""
+        self.rejecting = OverloadState(
             lambda **facts: logger.warning("rejecting connections", **facts),
             lambda times: logger.warning("no longer rejecting connections", rejected=times),
-            still=admission.full,
+            still=is_full,
         )
-        self.not_accepting = Latch(
+        self.not_accepting = OverloadState(
             lambda **facts: logger.error("cannot accept connections", **facts),
             lambda times: logger.warning("accepting connections again", errors=times),
         )
         amounts = "lines", "received_bytes", "sent_bytes"
-        self._closings = Ration(partial(logger.info, "more connections closed"), *amounts)
-        self._unused_closings = Ration(
+        self._closings = RateLimitedEvent(partial(logger.info, "more connections closed"), *amounts)
+        self._unused_closings = RateLimitedEvent(
             partial(logger.debug, "more connections closed", reason="unused"), *amounts
         )
-        self._failures = Ration(partial(logger.error, "more connections failed on a defect"))
-        self._defects = Ration(partial(logger.error, "more defects"))
+        self._failures = RateLimitedEvent(
+            partial(logger.error, "more connections failed on a defect")
+        )
+        self._defects = RateLimitedEvent(partial(logger.error, "more defects"))
         self._logger = logger
         self._debugging = logger.is_enabled_for(10)
 
@@ -49,17 +52,17 @@ class Reports:
         for ration in rations:
             ration.settle(now=now)
 
-    def protocol(
-        self, head: bytes, max_line_bytes: int, client_address: Any, port: int
-    ) -> LineProtocol:
-        """A connection's protocol, of the kind that logs each line at the level debug only."""
-        if not self._debugging:
-            return LineProtocol(head, max_line_bytes)
-        return LoggedProtocol(
-            head, max_line_bytes, self._logger.bind(peer=peer(client_address), port=port)
-        )
+    @property
+    def every_line(self) -> bool:
+        """Whether each line of a client is logged: at the level debug only."""
+        return self._debugging
 
-    def closed(self, client_address: Any, facts: dict[str, Any]) -> None:
+    def line_log(self, client_address: Any, port: int) -> Callable[[bytes], None]:
+        """What logs the lines of a connection, each given without its newline."""
+        logger = self._logger.bind(peer=peer(client_address), port=port)
+        return lambda line: logger.debug("line", bytes=len(line) + 1, line=printable(line))
+
+    def connection_closed(self, client_address: Any, facts: dict[str, Any]) -> None:
         """Reports the end of a connection, at the level debug if it was not used.
 
         ``facts`` has at least ``reason``, ``lines``, ``received_bytes`` and ``sent_bytes``.
@@ -72,7 +75,7 @@ class Reports:
         if ration.allows(facts["lines"], facts["received_bytes"], facts["sent_bytes"]):
             log("connection closed", peer=peer(client_address), **facts)
 
-    def defect(self, client_address: Any, port: int) -> None:
+    def connection_failed(self, client_address: Any, port: int) -> None:
         """Reports the exception being handled, which cost a connection."""
         if self._failures.allows():
             self._logger.error(
@@ -82,27 +85,11 @@ class Reports:
                 **described(sys.exception()),
             )
 
-    def thread_defect(self) -> None:
+    def bug(self) -> None:
         """Reports the exception being handled, which no connection can be blamed for."""
         if self._defects.allows():
             name = current_thread().name
             self._logger.error("defect", thread=name, **described(sys.exception()))
-
-
-class LoggedProtocol(LineProtocol):
-    """A protocol that logs each line it answers."""
-
-    __slots__ = ("_logger",)
-
-    def __init__(self, head: bytes, max_line_bytes: int, logger: Logger) -> None:
-        super().__init__(head, max_line_bytes)
-        self._logger = logger
-
-    def _answer(self, lines: bytes) -> tuple[bytes, int]:
-        reply, count = super()._answer(lines)
-        for line in lines.split(b"\n")[:count]:
-            self._logger.debug("line", bytes=len(line) + 1, line=printable(line))
-        return reply, count
 
 
 def described(error: BaseException | None) -> dict[str, str]:

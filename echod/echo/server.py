@@ -13,14 +13,14 @@ from threading import Lock, current_thread
 from time import monotonic
 from typing import Any, cast
 
-from echod.config import Config
-from echod.counters import ACCEPT_ERROR_REASONS, Counters, PortCounters
-from echod.driver import HandlerThread
-from echod.handler import LineHandler
-from echod.limits import Admission, Budget
-from echod.listeners import BACKLOG, Listener
-from echod.protocol import LineProtocol
-from echod.reports import Reports
+from echod.config.options import Config
+from echod.echo.handler import LineHandler
+from echod.echo.limits import Admission, Budget
+from echod.echo.protocol import LineProtocol, LoggedProtocol
+from echod.loop.event_loop import HandlerThread
+from echod.loop.listeners import BACKLOG, Listener
+from echod.telemetry.counters import ACCEPT_ERROR_REASONS, Counters, PortCounters
+from echod.telemetry.events import Events
 
 SETTLE_SECONDS = 0.2
 """How often it is looked whether a state of overload is over."""
@@ -40,7 +40,7 @@ class Engine:
     threads: Sequence[HandlerThread]
     admission: Admission
     budget: Budget
-    reports: Reports
+    events: Events
     accepting: Lock  # held during an accept: see the exporter's spare descriptor
 
 
@@ -72,7 +72,7 @@ class EchoServer(ThreadingTCPServer):
         self.thread = engine.threads[0]  # that accepts
         self._accepted = self.counters[0]
         self._threads_in_turn = cycle(engine.threads)
-        self._reports = engine.reports
+        self._events = engine.events
         self._accepting = engine.accepting
         self._head = engine.config.prefix + b" "
         self._open = True
@@ -107,7 +107,7 @@ class EchoServer(ThreadingTCPServer):
         if self._resting_until and now >= self._resting_until:
             self._resting_until = 0.0
             self.thread.wake(self)
-        self._reports.settle()
+        self._events.settle()
         self.thread.timers.schedule(self, now + SETTLE_SECONDS)
 
     def drain(self) -> None:
@@ -124,7 +124,7 @@ class EchoServer(ThreadingTCPServer):
 
     def crash(self, error: Exception) -> None:
         """A defect in accepting; not to be met again at once and for ever."""
-        self._reports.thread_defect()
+        self._events.bug()
         self._rest()
 
     def flush(self) -> None:
@@ -154,7 +154,7 @@ class EchoServer(ThreadingTCPServer):
         if self.admission.take():
             return True
         self._accepted.rejected["limit"] += 1
-        self._reports.rejecting.hit(limit=self.admission.limit)
+        self._events.rejecting.hit(limit=self.admission.limit)
         return False
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -179,15 +179,17 @@ class EchoServer(ThreadingTCPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Reports the exception being handled: it cost one connection."""
-        self._reports.defect(client_address, self.listener.port)
+        self._events.connection_failed(client_address, self.listener.port)
 
     # What the handlers ask for.
 
     def new_protocol(self, client_address: Any) -> LineProtocol:
-        """The protocol of a new connection."""
-        return self._reports.protocol(
-            self._head, self.config.max_line_bytes, client_address, self.listener.port
-        )
+        """The protocol of a new connection, of the kind that logs lines at the level debug only."""
+        limit = self.config.max_line_bytes
+        if not self._events.every_line:
+            return LineProtocol(self._head, limit)
+        log = self._events.line_log(client_address, self.listener.port)
+        return LoggedProtocol(self._head, limit, log)
 
     def release(self, request: socket.socket) -> None:
         """Closes an admitted connection's socket and frees its place.
@@ -199,7 +201,7 @@ class EchoServer(ThreadingTCPServer):
 
     def connection_ended(self, handler: LineHandler, seconds: float) -> None:
         """Reports the end of a connection."""
-        self._reports.closed(
+        self._events.connection_closed(
             handler.client_address,
             {
                 "port": self.listener.port,
@@ -267,5 +269,5 @@ class EchoServer(ThreadingTCPServer):
         reason = name if name in ACCEPT_ERROR_REASONS else "other"
         self._accepted.accept_errors[reason] += 1
         if reason != "ECONNABORTED":  # that one was the client's doing
-            self._reports.not_accepting.hit(port=self.listener.port, error=str(error))
+            self._events.not_accepting.hit(port=self.listener.port, error=str(error))
             self._rest()

@@ -1,0 +1,59 @@
+"""What all connections share and may run out of: connection slots and buffer bytes."""
+
+from threading import Lock
+
+MUCH_BYTES = 4 * 1024 * 1024
+"""Buffered bytes that the process should not keep when they are free again."""
+
+
+class Admission:
+    """The connection slots, shared by all ports."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._taken = 0
+        self._lock = Lock()
+
+    def full(self) -> bool:
+        """Whether no slot is free."""
+        return self._taken >= self.limit
+
+    def take(self) -> bool:
+        """Takes a slot if one is free."""
+        with self._lock:
+            if self.full():
+                return False
+            self._taken += 1
+            return True
+
+    def give_back(self) -> None:
+        """Frees a slot that was taken."""
+        with self._lock:
+            self._taken -= 1
+
+
+class Budget:
+    """The bytes buffered for clients, all together."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.buffered = 0
+        self._peak = 0  # since most of it was last free
+        self._lock = Lock()
+
+    def change(self, delta: int) -> bool:
+        """Buffers ``delta`` bytes more (or fewer); false, and no change, over the limit."""
+        with self._lock:
+            if delta > 0 and self.buffered + delta > self.limit:
+                return False
+            self.buffered += delta
+            self._peak = max(self._peak, self.buffered)
+            return True
+
+    def eased(self) -> bool:
+        """Whether much was buffered and most of it is free now; true once each time."""
+        with self._lock:
+            if self._peak < MUCH_BYTES or self.buffered > self._peak // 4:
+                return False
+            self._peak = self.buffered
+            return True
