@@ -1,4 +1,5 @@
-"""What can be set: the one table of options, parsers, and facts about interpreter and system.
+"""What can be set: the one table of options, their parsers, and facts about the interpreter and
+the system.
 
-It knows no socket, no thread and no metric.
+It must not open sockets, start threads or count.
 """

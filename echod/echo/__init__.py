@@ -1,4 +1,5 @@
-"""The echo service: a server per port, a handler per connection, the line protocol, shared limits.
+"""The echo service: a server per port, a handler per connection, the line protocol, and the limits
+that all connections share.
 
-It knows no page, no metric family and no signal.
+It must not know HTTP, metric families or signals.
 """

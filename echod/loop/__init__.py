@@ -1,5 +1,5 @@
-"""Event loops, each a thread that waits on many sockets, and what belongs to them: timers,
-listeners, accepting, lingering closes.
+"""Event loops and what runs in them: pollers, timers, heartbeats, listening sockets, accepting and
+lingering closes.
 
-It knows no line, no metric and no log.
+It must not know lines, metrics or logs.
 """

@@ -1,4 +1,5 @@
-"""The life of the process: starting, ready, draining, stopped; signals, systemd, health checks.
+"""The life of the process: starting, ready, draining and stopped, by signals, systemd and the
+open-file limit.
 
-It puts the other packages together, and knows no line and no metric family.
+It puts the other packages together, and must not know lines, replies or metric families.
 """

@@ -1,4 +1,4 @@
-"""What can be seen from outside: counters, the metrics port, log events.
+"""What an operator sees: counters, metric families, the metrics port and log events.
 
-It knows what is counted and reported, not how connections are served.
+It must not know how connections are served.
 """

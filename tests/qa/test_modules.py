@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,18 +66,18 @@ def imported(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def room(name: str) -> str:
+def package(name: str) -> str:
     """The package that a module is in, or the module itself at the top."""
     return name.partition(".")[0]
 
 
 def allowed(name: str) -> set[str]:
     """Packages and modules that a module may import."""
-    if room(name) in BESIDE:
-        return BESIDE[room(name)]
+    if package(name) in BESIDE:
+        return BESIDE[package(name)]
     if name == "cli":
         return {*ORDER[1:], *BESIDE}
-    return set(ORDER[ORDER.index(room(name)) :])
+    return set(ORDER[ORDER.index(package(name)) :])
 
 
 @pytest.mark.parametrize("name", [name for name, _ in modules() if name != "__init__"])
@@ -84,12 +85,37 @@ def test_imports_point_one_way(name: str) -> None:
     """To packages behind it, and within a package never in a circle."""
     graph = {module: set(echod_imports(tree)) for module, tree in modules()}
     permitted = allowed(name)
-    assert all(room(other) in permitted or other in permitted for other in graph[name])
+    assert all(package(other) in permitted or other in permitted for other in graph[name])
     seen, ahead = set(), set(graph[name])
     while ahead:
         seen |= ahead
         ahead = set().union(*(graph[other] for other in ahead)) - seen
     assert name not in seen
+
+
+ARROW = re.compile(r"^(\w+) +──► +(.*)$", re.MULTILINE)
+"""A row of the picture in docs/architecture.md."""
+
+
+def test_the_picture_shows_the_imports_between_packages() -> None:
+    """All of them, and no other."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    shown = {(name, other) for name, others in ARROW.findall(page) for other in others.split()}
+    real = {
+        (package(name), package(other))
+        for name, tree in modules()
+        for other in echod_imports(tree)
+        if package(name) != package(other)
+    }
+    assert shown == real
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_the_table_of_packages_repeats_their_docstrings(name: str) -> None:
+    """What a package knows, and must not know, is the same in both."""
+    docstring = (ast.get_docstring(dict(modules())[name]) or "").split()
+    table = (ROOT / "CONTRIBUTING.md").read_text()
+    assert f"| `{name}` | {' '.join(docstring)} |\n" in table
 
 
 def echod_imports(tree: ast.Module) -> Iterator[str]:
