@@ -9,8 +9,8 @@ from typing import Any
 
 import hypothesis
 import pytest
-from running import Running, Timed
 from support import ROOT, Clock, Echod, Start
+from support.running import Running, Timed
 
 from echod.config.runtime import raise_open_file_limit
 

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
-from conversations import (
+from support import Echod, Start, converse, expected, until
+from support.conversations import (
     CORPUS,
     Address,
     Conversation,
@@ -23,7 +24,6 @@ from conversations import (
     hold,
     shown,
 )
-from support import Echod, Start, converse, expected, until
 
 CLIENTS = 8  # at a time
 SEED = 7

@@ -9,8 +9,8 @@ from time import monotonic
 from typing import Any, NoReturn
 
 import pytest
-from running import Running
 from support import ask, connect, converse, read_to_end, until
+from support.running import Running
 
 from echod.echo.server import EchoServer
 from echod.telemetry.counters import ACCEPT_ERROR_REASONS

@@ -8,7 +8,6 @@ from threading import Timer
 from typing import NamedTuple
 
 import pytest
-from crowd import MIX_SECONDS, MUTE, PREFIX, Client, Crowd, crowd
 from support import (
     NEVER,
     PATIENCE,
@@ -21,6 +20,7 @@ from support import (
     insist,
     stopwatch,
 )
+from support.crowd import MIX_SECONDS, MUTE, PREFIX, Client, Crowd, crowd
 
 PROMISED_SECONDS = 1.0
 """What a stop may take on top of the drain timeout."""

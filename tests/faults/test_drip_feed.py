@@ -10,8 +10,8 @@ from statistics import median, quantiles
 from time import monotonic, perf_counter
 
 import pytest
-from senders import Senders
 from support import Clock, Echod, Start, ask, connect, until
+from support.senders import Senders
 
 DRIPPING = 500
 ROUND_SECONDS = 2

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Running, Timed
 from support import (
     PATIENCE,
     ROOT,
@@ -36,6 +35,7 @@ from support import (
     unsent_bytes,
     until,
 )
+from support.running import Running, Timed
 
 
 class Refusing:

@@ -19,7 +19,6 @@ from time import monotonic
 from typing import Any, NoReturn, cast
 
 import pytest
-from running import Running, Timed
 from support import (
     NEVER,
     PATIENCE,
@@ -45,6 +44,7 @@ from support import (
     until,
     without_descriptors,
 )
+from support.running import Running, Timed
 
 from echod.process import daemon
 from echod.process.lifecycle import Service

@@ -16,7 +16,6 @@ from contextlib import ExitStack, suppress
 from typing import Any, NoReturn
 
 import pytest
-from running import Running
 from support import (
     PATIENCE,
     Start,
@@ -28,6 +27,7 @@ from support import (
     until,
     without_descriptors,
 )
+from support.running import Running
 
 LINES_A_SECOND = 20
 OWN_COLOURS = re.compile(r"\x1b\[\d+m")

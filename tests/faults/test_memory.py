@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from senders import Senders
 from support import PATIENCE, Echod, Start, ask, connect, until
+from support.senders import Senders
 
 MIB = 1024 * 1024
 CONNECTION_BYTES = 32 * 1024

@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from running import Running, Timed
 from support import (
     NEVER,
     PATIENCE,
@@ -32,6 +31,7 @@ from support import (
     with_open_files,
     without_descriptors,
 )
+from support.running import Running, Timed
 
 from echod.telemetry import exporter
 from echod.telemetry.metrics import FAMILIES

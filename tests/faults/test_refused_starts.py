@@ -8,8 +8,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from refusing import LISTENED, refusing, with_memory
 from support import PATIENCE, Start, altered, call, converse, with_open_files
+from support.refusing import LISTENED, refusing, with_memory
 
 MEGABYTE = 1024 * 1024
 OPTIONS = ("0,0", "one", "--metrics-port", "0", "--handler-threads", "2")

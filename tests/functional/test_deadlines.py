@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from running import Timed
 from support import ask, connect, connections, read_to_end, until
+from support.running import Timed
 
 Make = Callable[..., Timed]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from socketserver import ThreadingTCPServer
 
 import pytest
-from running import Running
 from support import NEVER, PATIENCE, Start, ask, connect, connections, read_to_end, until
+from support.running import Running
 
 from echod.echo.handler import LineHandler
 from echod.echo.server import EchoServer

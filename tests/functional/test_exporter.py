@@ -10,7 +10,6 @@ from time import monotonic
 from typing import Any, NoReturn
 
 import pytest
-from running import Running, StandingClock
 from support import (
     NEVER,
     PATIENCE,
@@ -22,6 +21,7 @@ from support import (
     reset,
     until,
 )
+from support.running import Running, StandingClock
 
 from echod.loop.listeners import Listener, bind, listen
 from echod.process.capacity import METRICS_CLIENTS

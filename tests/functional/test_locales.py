@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import peers
 import pytest
-from peers import serving
-from support import PATIENCE, Start, clean_environment, command, converse
+from support import PATIENCE, Start, clean_environment, command, converse, peers
+from support.peers import serving
 
 from echod.config import runtime
 from echod.errors import UsageError

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import peers
 import pytest
-from peers import serving
 from support import (
     NEVER,
     PATIENCE,
@@ -30,9 +28,11 @@ from support import (
     clean_environment,
     command,
     connect,
+    peers,
     repeat,
     until,
 )
+from support.peers import serving
 
 Run = subprocess.CompletedProcess[str]
 

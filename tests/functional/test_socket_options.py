@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from refusals import ERRORS, TUNING, refuse, refusing_process
-from running import Running
 from support import (
     Sockets,
     Start,
@@ -24,6 +22,8 @@ from support import (
     get,
     start_with,
 )
+from support.refusals import ERRORS, TUNING, refuse, refusing_process
+from support.running import Running
 
 MPTCP = 262
 WANTED = (

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Running
 from support import (
     PATIENCE,
     Sockets,
@@ -24,6 +23,7 @@ from support import (
     start_with,
     until,
 )
+from support.running import Running
 
 from echod.process.main_loop import Supervisor
 from echod.process.signals import StopSignals

@@ -7,7 +7,6 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from running import Running
 from support import (
     Echod,
     Metrics,
@@ -19,6 +18,7 @@ from support import (
     reset,
     until,
 )
+from support.running import Running
 
 from echod.telemetry.counters import CLOSE_REASONS
 

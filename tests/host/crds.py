@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 import yaml
-from manifests import Manifest
+from support.manifests import Manifest
 
 Schema = dict[str, Any]
 OBJECT: Schema = {"apiVersion": {}, "kind": {}, "metadata": {}}

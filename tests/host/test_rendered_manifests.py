@@ -12,8 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 from crds import Definitions
-from manifests import K8S, Manifest, Manifests, directories, documents, render, snippets
 from support import ROOT
+from support.manifests import K8S, Manifest, Manifests, directories, documents, render, snippets
 
 import echod
 

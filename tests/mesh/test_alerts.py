@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from scraping import (
+from support import Start, until
+from support.scraping import (
     MONITORING,
     api,
     broken_rules,
@@ -25,8 +26,7 @@ from scraping import (
     scaled,
     sooner,
 )
-from support import Start, until
-from troubles import Scene
+from support.troubles import Scene
 
 EVERY = sooner("15s")
 RULES: dict[str, Any] = yaml.safe_load((MONITORING / "rules.yml").read_text())

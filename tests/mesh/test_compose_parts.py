@@ -7,8 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from scraping import promtool
 from support import ROOT, Start, call, command, connect, until
+from support.scraping import promtool
 
 from echod.lab.envoy import find
 from echod.lab.processes import Process

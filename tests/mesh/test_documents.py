@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pages import SHELL, Block, alike, blocks, marked, pages
 from support import ROOT, until
+from support.pages import SHELL, Block, alike, blocks, marked, pages
 
 BY_CI = "make test"
 """The one command that would run this test within itself: .ci/run is its test."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from scraping import MONITORING, broken_rules, panel_queries, prometheus, promtool, query
 from support import ROOT, Start, clean_environment, command, connect, converse, reset, until
+from support.scraping import MONITORING, broken_rules, panel_queries, prometheus, promtool, query
 from test_lab import Running
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 import yaml
-from scraping import MONITORING, broken_rules, expectation, panel_queries, prometheus, query
 from support import Start, until
-from traffic import CHECKS, HELD, LIMIT, LINES, UNFINISHED, WEIGHTS, Odd, Split
+from support.scraping import MONITORING, broken_rules, expectation, panel_queries, prometheus, query
+from support.traffic import CHECKS, HELD, LIMIT, LINES, UNFINISHED, WEIGHTS, Odd, Split
 
 import echod
 from echod.probe.binomial import interval

@@ -6,8 +6,8 @@ import re
 from argparse import ArgumentParser
 
 import pytest
-from manifests import K8S, Manifest, Manifests, directories, documents, files, kustomization
 from support import ROOT, Start
+from support.manifests import K8S, Manifest, Manifests, directories, documents, files, kustomization
 
 import echod
 from echod.config.options import Config, load

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from pages import LANGUAGES, NEEDS, Block, alike, blocks, marked, pages
 from support import ROOT
+from support.pages import LANGUAGES, NEEDS, Block, alike, blocks, marked, pages
 
 
 def test_every_block_says_its_language() -> None:

@@ -8,8 +8,8 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from running import StandingClock, made_in
 from support import until
+from support.running import StandingClock, made_in
 
 from echod.loop.event_loop import Driver
 from echod.loop.lingering_close import Lingering

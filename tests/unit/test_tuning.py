@@ -7,8 +7,8 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from peers import saying, serving
-from refusals import ERRORS, TUNING, refuse
+from support.peers import saying, serving
+from support.refusals import ERRORS, TUNING, refuse
 
 from echod.errors import SystemRefused
 from echod.loop.listeners import Listener, bind, inherit

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from support import ROOT, until
 
 from echod.lab.processes import Process
 from echod.lab.prometheus import _free_port
+from support import ROOT, until
 
 MONITORING = ROOT / "monitoring"
 

@@ -18,7 +18,7 @@ added with a bare ``<`` and ``end``), and to hold the same conversations with an
 have it listen with the prefix ``one``; for Istio's samples/tcp-echo:
 
     go build -o tcp-echo . && ./tcp-echo 9100 one >/dev/null &
-    python tests/conversations.py 127.0.0.1:9100
+    (cd tests && python -m support.conversations 127.0.0.1:9100)
     pytest tests/faults/test_conversations.py --against 127.0.0.1:9100
 """
 

@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from support import PATIENCE, Metrics, get, until
 
 from echod.config.options import load
 from echod.loop.event_loop import Driver
@@ -17,6 +16,7 @@ from echod.loop.listeners import Listener, bind
 from echod.process.capacity import METRICS_CLIENTS, Capacity
 from echod.process.lifecycle import Service
 from echod.telemetry.log_writer import LogWriter, make_logger
+from support import PATIENCE, Metrics, get, until
 
 
 class Running:

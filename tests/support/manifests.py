@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from support import ROOT
 
 K8S = ROOT / "k8s"

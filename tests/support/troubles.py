@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from echod.lab.prometheus import _free_port
 from support import (
     Echod,
     Start,
@@ -21,8 +22,6 @@ from support import (
     until,
     without_descriptors,
 )
-
-from echod.lab.prometheus import _free_port
 
 
 class Scene:

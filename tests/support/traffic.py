@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, suppress
 
+from echod.lab.envoy import Envoy
 from support import (
     Echod,
     Start,
@@ -20,8 +21,6 @@ from support import (
     until,
     without_descriptors,
 )
-
-from echod.lab.envoy import Envoy
 
 WEIGHTS = {"v1": 80, "v2": 20}
 PREFIXES = {"v1": b"one", "v2": b"two"}

@@ -1,0 +1,91 @@
+"""What the tests share: a real echod process, clients, and a way to wait without luck.
+
+The most used names are here; the other modules are imported by their own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.clients import (
+    Metrics,
+    ask,
+    connect,
+    connections,
+    converse,
+    expected,
+    get,
+    jam,
+    read_exactly,
+    read_to_end,
+    reset,
+    take_nothing,
+    unsent_bytes,
+)
+from support.commands import (
+    Clock,
+    Sockets,
+    altered,
+    call,
+    clean_environment,
+    command,
+    with_open_files,
+)
+from support.processes import (
+    Echod,
+    Start,
+    holds_back,
+    insist,
+    pending,
+    repeat,
+    scrape,
+    start_with,
+    stopwatch,
+    without_descriptors,
+)
+from support.waiting import (
+    NEVER,
+    PATIENCE,
+    soon,
+    until,
+)
+
+ROOT = Path(__file__).parents[2]
+
+__all__ = [
+    "NEVER",
+    "PATIENCE",
+    "ROOT",
+    "Clock",
+    "Echod",
+    "Metrics",
+    "Sockets",
+    "Start",
+    "altered",
+    "ask",
+    "call",
+    "clean_environment",
+    "command",
+    "connect",
+    "connections",
+    "converse",
+    "expected",
+    "get",
+    "holds_back",
+    "insist",
+    "jam",
+    "pending",
+    "read_exactly",
+    "read_to_end",
+    "repeat",
+    "reset",
+    "scrape",
+    "soon",
+    "start_with",
+    "stopwatch",
+    "take_nothing",
+    "unsent_bytes",
+    "until",
+    "with_open_files",
+    "without_descriptors",
+]
