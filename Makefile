@@ -59,17 +59,17 @@ format: $(VENV)/lint.stamp
 
 # The tables of options, metrics and sample sizes in the documents, from the code.
 tables: $(VENV)/test.stamp
-	$(BIN)/python tests/tables.py
+	$(BIN)/python tools/tables.py
 
 # The files in monitoring/ that are made of others.
 monitoring: $(VENV)/real.stamp
-	$(BIN)/python monitoring/build.py
-	$(BIN)/python monitoring/dashboard.py >$(VENV)/dashboard.json
+	$(BIN)/python tools/rules.py
+	$(BIN)/python tools/dashboard.py >$(VENV)/dashboard.json
 	mv $(VENV)/dashboard.json monitoring/dashboard.json
 
 # docs/split.svg: the lab, its Prometheus, and the weights moving.
 picture: $(VENV)/picture.stamp
-	$(BIN)/python monitoring/picture.py
+	$(BIN)/python tools/picture.py
 
 # echod beside its peers, into bench/results/; BENCH='--quick' and the like are its options.
 bench: $(VENV)/bench.stamp

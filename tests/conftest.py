@@ -14,7 +14,8 @@ from support.running import Running, Timed
 
 from echod.config.runtime import raise_open_file_limit
 
-sys.path.append(str(ROOT))  # for bench; echod itself is found before, where it is installed
+# For bench and the tools; echod itself is found before, where it is installed.
+sys.path += [str(ROOT), str(ROOT / "tools")]
 
 hypothesis.settings.register_profile("no clock", deadline=None)
 hypothesis.settings.load_profile("no clock")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from typing import Any
 
 import yaml
+from rules import made
 from support import ROOT
 
 from echod.telemetry.metrics import FAMILIES
@@ -21,12 +21,7 @@ def rules(kind: str) -> list[dict[str, Any]]:
 
 def test_what_is_made_of_other_files_is_current() -> None:
     """The lab's own rules and scrapes, and the object for the operator."""
-    spec = importlib.util.spec_from_file_location("build", MONITORING / "build.py")
-    assert spec
-    assert spec.loader
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
-    for name, text in build.made().items():
+    for name, text in made().items():
         assert (ROOT / name).read_text() == text, "run: make monitoring"
 
 

@@ -1,4 +1,4 @@
-"""Tables of the documents, made from the code: ``python tests/tables.py`` writes them anew."""
+"""Tables of the documents, made from the code: ``python tools/tables.py`` writes them anew."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def options() -> str:
+    """The table of the command line's options."""
     rows = ["| option | environment | default | meaning |", "| --- | --- | --- | --- |"]
     for option in OPTIONS:
         default = "" if option.positional or not option.default else f"`{option.default}`"
@@ -23,6 +24,7 @@ def options() -> str:
 
 
 def metrics() -> str:
+    """The table of the metric families."""
     rows = ["| family | type | labels | meaning |", "| --- | --- | --- | --- |"]
     for family in FAMILIES:
         labels = ", ".join(family.labels) or "none"
@@ -59,7 +61,8 @@ def filled(document: str) -> str:
         begin, end = f"<!-- {name}: made by make tables -->", f"<!-- end of {name} -->"
         pattern = re.escape(begin) + ".*?" + re.escape(end)
         text, count = re.subn(pattern, f"{begin}\n{table()}\n{end}", text, flags=re.DOTALL)
-        assert count == 1, f"no place for the table of {name}"
+        if count != 1:
+            raise SystemExit(f"{document}: {count} places for the table of {name}, not 1")
     return text
 
 

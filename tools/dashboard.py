@@ -1,7 +1,6 @@
-"""Makes the Grafana dashboard: prints what is in ``dashboard.json`` beside this file.
+"""Makes the Grafana dashboard: prints what ``make monitoring`` puts into monitoring/dashboard.json.
 
-``.venv/bin/python monitoring/dashboard.py > monitoring/dashboard.json``, after ``make test-real``
-or any other way to the requirements of the real tests. For Grafana 10.4 or later.
+For Grafana 10.4 or later.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes the files that are made of the lab's own: ``python monitoring/build.py``.
+"""Writes the files that are made of the lab's own: ``python tools/rules.py``.
 
 The rules and the scrape configuration, a PrometheusRule that wraps the rules for the Prometheus
 operator, and what ``compose.yaml`` gives to its Envoy and its Prometheus.
