@@ -308,7 +308,7 @@ def test_a_defect_of_a_metrics_port_that_is_closed_already_starts_nothing(
     assert len(running.events()) == 1
 
 
-def test_a_drain_without_free_descriptors_ends_too(start: Start) -> None:
+def test_a_drain_without_free_descriptors_ends(start: Start) -> None:
     """What cannot be accepted does not hold the stop up."""
     echod = start()
     with without_descriptors(echod), connect(echod.port):

@@ -43,7 +43,7 @@ def test_each_thread_and_descriptor_is_there_before_anything_listens(
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_after_that_a_start_asks_for_nothing_more(start: Start, broken: str) -> None:
+def test_a_start_that_listens_asks_for_nothing_more(start: Start, broken: str) -> None:
     """The call that would be refused next is not made, whatever clients do."""
     count, errors = BROKEN[broken]
     echod = start(
@@ -58,7 +58,7 @@ def test_after_that_a_start_asks_for_nothing_more(start: Start, broken: str) -> 
 
 
 @pytest.mark.parametrize("number", range(1, 7))
-def test_a_socket_that_no_thread_can_wait_for_is_one_line_too(tmp_path: Path, number: int) -> None:
+def test_a_socket_that_no_thread_can_wait_for_is_one_line(tmp_path: Path, number: int) -> None:
     """Three pairs that wake threads, two echo ports, the metrics port: of these some listen
     already, and the threads are ended again.
     """

@@ -44,14 +44,14 @@ def test_help_and_usage_are_plain_text_on_every_interpreter(
 
 
 @pytest.mark.parametrize("arguments", [["serve"], []])
-def test_it_serves_by_default_and_by_name(start: Start, arguments: list[str]) -> None:
+def test_serve_is_the_default_command(start: Start, arguments: list[str]) -> None:
     """``echod PORTS PREFIX`` and ``echod serve PORTS PREFIX`` are the same."""
     echod = start(command=lambda *more: command(*arguments, *more))
     assert converse(echod.port, b"hi\n") == b"one hi\n"
     echod.stop()
 
 
-def test_the_installed_command_is_the_same_program(start: Start) -> None:
+def test_the_console_script_is_the_same_program_as_the_module(start: Start) -> None:
     """The console script stands beside the interpreter."""
     script = str(Path(sys.executable).parent / "echod")
     echod = start(command=lambda *more: [script, *more])

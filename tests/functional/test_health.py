@@ -34,7 +34,7 @@ def test_a_ready_daemon_is_healthy_by_flag_or_environment(start: Start, tmp_path
     )
 
 
-def test_a_draining_daemon_is_not_and_says_so(start: Start, tmp_path: Path) -> None:
+def test_a_draining_daemon_is_not_healthy_and_says_so(start: Start, tmp_path: Path) -> None:
     """Readiness goes first, while connections are still accepted and answered."""
     echod = start("--drain-delay", str(NEVER))
     port = echod.metrics_port
@@ -51,7 +51,7 @@ def test_a_draining_daemon_is_not_and_says_so(start: Start, tmp_path: Path) -> N
     echod.wait()
 
 
-def test_nobody_there_is_not_healthy(tmp_path: Path) -> None:
+def test_a_port_where_nothing_listens_is_not_healthy(tmp_path: Path) -> None:
     """The line says what was asked and how it failed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -72,7 +72,7 @@ def trickle(client: socket.socket) -> bool:
     return False
 
 
-def test_somebody_else_is_not_healthy(tmp_path: Path) -> None:
+def test_a_port_of_another_program_is_not_healthy(tmp_path: Path) -> None:
     """A port that speaks no HTTP, or nothing at all."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
@@ -117,7 +117,9 @@ ECHOD = b"HTTP/1.1 503 Service Unavailable\r\nserver: echod\r\n"
         (ECHOD + b"X: " + b"x" * 20_000, "no complete HTTP response"),
     ],
 )
-def test_an_answer_is_judged_as_soon_as_it_can_be(tmp_path: Path, said: bytes, words: str) -> None:
+def test_a_health_answer_is_judged_as_soon_as_it_can_be(
+    tmp_path: Path, said: bytes, words: str
+) -> None:
     """Whether or not the server closes after it."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -137,7 +139,7 @@ def test_an_answer_is_judged_as_soon_as_it_can_be(tmp_path: Path, said: bytes, w
 
 
 @pytest.mark.parametrize("said", [b"", b"HTT", ECHOD])
-def test_an_answer_that_breaks_off_is_none(tmp_path: Path, said: bytes) -> None:
+def test_a_health_answer_that_breaks_off_is_not_taken(tmp_path: Path, said: bytes) -> None:
     """Whatever it began with."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 

@@ -724,7 +724,7 @@ def test_a_terminal_sees_progress(tmp_path: Path, split: str) -> None:
     assert "\x1b" not in shown + output
 
 
-def test_a_dumb_terminal_sees_none(tmp_path: Path, split: str) -> None:
+def test_a_dumb_terminal_sees_no_progress(tmp_path: Path, split: str) -> None:
     """It can perhaps not write over a line."""
     assert progress(tmp_path, split, "dumb")[0] == ""
 

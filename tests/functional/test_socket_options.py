@@ -60,7 +60,9 @@ def test_a_kernel_without_the_options_that_tune_is_served_on_with_one_warning(
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_so_it_is_with_inherited_sockets(start: Start, tmp_path: Path, error: str) -> None:
+def test_inherited_sockets_without_the_options_that_tune_are_served_on(
+    start: Start, tmp_path: Path, error: str
+) -> None:
     """They are listening TCP sockets, whatever they do not take; and need not be reused."""
     variables = refusing_process(tmp_path, error, *TUNING, "IPV6_V6ONLY", "SO_REUSEADDR")
     with socket.create_server(("127.0.0.1", 0)) as echo, socket.socket() as metrics:
@@ -163,7 +165,7 @@ def test_accepted_sockets_that_inherit_less_are_given_it(
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_an_accepted_socket_that_refuses_them_all_is_served(
+def test_an_accepted_socket_that_refuses_every_option_is_served(
     monkeypatch: pytest.MonkeyPatch, kernel: Any, error: str
 ) -> None:
     """Nothing but its own options is worse for it."""

@@ -60,7 +60,7 @@ def test_it_serves_on_the_sockets_that_it_inherits(start: Start, tcp: Any) -> No
     again.stop()
 
 
-def test_what_the_configuration_says_as_well_must_be_the_same(
+def test_a_setting_must_agree_with_the_inherited_socket(
     start: Start, tcp: Any, tmp_path: Path
 ) -> None:
     """Or somebody is served, or is not, against one of the two."""
@@ -245,7 +245,7 @@ def test_a_service_manager_that_is_gone_costs_one_event(start: Start, tmp_path: 
     assert len(echod.events("the service manager cannot be told")) in (1, 2)  # gone again
 
 
-def test_an_abstract_address_is_told_too(start: Start) -> None:
+def test_a_service_manager_at_an_abstract_address_is_notified(start: Start) -> None:
     """``@name`` is how the variable spells it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind("")  # the kernel picks an abstract one

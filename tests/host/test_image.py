@@ -101,7 +101,7 @@ def test_without_arguments_it_is_the_references_default(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("kind", ["busybox", "users"])
-def test_other_bases_do(engine: Engine, kind: str) -> None:
+def test_bases_with_busybox_or_an_unprivileged_user_serve(engine: Engine, kind: str) -> None:
     """With busybox for every tool; or with an unprivileged user, as whom nothing could be built."""
     getattr(engine, f"make_{kind}_base")(f"localhost/{kind}:base", BASE)
     image = f"localhost/echod:{kind}"

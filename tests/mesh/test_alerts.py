@@ -32,7 +32,7 @@ EVERY = sooner("15s")
 RULES: dict[str, Any] = yaml.safe_load((MONITORING / "rules.yml").read_text())
 
 
-def test_no_duration_is_left_as_it_was() -> None:
+def test_every_duration_of_a_rule_is_divided() -> None:
     """Ranges, steps, offsets and waits are divided; names and numbers stay."""
     text = "max_over_time(a:rate10m[1h30m:5m] offset 10m) > 4 * 0.5 and x_5m[15s]"
     assert sooner(text) == (

@@ -17,7 +17,9 @@ from echod.lab.prometheus import _free_port
 FILES = ROOT / "compose"
 
 
-def test_its_envoy_splits_as_it_says_and_follows_the_file(tmp_path: Path, start: Start) -> None:
+def test_the_envoy_of_compose_splits_by_its_file_and_follows_it(
+    tmp_path: Path, start: Start
+) -> None:
     """The same files, with addresses of this host for those of the containers."""
     directory = tmp_path / "envoy"
     shutil.copytree(FILES / "envoy", directory)
@@ -64,7 +66,7 @@ def test_its_envoy_splits_as_it_says_and_follows_the_file(tmp_path: Path, start:
         envoy.stop(5)
 
 
-def test_its_files_pass_the_programs_own_checks(tmp_path: Path) -> None:
+def test_the_files_of_compose_pass_the_programs_own_checks(tmp_path: Path) -> None:
     """Envoy's validation of the unchanged bootstrap, promtool's of the scrapes."""
     words = [find(), "--mode", "validate", "-c", str(FILES / "envoy/bootstrap.json")]
     result = subprocess.run(words, capture_output=True, text=True, check=False)

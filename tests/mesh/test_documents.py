@@ -221,7 +221,7 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
             return
 
 
-def test_how_many_blocks_run(
+def test_every_block_of_a_page_is_run_or_counted_by_what_it_needs(
     capsys: pytest.CaptureFixture[str], pytestconfig: pytest.Config
 ) -> None:
     """The rest is counted by what it needs, and what CI itself runs is in .ci/run."""

@@ -92,7 +92,7 @@ def test_the_exercise_is_walked_through_and_judged(tmp_path: Path) -> None:
     assert list(running.temporary.iterdir()) == []
 
 
-def test_weights_that_are_changed_behind_its_back_fail_it(tmp_path: Path) -> None:
+def test_weights_that_change_during_a_step_fail_the_exercise(tmp_path: Path) -> None:
     """They hold while a step that expects others is judged."""
     running = Running(tmp_path, "--once", "--steps", "100/0", "--samples", "20000")
     running.wait_for("step 1")
@@ -101,7 +101,7 @@ def test_weights_that_are_changed_behind_its_back_fail_it(tmp_path: Path) -> Non
     assert "does not hold: one has" in running.said()
 
 
-def test_a_version_that_answers_with_another_prefix_fails_it(tmp_path: Path) -> None:
+def test_a_version_that_answers_with_another_prefix_fails_the_exercise(tmp_path: Path) -> None:
     """The lab's own versions, with the wrong word in one of them."""
     script = (
         "import sys; from echod.lab import lab; lab.VERSIONS = {'v1': 'one', 'v2': 'wrong'};"
@@ -125,7 +125,7 @@ def test_weights_are_shifted_from_another_terminal(lab: Running) -> None:
     assert socket.stat().st_mode & 0o777 == 0o600
 
 
-def test_weights_that_are_changed_a_little_fail_it_too(tmp_path: Path) -> None:
+def test_weights_that_are_changed_a_little_fail_the_exercise(tmp_path: Path) -> None:
     """What no statistics would find in time, the lab itself knows."""
     running = Running(tmp_path, "--once", "--steps", "50/50", "--samples", "20000")
     running.wait_for("step 1")

@@ -41,7 +41,7 @@ def test_nothing_that_runs_is_given_to_a_shell() -> None:
     assert instructions("USER")[-1] == "65532:65532"
 
 
-def test_a_base_with_a_user_of_its_own_does() -> None:
+def test_a_base_with_a_user_of_its_own_and_busybox_can_be_built_on() -> None:
     """Root builds, and its tools are the shell and Python: another base has no GNU programs."""
     build, image = DOCKERFILE.split("\nFROM ")[1:]
     assert re.findall(r"^(?:USER|RUN|WORKDIR)\b.*$", build, re.MULTILINE)[0] == "USER 0:0"

@@ -58,7 +58,7 @@ def test_what_others_export_does_not_change_what_make_does(target: str) -> None:
     assert make("-n", target, **dict.fromkeys(names, "/usr/local")) == make("-n", target)
 
 
-def test_the_command_line_does() -> None:
+def test_variables_on_the_command_line_change_what_make_does() -> None:
     """As the README says, and a prefix of the user's own may have spaces."""
     run = make("-n", "run", "PORTS=9000", "PREFIX='it is one'", "VENV=other").splitlines()
     assert run[-1] == "other/bin/echod 9000 'it is one'"
@@ -70,7 +70,7 @@ def test_the_command_line_does() -> None:
     assert image.endswith("--build-arg BASE=base --pull -t mine .\n")
 
 
-def test_so_do_the_daemons_own_variables() -> None:
+def test_the_daemons_own_variables_change_what_make_does() -> None:
     """They are nobody else's, and taken as they are."""
     run = make("-n", "run", ECHOD_PORTS="7000,7001", ECHOD_PREFIX="it's $(PORTS)").splitlines()
     assert run[-1].endswith(r"/echod '7000,7001' 'it'\''s $(PORTS)'")
@@ -154,7 +154,7 @@ def conf(directory: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_variables_for_other_installs_do_not_move_ours(
+def test_pip_variables_for_other_installs_do_not_move_ours(
     tmp_path: Path, interpreter: Path, index: str
 ) -> None:
     """And where packages come from stays as it is set."""
@@ -176,7 +176,9 @@ def test_variables_for_other_installs_do_not_move_ours(
     assert {*os.listdir(tmp_path)} <= {"other.txt", "home"}
 
 
-def test_nor_does_a_pip_conf(tmp_path: Path, interpreter: Path, index: str) -> None:
+def test_a_pip_conf_for_other_installs_does_not_move_ours(
+    tmp_path: Path, interpreter: Path, index: str
+) -> None:
     """The user's own, whose index counts, but for what a variable says."""
     conf(
         tmp_path,

@@ -138,7 +138,7 @@ def test_each_tool_has_its_modules(tool: str) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_printing_exiting_and_the_environment_have_theirs(call: str) -> None:
+def test_printing_exiting_and_the_environment_have_their_modules(call: str) -> None:
     """No module ends the process or speaks to the terminal but the command line."""
     users = set()
     for name, tree in modules():

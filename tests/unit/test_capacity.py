@@ -20,14 +20,14 @@ def shared(limit: int, *, metrics: bool = True, **flags: str) -> Capacity:
     return capacity(config(**flags), limit, TAKEN, metrics=metrics)
 
 
-def test_where_there_is_enough_everything_is_as_set() -> None:
+def test_with_descriptors_enough_everything_is_as_set() -> None:
     """And nothing is to be told."""
     fits = shared(20_000)
     assert fits == Capacity(20_000, 10_000, METRICS_CLIENTS)
     assert not fits.lowered(config())
 
 
-def test_from_about_five_hundred_on_only_connections_are_fewer() -> None:
+def test_from_about_five_hundred_descriptors_on_only_connections_are_fewer() -> None:
     """The metrics port and the margin have their full share."""
     fits = shared(1024)
     assert fits == Capacity(1024, 1024 - TAKEN - METRICS_CLIENTS - MARGIN, METRICS_CLIENTS)
@@ -68,7 +68,7 @@ def test_without_a_metrics_port_it_has_no_share() -> None:
     assert not fits.lowered(config())
 
 
-def test_below_what_fits_the_line_says_what_it_takes() -> None:
+def test_an_open_file_limit_that_fits_nothing_says_what_it_takes() -> None:
     """One connection, and the least of the others."""
     assert shared(TAKEN + 13).connections == 1
     message = "open-file limit of 27 has no room for a connection: echod itself needs 27 file"

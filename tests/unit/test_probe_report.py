@@ -67,7 +67,7 @@ def test_failures_with_a_share_stand_in_the_expectation() -> None:
     assert r"failed: reset 150 (by \x00 peer)" in said
 
 
-def test_failures_are_said_without_an_expectation_too() -> None:
+def test_failures_are_said_without_an_expectation() -> None:
     """There is nothing else to judge."""
     said = text(result("", failures=3, one=7))
     assert said.endswith("too many errors: 3 of 10 connections failed, 0 may (--max-errors)\n")
@@ -144,7 +144,7 @@ def test_the_targets_errors_have_kinds(number: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS])
-def test_this_hosts_errors_have_none(number: int) -> None:
+def test_this_hosts_errors_end_the_run_and_have_no_kind(number: int) -> None:
     """They end the run."""
     assert isinstance(failure(OSError(number, "what it was")), SystemRefused)
 

@@ -34,7 +34,9 @@ def refuse(*_: object) -> NoReturn:
     raise RuntimeError("can't start new thread")
 
 
-def test_all_run_with_the_small_stack(go: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_threads_run_with_the_small_stack(
+    go: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And what others have set for their threads is as it was."""
     sizes: list[int] = []
     run = threading.Thread.start
@@ -77,7 +79,7 @@ def test_a_thread_that_the_system_refuses_is_named(
         (MemoryError(), "out of memory"),
     ],
 )
-def test_so_is_one_without_memory_to_spare(
+def test_a_thread_without_memory_to_spare_is_named(
     go: threading.Event, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     """Before it is started: it might die on its first line, or the process when it ends."""
@@ -137,7 +139,7 @@ def test_a_thread_that_dies_before_its_first_line_is_not_waited_for(
     assert capfd.readouterr() == ("", "")
 
 
-def test_nor_is_one_that_dies_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_dies_in_silence_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """For longer than a busy machine may need."""
     assert threads.LOOKS * threads.LOOK_SECONDS >= 5
     monkeypatch.setattr(threads, "LOOK_SECONDS", 0.01)

@@ -199,7 +199,9 @@ def test_a_probe_needs_no_option_for_its_source(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_metrics_are_read_without_options_too(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+def test_the_probe_reads_metrics_without_socket_options(
+    monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
     """A server that is not there is missed as ever."""
     page = b"HTTP/1.0 200 OK\r\n\r\nechod_requests_total 7\nechod_connections_opened_total 3\n"
     refuse(monkeypatch, error, "TCP_NODELAY")
