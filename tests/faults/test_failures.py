@@ -8,7 +8,6 @@ import random
 import re
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -29,6 +28,7 @@ from support import (
     expected,
     get,
     jam,
+    pause,
     read_exactly,
     read_to_end,
     reset,
@@ -313,7 +313,7 @@ def test_a_process_that_stood_still_ends_nobody_who_spoke_meanwhile(start: Start
         with pytest.raises(TimeoutError):
             while True:
                 slow.recv(1 << 20)
-        threading.Event().wait(3.2)  # longer than any deadline, and than a stall may be
+        pause(3.2, "longer than any deadline, and than a stall may be")
         echod.thaw()
         for scraper in scrapers:
             assert read_to_end(scraper).endswith(b"ok\n")

@@ -35,6 +35,7 @@ from support import (
     get,
     insist,
     jam,
+    pause,
     read_exactly,
     read_to_end,
     reset,
@@ -356,7 +357,7 @@ class Times(Supervisor):
         self.until = inf
 
     def wait(self, seconds: float | None = None) -> None:
-        threading.Event().wait(seconds)
+        pause(seconds or NEVER, "no signal comes")
 
     def stopping(self, seconds: float) -> None:
         self.given.append(seconds)
@@ -447,7 +448,7 @@ def test_restarts_behind_inherited_sockets_lose_nobody(start: Start) -> None:
                 pass_fds=[listener.fileno()],
             )
             echod.event("ready")
-            threading.Event().wait(seconds)
+            pause(seconds, "clients come and go")
             if not seconds:
                 over.set()
                 for client in clients:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import random
 import socket
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from support import (
     connect,
     connections,
     expected,
+    pause,
     read_exactly,
     read_to_end,
     reset,
@@ -62,7 +62,7 @@ class Stream:
         """
         self.say(self.chance.choice((MANY_LINES, LONG_LINES)))
         self.await_reply()
-        time.sleep(STANDSTILL)
+        pause(STANDSTILL, "the process comes to a stop over it")
 
     def say_half_a_line(self) -> None:
         self.say(line(self.chance)[:-1] + b"half")

@@ -24,6 +24,7 @@ from support import (
     connect,
     connections,
     converse,
+    pause,
     read_exactly,
     read_to_end,
     scrape,
@@ -60,7 +61,7 @@ def test_without_free_descriptors_it_waits_quietly_and_recovers(start: Start) ->
                 cpu, began = echod.cpu_seconds(), monotonic()  # a busy machine gives it less CPU
                 while monotonic() - began < 2:
                     ask(served[0], b"meanwhile\n")
-                    threading.Event().wait(0.1)
+                    pause(0.1, "a client at an ordinary pace")
                 assert (echod.cpu_seconds() - cpu) / (monotonic() - began) < 0.05
             until(lambda: echod.metrics()("echod_accept_errors_total", reason="EMFILE") > 5)
         for client in waiting:
@@ -213,7 +214,7 @@ def test_no_echo_connection_gets_what_the_metrics_port_lets_go(running: Running)
 
         def before() -> None:
             clients.enter_context(connect(running.port))
-            threading.Event().wait(0.3)
+            pause(0.3, "time in which it would be accepted wrongly")
             opened.append(running.service.ports[0].total().opened)
 
         stage(running, refuse, before)
@@ -259,7 +260,7 @@ def test_a_client_on_the_last_descriptor_has_a_moment_to_ask(
     with connect(running.metrics_port) as first:
         until(lambda: running.service.exporter and running.service.exporter._door.clients)
         with connect(running.metrics_port) as second:
-            threading.Event().wait(0.1)
+            pause(0.1, "time in which the first would give way wrongly")
             for client in first, second:
                 client.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
                 assert read_to_end(client).endswith(b"ok\n")

@@ -27,6 +27,7 @@ from support import (
     ask,
     command,
     expected,
+    pause,
     read_exactly,
     read_to_end,
     until,
@@ -184,7 +185,7 @@ class Scene:
 
     def wait_for_ends(self, count: int) -> None:
         def look() -> bool:
-            threading.Event().wait(0.3)  # several minutes of scrapes without a pause are a load
+            pause(0.3, "scrapes without a pause are a load, for several minutes")
             return self.counted()["connections_closed"] >= count
 
         until(look, timeout=LONGEST)
@@ -352,9 +353,9 @@ def outage(scene: Scene) -> None:
             scene.network.lose()
             began = scene.counted()
             it.begun.set()
-            threading.Event().wait(0.5)  # for what was under way inside echod's host
+            pause(0.5, "for what was under way inside echod's host")
             before = scene.counted()
-            threading.Event().wait(OUTAGE_SECONDS)
+            pause(OUTAGE_SECONDS, "the outage")
             assert scene.counted() == before
             assert before["connections_closed"] == began["connections_closed"] == 0
         finally:

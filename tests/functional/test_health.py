@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import NEVER, PATIENCE, Start, altered, call, command, connect, until
+from support import NEVER, PATIENCE, Start, altered, call, command, connect, pause, until
 
 ASKING = altered(process__health_check__TIMEOUT_SECONDS=PATIENCE / 2)
 """A check that has more than its three seconds, where the answer matters and not the time."""
@@ -68,7 +68,7 @@ def trickle(client: socket.socket) -> bool:
         client.sendall(b"X")
     except OSError:
         return True
-    threading.Event().wait(0.2)
+    pause(0.2, "an answer that trickles")
     return False
 
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +29,7 @@ from support import (
     expected,
     holds_back,
     insist,
+    pause,
     read_to_end,
     repeat,
     until,
@@ -71,7 +71,7 @@ def test_a_stop_that_is_delivered_twice_drains_to_its_end(
     )  # fmt: skip
     with due(echod) as client:
         echod.process.send_signal(first)
-        time.sleep(seconds)
+        pause(seconds, "the second signal comes a little later")
         echod.process.send_signal(second)
         echod.event("draining")
         until(lambda: not can_connect(echod.port))
@@ -118,7 +118,7 @@ def test_a_stop_at_any_time_of_the_start_ends_it_without_a_word_of_error(start: 
     """In the interpreter's own start by the signal, afterwards in the usual way."""
     for delay in (0.0, 0.01, 0.02, 0.04, 0.08, 0.15):
         echod = start()
-        time.sleep(delay)
+        pause(delay, "the stop comes at another time of the start")
         echod.terminate()
         assert echod.wait() in (0, -signal.SIGTERM)
         assert echod.error_path.read_text() == ""
@@ -173,7 +173,7 @@ def test_an_operator_may_interrupt_a_stop_that_something_else_has_begun(start: S
         converse(echod.port, b"x\n")
     echod.terminate()
     assert "force" not in echod.event("draining")
-    time.sleep(FORCE_SECONDS + 0.1)
+    pause(FORCE_SECONDS + 0.1, "the time after which a second SIGINT would force the end")
     echod.terminate()
     assert "force" not in echod.event("already draining")
     echod.process.send_signal(INT)
@@ -196,7 +196,7 @@ def test_two_interrupts_that_are_read_late_do_not_force_the_end(start: Start, cl
     echod.freeze()
     echod.process.send_signal(INT)
     clock.move(400)
-    time.sleep(0.2)  # longer than it waits at a time: its wait has ended when it goes on
+    pause(0.2, "longer than it waits at a time: its wait has ended when it goes on")
     echod.thaw()
     echod.event("already draining")
     clock.move(600)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support import Start, until
+from support import Start, pause, until
 from support.scraping import (
     MONITORING,
     api,
@@ -89,7 +89,7 @@ class Watch:
     def look(self) -> None:
         """One round of what clients do, and one look at the alerts."""
         self.scene.round()
-        time.sleep(0.1)
+        pause(0.1, "rounds of what clients do, at a pace")
         alerts = api(self.port, "alerts")["alerts"]
         self.active = {alert["labels"]["alertname"] for alert in alerts}
         for alert in alerts:

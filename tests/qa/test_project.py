@@ -86,14 +86,23 @@ def test_no_document_installs_somebody_elses_program() -> None:
         assert not re.search(r"pip install (-\S+ )*echod\b", path.read_text()), path
 
 
-def test_build_metadata_stays_three_lines() -> None:
-    """Everything else is in setup.cfg."""
-    assert len((ROOT / "pyproject.toml").read_text().splitlines()) == 3
+def sleeps(node: ast.AST) -> bool:
+    """``sleep(...)``, whosever it is, or a time for an event that nobody can set."""
+    match node:
+        case ast.Call(func=ast.Name(id="sleep") | ast.Attribute(attr="sleep")):
+            return True
+        case ast.Call(func=ast.Attribute(attr="wait", value=ast.Call(func=made))):
+            return ast.unparse(made).rpartition(".")[2] == "Event"
+    return False
 
 
-def test_every_test_says_in_a_sentence_what_must_hold() -> None:
-    """A failure is read by somebody who did not write the test."""
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                assert (ast.get_docstring(node) or "").endswith((".", ".)")), node.name
+def test_tests_sleep_by_pause_alone() -> None:
+    """Where something must happen, ``until`` looks for it; each other sleep has its reason."""
+    own = ROOT / "tests/support/waiting.py"
+    sleeping = {own: {"time.sleep(0.005)", "time.sleep(seconds)"}}
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if "in_guest" in path.parts:  # programs for another system, where no support is
+            continue
+        nodes = ast.walk(ast.parse(path.read_text()))
+        found = {ast.unparse(node) for node in nodes if sleeps(node)}
+        assert found == sleeping.get(path, set()), f"{path.name}: support.pause(seconds, why)"

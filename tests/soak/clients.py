@@ -17,9 +17,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 
-from support import connect, expected, read_exactly, read_to_end, reset
+from support import connect, expected, pause, read_exactly, read_to_end, reset
 
 from soak.board import Board, Tally
 
@@ -247,7 +247,7 @@ class Mixed:
             talk.half_close()
 
         def take() -> None:
-            sleep(SLOW_SECONDS)
+            pause(SLOW_SECONDS, "a slow reader takes nothing yet")
             talk.read_to_end(lines)
 
         # Two threads: who sends has to wait for the server, and that for who reads.
@@ -277,7 +277,7 @@ class Restarted:
             talk = Talk(tally, self.host, self.port)
             with talk.client:
                 if chance.randrange(3) == 0:
-                    sleep(HESITATION_SECONDS)
+                    pause(HESITATION_SECONDS, "a client that hesitates before its first line")
                 if chance.randrange(2):
                     self.half_close(talk, some_lines(chance, 50))
                 else:

@@ -46,6 +46,7 @@ from support.processes import (
 from support.waiting import (
     NEVER,
     PATIENCE,
+    pause,
     soon,
     until,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "holds_back",
     "insist",
     "jam",
+    "pause",
     "pending",
     "read_exactly",
     "read_to_end",

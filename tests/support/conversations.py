@@ -29,12 +29,11 @@ import random
 import select
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from support import PATIENCE, ROOT, connect
+from support import PATIENCE, ROOT, connect, pause
 
 CORPUS = ROOT / "tests" / "faults" / "conversations.txt"
 PAUSE = 0.02  # seconds
@@ -212,7 +211,7 @@ def hold(address: Address, conversation: Conversation, *, recording: bool = Fals
                 client.send(piece)
             said += b"".join(step.pieces)
             if step.word == "pause":
-                time.sleep(PAUSE)
+                pause(PAUSE, "a piece is to arrive by itself")
             elif step.word == "<" and recording:
                 replies.append(client.take_until_quiet())
             elif step.word == "<":

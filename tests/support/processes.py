@@ -18,7 +18,7 @@ from typing import Any
 
 from support.clients import Metrics, connect, get, take_nothing
 from support.commands import Sockets, clean_environment, command
-from support.waiting import PATIENCE, until
+from support.waiting import PATIENCE, pause, until
 
 
 class Echod:
@@ -217,7 +217,7 @@ def insist(echod: Echod) -> None:
     """Sends SIGINT so long after the first one that it forces the end."""
     deadline = time.monotonic() + PATIENCE
     while echod.process.poll() is None and time.monotonic() < deadline:
-        time.sleep(1.1)
+        pause(1.1, "SIGINT forces the end a second after the first")
         echod.process.send_signal(signal.SIGINT)
 
 
@@ -228,4 +228,4 @@ def repeat(process: subprocess.Popen[Any], number: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < deadline:
         process.send_signal(number)
-        time.sleep(0.0005)
+        pause(0.0005, "signals one after the other")

@@ -15,6 +15,7 @@ from support import (
     connect,
     connections,
     converse,
+    pause,
     read_exactly,
     read_to_end,
     reset,
@@ -107,7 +108,7 @@ class Split:
         number = 0
         while (now := time.monotonic() - began) < LOAD_SECONDS:
             if now < number / A_SECOND:
-                time.sleep(number / A_SECOND - now)
+                pause(number / A_SECOND - now, "connections at an even rate")
             number += 1
             with connect(port) as client:
                 client.sendall(LINE)

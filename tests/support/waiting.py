@@ -22,6 +22,12 @@ def until(look: Callable[[], Value], timeout: float = PATIENCE) -> Value:
     return value
 
 
+def pause(seconds: float, why: str) -> None:
+    """Lets time go by, where there is nothing to look for: the only sleep that tests have."""
+    assert why
+    time.sleep(seconds)
+
+
 def soon(call: Callable[[], Value], seconds: float = 1.0, tries: int = 3) -> Value:
     """What ``call`` gives in ``seconds`` at most; a busy machine has a few tries."""
     took = []
