@@ -38,9 +38,8 @@ test-plain: $(VENV)/test.stamp
 	$(BIN)/pytest -q -n 3 -m "not long" tests/unit tests/functional tests/faults
 
 # Against the real clients, kernels, systemd, image builders and schemas: .ci/run installs them.
-# checkov has an environment of its own: what it needs would not go with the rest.
-test-real: $(VENV)/real.stamp $(VENV)-checkov/checkov.stamp
-	PATH="$$PATH:$(abspath $(VENV)-checkov/bin)" $(BIN)/pytest tests/host tests/mesh
+test-real: $(VENV)/real.stamp
+	$(BIN)/pytest tests/host tests/mesh
 	$(BIN)/pytest -n 2 --dist loadfile -m long tests/faults
 
 # A million lines on 100,000 connections, with drains and scrapes, and what is left of them: a minute
@@ -83,11 +82,8 @@ lock: $(VENV)/lint.stamp
 	done
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --no-emit-index-url -o requirements/run.lock -U setup.cfg
-	for tool in build:setuptools'>=77' checkov:checkov; do \
-	  echo "$${tool#*:}" | $(BIN)/uv pip compile -q --universal --python-version 3.11 \
-	    --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	    -o requirements/$${tool%%:*}.lock -U -; \
-	done
+	echo 'setuptools>=77' | $(BIN)/uv pip compile -q --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/build.lock -U -
 
 # A service of this host, in /opt/echod; PYTHON is the one that it will run with.
 install uninstall:
@@ -118,11 +114,6 @@ $(VENV)/%.stamp: requirements/%.lock $(SOURCES) | $(VENV)/bin/python
 	$(BIN)/python tools/pip_install.py --require-hashes -r $<
 	$(BIN)/python tools/pip_install.py --no-deps --force-reinstall .
 	@rm -rf build *.egg-info
-	@touch $@
-
-$(VENV)-checkov/checkov.stamp: requirements/checkov.lock | $(VENV)/bin/python
-	$(PYTHON) -m venv $(VENV)-checkov
-	$(VENV)-checkov/bin/python tools/pip_install.py --require-hashes -r $<
 	@touch $@
 
 $(VENV)/bin/python:

@@ -129,29 +129,6 @@ def test_probes_and_scrapes_find_their_pages(name: str, start: Start) -> None:
         assert one.get(path)[0] == 200
 
 
-def test_pods_run_restricted_and_without_a_token(name: str) -> None:
-    """The restricted security standard, an account of their own and none of its rights."""
-    for pods in (BASE, Manifests.of("client")):
-        for pod in pods.pods().values():
-            spec = pod["spec"]
-            account = pods.one("ServiceAccount", spec["serviceAccountName"])
-            assert account["automountServiceAccountToken"] is False
-            assert spec["automountServiceAccountToken"] is False
-            assert spec["enableServiceLinks"] is False
-            assert spec["securityContext"] == {
-                "runAsNonRoot": True,
-                "runAsUser": 65532,
-                "runAsGroup": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            }
-            assert spec["containers"][0]["securityContext"] == {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            }
-    assert BASE.pods()[name]["spec"]["serviceAccountName"] == name
-
-
 def test_a_drain_fits_the_grace_period(name: str) -> None:
     """preStop, delay and drain, with two seconds for what lingers."""
     spec = BASE.pods()[name]["spec"]
@@ -306,9 +283,6 @@ def test_the_probe_job_runs_once_with_the_planned_number() -> None:
     add_to(parser)
     asked = settings(parser.parse_args(one["args"][1:]))
     assert asked.n == sample_size(parse(asked.expect).tested, asked.alpha / 2, asked.detect)
-    pod = Manifests.of("client").pods()["curl"]["spec"]
-    assert template["securityContext"] == pod["securityContext"]
-    assert one["securityContext"] == pod["containers"][0]["securityContext"]
 
 
 def test_documents_apply_directories_that_exist() -> None:
