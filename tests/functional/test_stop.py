@@ -145,6 +145,7 @@ def test_clients_that_take_nothing_are_cut_when_the_time_is_over(
         assert echod.wait() == 0
     last = echod.events()[-1]
     assert (last["event"], last["cut"]) == ("stopped", 1)
+    assert last["totals"][0]["opened"] == last["totals"][0]["closed"] == 2  # the thread cut it
 
 
 def test_a_drain_waits_for_clients_to_close_but_not_for_ever(start: Start) -> None:
@@ -171,7 +172,8 @@ def test_any_time_to_drain_comes_to_an_end(start: Start, timeout: str) -> None:
         assert read_to_end(scraper).endswith(b"ok\n")
         echod.terminate()
         assert echod.wait() == 0
-    assert echod.events()[-1]["cut"] == 1
+    last = echod.events()[-1]
+    assert last["cut"] == last["totals"][0]["closed"] == 1
 
 
 def test_ends_that_come_together_with_the_signal_are_counted_once(start: Start) -> None:
