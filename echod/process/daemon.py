@@ -64,10 +64,7 @@ def serve(
         first = supervisor.wait()
         forced = _drain(config, service, supervisor, logger, first)
         _report_stop(service, logger, began, forced)
-        if forced:
-            writer.close(FORCED_LOG_SECONDS)
-        else:
-            writer.close(LOG_SECONDS, LATE_LOG_SECONDS)
+        writer.close(FORCED_LOG_SECONDS if forced else LOG_SECONDS, LATE_LOG_SECONDS)
         gc.freeze()  # or the interpreter's last collections take 40 ms of CPU, for nothing
         return 128 + forced if forced else 0
 

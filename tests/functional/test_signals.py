@@ -149,6 +149,35 @@ def test_a_wrapper_that_forwards_what_its_group_has_got_does_not_force_the_end(
     assert echod.events()[-1]["event"] == "stopped"
 
 
+LATE = """
+import sys, time
+from echod import cli
+from echod.process import daemon
+from echod.telemetry import log_writer as logs
+daemon.LATE_LOG_SECONDS = 20.0
+write = logs.LogWriter._write
+def late(self, line):
+    time.sleep(0.3 * (b"stopped" in line))
+    write(self, line)
+logs.LogWriter._write = late
+sys.exit(cli.main())
+"""
+"""A log writer that the machine has no time for when the last event comes."""
+
+
+def test_a_forced_end_leaves_its_last_event_on_a_busy_machine_too(start: Start) -> None:
+    """The writer's own delay is no reason to lose the totals; a reader who stalls is."""
+    echod = start(
+        "--drain-delay", "600", command=lambda *more: [sys.executable, "-c", LATE, *more]
+    )  # fmt: skip
+    echod.event("ready")
+    echod.process.send_signal(INT)
+    echod.event("draining")
+    insist(echod)
+    assert echod.wait() == 128 + INT
+    assert echod.events("stopped")
+
+
 @pytest.mark.parametrize("when", ["delay", "drain"])
 def test_an_interrupt_a_second_after_the_first_one_ends_it_at_once(start: Start, when: str) -> None:
     """The event of the first says so, the last event too, and the exit status."""
