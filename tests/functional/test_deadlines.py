@@ -91,7 +91,7 @@ def test_a_client_that_does_not_close_holds_a_drain_up_for_less_than_half_a_seco
     timed: Make,
 ) -> None:
     """Past the time to drain; a second before that is what an end is given otherwise."""
-    running = timed()
+    running = timed(handler_threads="1")
     (handler,) = running.service.handlers
     with connect(running.port) as staying:
         ask(staying, b"x\n")

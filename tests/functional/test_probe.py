@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 import pytest
 from support import (
     NEVER,
+    OWN_ALLOCATOR,
     PATIENCE,
     ROOT,
     Clock,
@@ -239,6 +240,9 @@ def test_threads_that_this_host_has_no_room_for_stop_the_run(
     assert re.fullmatch(r"echod: error: cannot start thread \d+ of 1000: .+\n", result.stderr)
 
 
+@pytest.mark.skipif(
+    OWN_ALLOCATOR, reason="optional: without a GIL each thread reserves address space for its heap"
+)
 def test_a_thousand_threads_need_little_address_space(tmp_path: Path, split: str) -> None:
     """Small stacks, and one heap for all: by default they reserve more than 8 GiB."""
     script = 'ulimit -v 600000; exec "$0" "$@"'

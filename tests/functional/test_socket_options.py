@@ -92,7 +92,8 @@ def options_of(running: Running, client: socket.socket) -> list[int]:
     """As the socket on our side of a connection has them."""
     (driven,) = (
         one
-        for one in running.service.handlers[0]._connections - set(running.service.servers)
+        for thread in running.service.handlers
+        for one in thread._connections - set(running.service.servers)
         if one.request.getpeername() == client.getsockname()
     )
     return [driven.request.getsockopt(*option) for *option, _ in WANTED]

@@ -32,6 +32,7 @@ from support.commands import (
     with_open_files,
 )
 from support.processes import (
+    OWN_ALLOCATOR,
     Echod,
     Start,
     holds_back,
@@ -55,6 +56,7 @@ ROOT = Path(__file__).parents[2]
 
 __all__ = [
     "NEVER",
+    "OWN_ALLOCATOR",
     "PATIENCE",
     "ROOT",
     "Clock",

@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import subprocess
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,9 @@ from typing import Any
 from support.clients import Metrics, connect, get, take_nothing
 from support.commands import Sockets, clean_environment, command
 from support.waiting import PATIENCE, pause, until
+
+OWN_ALLOCATOR = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+"""Whether this is a build without a GIL: it has a heap for each thread, and not the C library's."""
 
 
 class Echod:
