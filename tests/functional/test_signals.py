@@ -67,7 +67,7 @@ def test_a_stop_that_is_delivered_twice_drains_to_its_end(
     """Usual tooling does that: GNU timeout, wrappers that forward, ExecStop= with kill."""
     echod = start(
         "--drain-timeout", str(NEVER), "--write-timeout", "none",
-        command=altered(signals__FORCE_SECONDS=NEVER),  # however late the second one is
+        command=altered(process__signals__FORCE_SECONDS=NEVER),  # however late the second one is
     )  # fmt: skip
     with due(echod) as client:
         echod.process.send_signal(first)
