@@ -6,8 +6,10 @@ import ast
 import configparser
 import importlib.metadata
 import re
+import subprocess
 
 import pytest
+from rules import made
 from support import ROOT
 from tables import TABLES, filled
 
@@ -85,6 +87,17 @@ def test_no_document_installs_somebody_elses_program() -> None:
     assert documents
     for path in documents:
         assert not re.search(r"pip install (-\S+ )*echod\b", path.read_text()), path
+
+
+def test_generated_files_are_marked() -> None:
+    """Reviews fold what tools write."""
+    made_by_tools = [*made(), "monitoring/dashboard.json"]
+    found = [str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.svg")]
+    found += [str(path.relative_to(ROOT)) for path in ROOT.glob("requirements/*.lock")]
+    words = ["git", "check-attr", "linguist-generated", *made_by_tools, *found]
+    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    unmarked = [line for line in said.splitlines() if not line.endswith(": set")]
+    assert unmarked == []
 
 
 def sleeps(node: ast.AST) -> bool:
