@@ -173,7 +173,7 @@ def knock(port: int, *kinds: int) -> list[int]:
         )
         for kind in kinds
     ]
-    return [int(process.communicate(timeout=60)[0]) for process in processes]
+    return [int(process.communicate(timeout=5 * PATIENCE)[0]) for process in processes]
 
 
 def assert_bounded(events: list[dict[str, Any]]) -> None:

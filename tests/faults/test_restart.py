@@ -67,7 +67,7 @@ def loaded(port: int, directory: Path) -> Iterator[dict[str, Any]]:
         try:
             yield report
             running.unlink()
-            report.update(json.loads(load.communicate(timeout=90)[0]))
+            report.update(json.loads(load.communicate(timeout=5 * PATIENCE)[0]))
         finally:
             load.kill()
 

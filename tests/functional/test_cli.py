@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import (
+    PATIENCE,
     Metrics,
     Start,
     call,
@@ -255,7 +256,7 @@ def test_two_starts_at_once_on_one_port_leave_one_with_a_clear_line(tmp_path: Pa
         with pytest.raises(OSError, match="in use"):
             other.listen()
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE)
 
 
 def test_an_address_that_is_not_here_is_named(tmp_path: Path) -> None:

@@ -351,7 +351,7 @@ def test_checks_amid_a_run_are_none_of_the_servers_connections(
     )
     until(lambda: one.metrics()("echod_requests_total") > 5)
     check(9, 16)
-    output, _ = run.communicate(timeout=30)
+    output, _ = run.communicate(timeout=PATIENCE)
     assert one.metrics()("echod_connections_opened_total") == 60 + 16
     found = json.loads(output)["servers"]
     assert found == {"match": True, "requests": 60, "connections": 60}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from support import PATIENCE
 
 from echod.errors import SystemRefused
 from echod.loop import threads
@@ -49,8 +50,8 @@ def test_what_ends_a_thread_ends_the_run(error: Exception, words: str) -> None:
     target: Any = Failing(error)
     run = Sampler(target, Tally(()), wanted=9, max_errors=math.inf)
     held = Held(target, 1)
-    assert run.wait(20)
-    held.stop(20)
+    assert run.wait(PATIENCE)
+    held.stop(PATIENCE)
     for refused in (run.refused, held.refused):
         with pytest.raises(SystemRefused, match=f"^{words}$"):
             raise refused or SystemRefused("nothing")
