@@ -55,8 +55,11 @@ class Busy:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        # A client that had no CPU for a second is not reset for what it goes on to say.
-        self.command = clock.altered(loop__lingering_close__LINGER_SECONDS=PATIENCE)
+        # A client that had no CPU for a second is not reset for what it goes on to say; and when
+        # the clock is moved, what is left is still waited for.
+        self.command = clock.altered(
+            loop__lingering_close__LINGER_SECONDS=PATIENCE, process__daemon__STOP_SECONDS=PATIENCE
+        )
 
     def run_to_the_end(self, echod: Echod, everybody: Crowd, delay: float) -> None:
         """Sees to it that the stop ends when its time is over, and that only mutes wait for it."""
