@@ -17,24 +17,24 @@ moves again and again, and leaves holes in the heap that hold half as much as th
 
 
 @lru_cache
-def _joint(head: bytes) -> bytes:
+def _joint(prefix: bytes) -> bytes:
     """What ends a line inside a reply and begins the next: one object for all connections."""
-    return b"\n" + head
+    return b"\n" + prefix
 
 
 class LineProtocol:
     r"""One connection's side of the line protocol: each ``\n``-terminated run of bytes is
-    answered by ``head`` and the same bytes. The bytes are opaque.
+    answered by the reply prefix and the same bytes. The bytes are opaque.
 
-    ``clean`` is true while nothing is held and no line was too long: the caller's one
-    check on the fast path. ``held`` counts the bytes of an unfinished line and of lines
+    ``clean`` is true while nothing is buffered and no line was too long: the caller's one
+    check on the fast path. ``buffered`` counts the bytes of an unfinished line and of lines
     that wait for their step.
     """
 
     __slots__ = (
-        "_head",
         "_joint",
         "_max_line_bytes",
+        "_prefix",
         "_tail",
         "_tail_bytes",
         "clean",
@@ -42,10 +42,10 @@ class LineProtocol:
         "waiting",
     )
 
-    def __init__(self, head: bytes, max_line_bytes: int) -> None:
-        r"""``head`` is the prefix and its space; ``max_line_bytes`` excludes the ``\n``."""
-        self._head = head
-        self._joint = _joint(head)
+    def __init__(self, prefix: bytes, max_line_bytes: int) -> None:
+        r"""``prefix`` begins a reply, space included; ``max_line_bytes`` excludes the ``\n``."""
+        self._prefix = prefix
+        self._joint = _joint(prefix)
         self._max_line_bytes = max_line_bytes
         self._tail: list[bytes | bytearray] | None = None  # the unfinished line, in pieces
         self._tail_bytes = 0
@@ -54,7 +54,7 @@ class LineProtocol:
         self.clean = True
 
     @property
-    def held(self) -> int:
+    def buffered(self) -> int:
         """Bytes kept until more arrives or the next step is asked for."""
         return self._tail_bytes + len(self.waiting)
 
@@ -87,15 +87,15 @@ class LineProtocol:
 
     def _answer(self, lines: bytes) -> tuple[bytes, int]:
         if len(lines) <= SHORT_BYTES and lines.count(b"\n") == 1:
-            return self._head + lines, 1
-        # Every "\n" but the last is followed by the head of the next reply.
-        head, body = self._head, lines[:-1]
-        most = (STEP_BYTES - len(lines)) // len(head)
+            return self._prefix + lines, 1
+        # Every "\n" but the last is followed by the prefix of the next reply.
+        prefix, body = self._prefix, lines[:-1]
+        most = (STEP_BYTES - len(lines)) // len(prefix)
         joined = body.replace(b"\n", self._joint, max(most, 0))
-        count = (len(joined) - len(body)) // len(head) + 1
+        count = (len(joined) - len(body)) // len(prefix) + 1
         if count > most:
             return self._answer_step(lines)
-        return b"".join((head, joined, b"\n")), count
+        return b"".join((prefix, joined, b"\n")), count
 
     def _answer_step(self, lines: bytes) -> tuple[bytes, int]:
         """The same for the first of them, so that no reply is far over STEP_BYTES."""
@@ -104,18 +104,18 @@ class LineProtocol:
         self.clean = not self.waiting
         body = lines[: end - 1]
         joined = body.replace(b"\n", self._joint)
-        count = (len(joined) - len(body)) // len(self._head) + 1
-        return b"".join((self._head, joined, b"\n")), count
+        count = (len(joined) - len(body)) // len(self._prefix) + 1
+        return b"".join((self._prefix, joined, b"\n")), count
 
     def _step_end(self, lines: bytes) -> int:
         """The end of the line with which the reply reaches STEP_BYTES (by bisection)."""
         first = lines.find(b"\n") + 1
-        if first + len(self._head) >= STEP_BYTES:
+        if first + len(self._prefix) >= STEP_BYTES:
             return first
-        head, low, high = len(self._head), 1, len(lines)
+        prefix, low, high = len(self._prefix), 1, len(lines)
         while low < high:
             middle = (low + high) // 2
-            if middle + head * lines.count(b"\n", 0, middle) >= STEP_BYTES:
+            if middle + prefix * lines.count(b"\n", 0, middle) >= STEP_BYTES:
                 high = middle
             else:
                 low = middle + 1

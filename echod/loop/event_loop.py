@@ -1,18 +1,24 @@
-"""A thread that waits on its own poller and drives many sockets, none of which blocks it."""
+"""A thread that waits on its own poller and calls the handlers of many sockets.
+
+No handler blocks it, and what a handler raises costs that handler alone.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import socket
-from collections import deque
+import struct
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
-from typing import Protocol, cast
+from typing import Protocol
 
 from echod.loop.heartbeat import Heartbeat
-from echod.loop.poller import make_poller
+from echod.loop.inbox import Inbox
+from echod.loop.poller import is_ready, make_poller
 from echod.loop.timers import Timed, Timers
 
 READ, WRITE = 1, 2
@@ -22,13 +28,24 @@ LOOKS, LOOK_SECONDS = 10, 1.0
 looks: if the whole process is suspended meanwhile, that costs one of them."""
 
 
-class Driven(Timed, Protocol):
-    """A connection (or another socket) in the hands of a driver. No call of it blocks."""
+class Guarded(Protocol):
+    """What the loop calls, within a guard. No call blocks."""
+
+    def on_error(self, error: Exception) -> None:
+        """Called when another of its calls raised: a bug ends this handler alone."""
+
+
+class TimerHandler(Timed, Guarded, Protocol):
+    """What the loop calls when the time it was scheduled for has come."""
+
+    def on_timer(self, now: float) -> None:
+        """Called at that time, or soon after (monotonic seconds)."""
+
+
+class SocketHandler(Guarded, Protocol):
+    """What the loop calls when something happens on a socket."""
 
     request: socket.socket
-
-    def expire(self, now: float) -> None:
-        """Called when the time it was scheduled for has come."""
 
     def handle(self) -> None:
         """Called when the socket is readable."""
@@ -36,36 +53,60 @@ class Driven(Timed, Protocol):
     def flush(self) -> None:
         """Called when the socket is writable and that was asked for."""
 
-    def drain(self) -> None:
-        """Called once when the thread begins to drain: answer what has arrived, then end."""
 
-    def cut(self) -> None:
-        """Called from the end of the drain on: end now."""
+class EventHandler(SocketHandler, TimerHandler, Protocol):
+    """A registered socket's handler: a connection, a listener, a socket that closes."""
 
-    def crash(self, error: Exception) -> None:
-        """Called when one of the other calls raised: a defect ends this connection alone."""
+    def on_stop(self) -> None:
+        """Called once when the loop begins to stop: finish what has arrived, then unregister."""
+
+    def abort(self) -> None:
+        """Called from the deadline of the stop on: unregister now."""
 
 
-class Driver(Thread):
-    """Drives the connections that join it until it is told to drain and none is left.
+class Loop(Protocol):
+    """What a handler asks of its event loop, in the loop's own thread."""
 
-    A connection belongs to one thread for life: whatever it counts has a single writer.
+    now: float
+    stop_deadline: float | None
+    timers: Timers[TimerHandler]
+
+    def register(self, handler: EventHandler) -> None:
+        """Calls ``handler`` when its socket is readable, from now on."""
+
+    def modify(self, handler: EventHandler, events: int) -> None:
+        """Polls its socket for READ or WRITE instead of what it was polled for before."""
+
+    def unregister(self, handler: EventHandler) -> None:
+        """Takes a handler out, before its socket is closed or changes hands."""
+
+    def is_ready(self, handler: EventHandler, events: int) -> bool:
+        """Whether its socket is ready for READ or WRITE right now."""
+
+    def readable_bytes(self, handler: EventHandler) -> int:
+        """How many bytes have arrived on its socket and can be read now."""
+
+
+class EventLoop(Thread):
+    """Calls the handlers registered with it until it is stopped and none is left.
+
+    A handler belongs to one loop for life: whatever it counts has a single writer.
     """
 
-    def __init__(self, name: str, report_defect: Callable[[], None]) -> None:
-        """``report_defect`` is called in the handling of an exception that nobody expected."""
+    def __init__(self, name: str, report_bug: Callable[[], None]) -> None:
+        """``report_bug`` is called while an unexpected exception is handled. Raises OSError."""
         super().__init__(name=name, daemon=True)
-        self.report_defect = report_defect
+        self.report_bug = report_bug
         self.heartbeat = Heartbeat(self.name)
         self.now = monotonic()  # when the current round began
-        self.drain_deadline: float | None = None
-        self.timers: Timers[Driven] = Timers(self.now)
+        self.stop_deadline: float | None = None
+        self.timers: Timers[TimerHandler] = Timers(self.now)
         self._poller = make_poller()
-        self._connections: set[Driven] = set()
-        self._watched: dict[int, Driven] = {}  # by descriptor; those that rest are not in it
-        self._writing: set[int] = set()  # descriptors that are waited for to be writable
-        self._inbox = _Inbox(report_defect)
-        self.wake(cast("Driven", self._inbox))
+        self._registered: set[EventHandler] = set()
+        self._polled: dict[int, SocketHandler] = {}  # by descriptor; without the paused ones
+        self._writing: set[int] = set()  # descriptors that are polled for being writable
+        self._inbox = Inbox(report_bug)
+        self._poll(self._inbox)
 
     # Called by other threads.
 
@@ -95,73 +136,80 @@ class Driver(Thread):
                 return
         raise TimeoutError(f"the thread {self.name} does not answer")
 
-    def drain(self, deadline: float) -> None:
-        """Ends every connection in order, what is left at ``deadline`` at once; then itself."""
-        self.post(lambda: self._begin_drain(deadline))
+    def stop(self, deadline: float) -> None:
+        """Lets every handler finish, aborts what is left at ``deadline``; then the thread ends."""
+        self.post(lambda: self._begin_stop(deadline))
 
-    # Called by the connections, in this thread.
+    # Called by handlers, in this thread.
 
-    def watch(self, connection: Driven) -> None:
-        """Calls ``connection`` when its socket is readable, from now on."""
-        self.wake(connection)
-        self._connections.add(connection)
+    def register(self, handler: EventHandler) -> None:
+        """Calls ``handler`` when its socket is readable, from now on."""
+        self._poll(handler)
+        self._registered.add(handler)
 
-    def rewatch(self, connection: Driven, events: int) -> None:
-        """Waits for READ or WRITE on its socket instead of what was waited for before."""
-        fd = connection.request.fileno()
+    def modify(self, handler: EventHandler, events: int) -> None:
+        """Polls its socket for READ or WRITE instead of what it was polled for before."""
+        fd = handler.request.fileno()
         self._poller.change(fd, writing=events == WRITE)
         if events == WRITE:
             self._writing.add(fd)
         else:
             self._writing.discard(fd)
 
-    def rest(self, connection: Driven) -> None:
-        """Leaves its socket alone until ``wake``; it keeps its timer."""
-        fd = connection.request.fileno()
-        if self._watched.pop(fd, None):
+    def pause(self, handler: EventHandler) -> None:
+        """Leaves its socket alone until ``resume``; it keeps its timer."""
+        fd = handler.request.fileno()
+        if self._polled.pop(fd, None):
             self._poller.remove(fd)
             self._writing.discard(fd)
 
-    def wake(self, connection: Driven) -> None:
-        """Watches it again after ``rest``."""
-        fd = connection.request.fileno()
-        self._poller.add(fd)
-        self._watched[fd] = connection
+    def resume(self, handler: EventHandler) -> None:
+        """Polls its socket again after ``pause``."""
+        self._poll(handler)
 
-    def forget(self, connection: Driven) -> None:
-        """Takes a connection out, before its socket is closed or changes hands."""
-        self.timers.cancel(connection)
-        self._connections.remove(connection)
-        self.rest(connection)
+    def unregister(self, handler: EventHandler) -> None:
+        """Takes a handler out, before its socket is closed or changes hands."""
+        self.timers.cancel(handler)
+        self._registered.remove(handler)
+        self.pause(handler)
+
+    def is_ready(self, handler: EventHandler, events: int) -> bool:
+        """Whether its socket is ready for READ or WRITE right now, to be asked now and then."""
+        return is_ready(handler.request.fileno(), writing=events == WRITE)
+
+    def readable_bytes(self, handler: EventHandler) -> int:
+        """How many bytes have arrived on its socket and can be read now."""
+        arrived = fcntl.ioctl(handler.request, termios.FIONREAD, bytes(4))
+        return int(struct.unpack("i", arrived)[0])
 
     # The loop.
 
     def run(self) -> None:
-        """Goes round until drained."""
+        """Goes on until stopped."""
         # Looked up once: a round with few events is paid for by each of them.
-        wait, watched, writing, inbox = self._poller.wait, self._watched, self._writing, self._inbox
-        while self.drain_deadline is None or self._connections:
+        wait, polled, writing, inbox = self._poller.wait, self._polled, self._writing, self._inbox
+        while self.stop_deadline is None or self._registered:
             events = wait(self._wait())
             self.now = self.heartbeat.at = monotonic()
             for fd, _ in events:
-                connection = watched.get(fd)
-                if connection is None:  # ended by another in this very round
+                handler = polled.get(fd)
+                if handler is None:  # unregistered by another in this very round
                     continue
                 try:
                     if fd in writing:
-                        connection.flush()
+                        handler.flush()
                     else:
-                        connection.handle()
+                        handler.handle()
                 except Exception as error:  # noqa: BLE001  # see guarded
-                    self._crash(connection, error)
-            # Not before the events of this round are dealt with: a call may end connections.
+                    self._on_error(handler, error)
+            # Not before the events of this round are dealt with: a call may close connections.
             if inbox.calls:
                 inbox.make_calls()
             for due in self.timers.due(self.now):
-                self.guarded(due, due.expire, self.now)
-            if self.drain_deadline is not None and self.now >= self.drain_deadline:
-                for connection in list(self._connections):
-                    self.guarded(connection, connection.cut)
+                self.guarded(due, due.on_timer, self.now)
+            if self.stop_deadline is not None and self.now >= self.stop_deadline:
+                for left in list(self._registered):
+                    self.guarded(left, left.abort)
         self.heartbeat.end()
         self._poller.close()
         self._inbox.close()
@@ -169,66 +217,40 @@ class Driver(Thread):
     def _wait(self) -> float:
         """Seconds until something is to be done without an event."""
         wait = self.timers.wait(self.now, LONGEST_WAIT)
-        if self.drain_deadline is not None and self.now < self.drain_deadline:
-            return min(wait, self.drain_deadline - self.now)
+        if self.stop_deadline is not None and self.now < self.stop_deadline:
+            return min(wait, self.stop_deadline - self.now)
         return wait
 
-    def _begin_drain(self, deadline: float) -> None:
-        self.drain_deadline = deadline
-        for connection in list(self._connections):
-            self.guarded(connection, connection.drain)
+    def _begin_stop(self, deadline: float) -> None:
+        self.stop_deadline = deadline
+        for handler in list(self._registered):
+            self.guarded(handler, handler.on_stop)
 
-    def guarded(self, connection: Driven, call: Callable[..., None], *args: float) -> None:
-        """A defect that one connection meets costs that connection, never the thread."""
+    def _poll(self, handler: SocketHandler) -> None:
+        fd = handler.request.fileno()
+        self._poller.add(fd)
+        self._polled[fd] = handler
+
+    def guarded(self, handler: Guarded, call: Callable[..., None], *args: float) -> None:
+        """A bug that one handler meets costs that handler, never the thread."""
         try:
             call(*args)
         except Exception as error:  # noqa: BLE001  # whatever it is
-            self._crash(connection, error)
+            self._on_error(handler, error)
 
-    def _crash(self, connection: Driven, error: Exception) -> None:
+    def _on_error(self, handler: Guarded, error: Exception) -> None:
         try:
-            connection.crash(error)
+            handler.on_error(error)
         except Exception:  # noqa: BLE001  # not even that: without it, for ever the same event
-            self.report_defect()
-            if connection in self._connections:
-                self.forget(connection)
-                connection.request.close()
+            self.report_bug()
+            for registered in [one for one in self._registered if one is handler]:
+                self.unregister(registered)
+                registered.request.close()
 
 
-class HandlerThread(Driver):
-    """A driver of echo connections; ``index`` is its place among its like."""
+class HandlerThread(EventLoop):
+    """The loop of echo connections; ``index`` selects its counters."""
 
-    def __init__(self, index: int, report_defect: Callable[[], None]) -> None:
-        super().__init__(f"handler-{index}", report_defect)
+    def __init__(self, index: int, report_bug: Callable[[], None]) -> None:
+        super().__init__(f"handler-{index}", report_bug)
         self.index = index
-
-
-class _Inbox:
-    """Calls that other threads want made in the handler thread, and the socket that wakes it."""
-
-    def __init__(self, report_defect: Callable[[], None]) -> None:
-        self._report_defect = report_defect
-        self.request, self._waker = socket.socketpair()
-        self.request.setblocking(False)
-        self._waker.setblocking(False)
-        self.calls: deque[Callable[[], None]] = deque()
-
-    def post(self, call: Callable[[], None]) -> None:
-        self.calls.append(call)
-        with suppress(OSError):  # a full pipe holds wake-ups enough; an ended driver needs none
-            self._waker.send(b"\0")
-
-    def handle(self) -> None:
-        # Emptied before the calls are made: a call posted meanwhile wakes the thread again.
-        self.request.recv(4096)
-
-    def make_calls(self) -> None:
-        while self.calls:
-            try:
-                self.calls.popleft()()
-            except Exception:  # noqa: BLE001  # costs this call, never the thread
-                self._report_defect()
-
-    def close(self) -> None:
-        self.request.close()
-        self._waker.close()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from echod.loop.event_loop import Driver
+from echod.loop.event_loop import Loop
 
 RECV_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
 """How long the peer has to close as well."""
-DRAIN_LINGER_SECONDS = 0.4
-"""The same after the end of a drain, which must not be held up."""
+STOP_LINGER_SECONDS = 0.4
+"""The same after the deadline of a stop, which must not be held up."""
 
 
-class Lingering:
+class LingeringClose:
     """A socket after its connection's end. To close one that has unread input would send RST,
     and RST destroys replies that the client has not read yet.
     """
@@ -22,25 +22,25 @@ class Lingering:
     def __init__(
         self,
         request: socket.socket,
-        driver: Driver,
-        count: Callable[[int], None],
+        loop: Loop,
         close: Callable[[socket.socket], None],
+        count: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """``count`` gets the number of bytes that are dropped; ``close`` closes the socket."""
+        """``close`` closes the socket for good; ``count`` gets the bytes that are dropped."""
         self.request = request
-        self.tick = 0
-        self._driver = driver
-        self._count = count
+        self.timer_slot = 0
+        self._loop = loop
         self._close_request = close
-        driver.watch(self)
-        deadline = driver.now + LINGER_SECONDS
-        if driver.drain_deadline is not None:
-            deadline = min(deadline, driver.drain_deadline + DRAIN_LINGER_SECONDS)
-        driver.timers.schedule(self, deadline)
+        self._count = count
+        loop.register(self)
+        deadline = loop.now + LINGER_SECONDS
+        if loop.stop_deadline is not None:
+            deadline = min(deadline, loop.stop_deadline + STOP_LINGER_SECONDS)
+        loop.timers.schedule(self, deadline)
         try:
             request.shutdown(socket.SHUT_WR)
         except OSError:  # the peer has reset it
-            self._close()
+            self.close()
 
     def handle(self) -> None:
         """Drops what still arrives, but counts it."""
@@ -50,24 +50,25 @@ class Lingering:
             data = b""
         self._count(len(data))
         if not data:
-            self._close()
-
-    def expire(self, now: float) -> None:
-        """The peer has had its time."""
-        self._close()
-
-    def crash(self, error: Exception) -> None:
-        """Whatever it was, the socket goes."""
-        self._close()
+            self.close()
 
     def flush(self) -> None:
         """Never called: there is nothing to send."""
 
-    def drain(self) -> None:
+    def on_timer(self, now: float) -> None:
+        """The peer has had its time."""
+        self.close()
+
+    def on_stop(self) -> None:
         """Goes on: it has a deadline of its own."""
 
-    cut = drain
+    abort = on_stop
 
-    def _close(self) -> None:
-        self._driver.forget(self)
+    def on_error(self, error: Exception) -> None:
+        """Whatever it was, the socket goes."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends it now."""
+        self._loop.unregister(self)
         self._close_request(self.request)

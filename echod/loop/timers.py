@@ -9,9 +9,9 @@ HORIZON = 11
 
 
 class Timed(Protocol):
-    """What the wheel holds. ``tick`` is the wheel's own note: 0 while not scheduled."""
+    """What the wheel holds. ``timer_slot`` is the wheel's own note: 0 while not scheduled."""
 
-    tick: int
+    timer_slot: int
 
 
 Entry = TypeVar("Entry", bound=Timed)
@@ -33,22 +33,22 @@ class Timers(Generic[Entry]):
         """Moves ``entry`` to the bucket of the time ``at`` (monotonic seconds)."""
         # Never into a bucket that has had its turn.
         tick = max(ceil(at / TICK_SECONDS), self._tick + 1)
-        if tick == entry.tick:
+        if tick == entry.timer_slot:
             return
         self.cancel(entry)
         self._buckets.setdefault(tick, set()).add(entry)
-        entry.tick = tick
+        entry.timer_slot = tick
         self._next = min(self._next, tick)
 
     def cancel(self, entry: Entry) -> None:
         """Takes ``entry`` out, if it is in."""
-        if not entry.tick:
+        if not entry.timer_slot:
             return
-        bucket = self._buckets[entry.tick]
+        bucket = self._buckets[entry.timer_slot]
         bucket.remove(entry)
         if not bucket:
-            del self._buckets[entry.tick]
-        entry.tick = 0
+            del self._buckets[entry.timer_slot]
+        entry.timer_slot = 0
 
     def due(self, now: float) -> list[Entry]:
         """Takes out and gives every entry whose time has come."""
@@ -59,7 +59,7 @@ class Timers(Generic[Entry]):
         for done in range(self._tick + 1, tick + 1):
             entries += self._buckets.pop(done, ())
         for entry in entries:
-            entry.tick = 0
+            entry.timer_slot = 0
         self._tick = tick
         ahead = range(tick + 1, tick + HORIZON)
         self._next = next((one for one in ahead if one in self._buckets), tick + HORIZON)

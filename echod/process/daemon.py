@@ -18,7 +18,7 @@ from echod.errors import refusals
 from echod.loop.listeners import Listener, bind
 from echod.loop.tuning import summed_up
 from echod.process.capacity import capacity
-from echod.process.lifecycle import Part, Service, thread_count
+from echod.process.lifecycle import Part, Service, State, thread_count
 from echod.process.main_loop import Supervisor, force_hint
 from echod.process.signals import StopRequest, StopSignals
 from echod.process.systemd import InheritedSockets, ServiceManager
@@ -178,7 +178,7 @@ def _drain(
     first: StopRequest | None,
 ) -> Signals | None:
     """Stops as promised; gives the signal that forces the end, at once, if one comes meanwhile."""
-    service.state = "draining"
+    service.state = State.DRAINING
     logger.info(
         "draining",
         signal=first and first.signal.name,

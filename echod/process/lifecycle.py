@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from functools import partial
 from threading import Lock
 from time import monotonic, sleep
@@ -11,10 +12,11 @@ from typing import Any, Protocol
 from echod.config.options import Config
 from echod.config.runtime import gil_enabled, usable_cpus
 from echod.echo.limits import Admission, Budget
-from echod.echo.server import EchoServer, Engine
-from echod.loop.event_loop import Driver, HandlerThread
+from echod.echo.server import EchoServer, ServerContext
+from echod.loop.event_loop import EventLoop, HandlerThread
 from echod.loop.heartbeat import Heartbeat, stalled
 from echod.loop.listeners import Listener, listen
+from echod.loop.periodic import Periodic
 from echod.loop.threads import start
 from echod.process.capacity import Capacity
 from echod.telemetry.events import Events, Logger
@@ -31,8 +33,18 @@ takes by nearly every way of recursion, so that a bug costs one connection (Recu
 not the process. glibc's own choice is 8 MiB, which ``ulimit -v`` counts; musl's is 128 KiB."""
 ABANDON_SECONDS = 2.0
 """Longest wait for the threads of a start that failed."""
+SETTLE_SECONDS = 0.2
+"""How often events look whether a state of overload is over."""
 TURN_SECONDS = 0.1
 """Time in which every thread that can go round has done so."""
+
+
+class State(Enum):
+    """Of the service."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
 
 
 class Part(Protocol):
@@ -45,7 +57,7 @@ class Part(Protocol):
 class Service:
     """The parts of the daemon, and the order in which they start and stop.
 
-    ``state`` is starting, ready or draining. Made from bound listeners. What the system has
+    Made from bound listeners. What the system has
     room for comes as ``capacity``, the configuration's limits notwithstanding.
     """
 
@@ -58,7 +70,7 @@ class Service:
         writer: LogWriter,
         logger: Logger,
     ) -> None:
-        self.state = "starting"
+        self.state = State.STARTING
         self._config = config
         self._stalled = False  # by what /livez has last told
         self.capacity = capacity
@@ -69,8 +81,10 @@ class Service:
             HandlerThread(index, self.events.bug) for index in range(thread_count(config))
         ]
         accepting = Lock()
-        engine = Engine(config, self.handlers, self.admission, self.budget, self.events, accepting)
-        self.servers = [EchoServer(listener, engine) for listener in listeners]
+        context = ServerContext(
+            config, self.handlers, self.admission, self.budget, self.events, accepting
+        )
+        self.servers = [EchoServer(listener, context) for listener in listeners]
         self.ports = [server.port_counters for server in self.servers]
         self._writer = writer
         self.exporter = self._exporter(metrics, accepting) if metrics else None
@@ -97,48 +111,47 @@ class Service:
 
     def start_threads(self) -> None:
         """Starts every thread, none of which has anything to do yet. Raises SystemRefused."""
-        start([self._writer, *self._drivers()], stack_bytes=STACK_BYTES)
+        start([self._writer, *self._loops()], stack_bytes=STACK_BYTES)
 
     def listen(self) -> None:
         """Listens on every port: clients may come. Raises SystemRefused."""
         for server in self.servers:
-            listen(server.listener)
+            server.server_activate()
         if self.exporter:
             listen(self.exporter.listener)
 
     def start(self) -> None:
         """Serves clients from now on. Raises OSError if a thread cannot."""
-        for handler in self.handlers:
-            handler.ask(partial(self._start_servers, handler))
-        self.state = "ready"
+        self.handlers[0].ask(self._start_accepting)
+        self.state = State.READY
         if self.exporter:
-            self.exporter.start()
+            self.exporter.loop.ask(self.exporter.acceptor.start)
 
     def abandon(self) -> None:
         """Ends the threads of a start that failed."""
-        started = [driver for driver in self._drivers() if driver.is_alive()]
-        for driver in started:
-            driver.drain(monotonic())
-        for driver in started:
-            driver.join(ABANDON_SECONDS)
+        started = [loop for loop in self._loops() if loop.is_alive()]
+        for loop in started:
+            loop.stop(monotonic())
+        for loop in started:
+            loop.join(ABANDON_SECONDS)
         if self._writer.is_alive():
             self._writer.close(ABANDON_SECONDS)
 
-    def _start_servers(self, handler: HandlerThread) -> None:
+    def _start_accepting(self) -> None:
         for server in self.servers:
-            if server.thread is handler:
-                server.start()
+            server.acceptor.start()
+        Periodic(self.handlers[0], SETTLE_SECONDS, self.events.settle).start()
 
-    def _drivers(self) -> list[Driver]:
-        return [*self.handlers, *([self.exporter.driver] if self.exporter else [])]
+    def _loops(self) -> list[EventLoop]:
+        return [*self.handlers, *([self.exporter.loop] if self.exporter else [])]
 
     def is_ready(self) -> bool:
         """Whether new connections are welcome."""
-        return self.state == "ready"
+        return self.state is State.READY
 
     def readiness_problem(self) -> str:
         """Why not, in a word; empty if they are."""
-        return "" if self.is_ready() else self.state
+        return "" if self.is_ready() else self.state.value
 
     def liveness_problem(self, now: float) -> str:
         """Which handler threads no longer go round; empty if all do.
@@ -171,22 +184,22 @@ class Service:
     def stop_accepting(self) -> Sequence[Part]:
         """Has every server empty its queue and close its port."""
         for server in self.servers:
-            server.stop()
+            server.stop_accepting()
         return self.servers
 
     def drain(self, timeout: float) -> Sequence[Part]:
         """Has every connection answer what has arrived and end, in ``timeout`` seconds."""
         deadline = monotonic() + timeout
         for handler in self.handlers:
-            handler.drain(deadline)
+            handler.stop(deadline)
         return self.handlers
 
     def stop_exporter(self) -> Sequence[Part]:
         """Has the metrics port close, and what is left of its responses sent."""
         if not self.exporter:
             return []
-        self.exporter.driver.drain(monotonic() + EXPORTER_STOP_SECONDS)
-        return [self.exporter.driver]
+        self.exporter.loop.stop(monotonic() + EXPORTER_STOP_SECONDS)
+        return [self.exporter.loop]
 
     def totals(self) -> list[dict[str, Any]]:
         """What each port has counted, for the log."""

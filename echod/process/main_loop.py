@@ -107,7 +107,7 @@ class Supervisor:
     def _news(self) -> list[str]:
         """The status, if it is another one than was told before."""
         count = self._service.open_connections()
-        status = f"STATUS={self._service.state}: {count} connections on ports {self._ports}"
+        status = f"STATUS={self._service.state.value}: {count} connections on ports {self._ports}"
         if status == self._status:
             return []
         self._status = status

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 from support import ask, connect, converse, read_to_end, until
-from support.running import Running
+from support.running import Running, connections_of
 
 from echod.echo.server import EchoServer
 from echod.telemetry.counters import ACCEPT_ERROR_REASONS
@@ -138,12 +138,12 @@ def test_a_defect_in_accepting_costs_no_thread(running: Running) -> None:
 def test_a_hand_over_that_raises_costs_its_connection(running: Running) -> None:
     """Accepting goes on."""
     server = running.service.servers[0]
-    server._threads_in_turn = iter([])  # type: ignore[assignment]
+    server._loops_in_turn = iter([])  # type: ignore[assignment]
     with connect(running.port) as client:
         assert drop(client) == b""
     only_event(running, "connection failed on a defect")
     assert counted(running, "error") == 1
-    server._threads_in_turn = cycle(running.service.handlers)
+    server._loops_in_turn = cycle(running.service.handlers)
     assert converse(running.port, b"x\n") == b"one x\n"
     assert running.get("/livez")[0] == 200
 
@@ -151,11 +151,11 @@ def test_a_hand_over_that_raises_costs_its_connection(running: Running) -> None:
 def test_a_report_that_raises_costs_no_thread(running: Running) -> None:
     """Even the end of a connection may have a defect."""
     server = running.service.servers[0]
-    server.connection_ended = broken  # type: ignore[method-assign]
+    server.connection_closed = broken  # type: ignore[method-assign]
     server.handle_error = broken  # type: ignore[method-assign]
     assert converse(running.port, b"x\n") == b"one x\n"
     until(lambda: running.events("defect"))
-    del server.connection_ended, server.handle_error
+    del server.connection_closed, server.handle_error
     assert converse(running.port, b"x\n") == b"one x\n"
     assert counted(running, "eof") == 2
 
@@ -165,10 +165,10 @@ def test_a_report_of_an_end_that_raises_is_a_defect_of_an_ended_connection(
 ) -> None:
     """It is reported, and the end is not counted twice."""
     server = running.service.servers[0]
-    server.connection_ended = broken  # type: ignore[method-assign]
+    server.connection_closed = broken  # type: ignore[method-assign]
     assert converse(running.port, b"x\n") == b"one x\n"
     only_event(running, "connection failed on a defect")
-    del server.connection_ended
+    del server.connection_closed
     assert counted(running, "eof") == 1
     assert counted(running, "error") == 0
 
@@ -197,14 +197,14 @@ def test_a_defect_in_a_timer_costs_its_connection(running: Running) -> None:
     handler = running.service.handlers[0]
     with connect(running.port) as client:
         ask(client, b"x\n")
-        (driven,) = handler._connections - set(running.service.servers)
-        driven.expire = broken  # type: ignore[method-assign]
-        handler.post(lambda: handler.timers.schedule(driven, 0.0))
+        (connection,) = connections_of(handler)
+        connection.on_timer = broken  # type: ignore[method-assign]
+        handler.post(lambda: handler.timers.schedule(connection, 0.0))
         assert drop(client) == b""
     assert counted(running, "error") == 1
 
 
-def test_a_call_that_raises_costs_no_driver(running: Running) -> None:
+def test_a_call_that_raises_costs_no_thread(running: Running) -> None:
     """Whatever another thread wants done."""
     running.service.handlers[0].post(broken)
     assert only_event(running, "defect")["thread"] == "handler-0"

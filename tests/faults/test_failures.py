@@ -35,7 +35,7 @@ from support import (
     unsent_bytes,
     until,
 )
-from support.running import Running, Timed
+from support.running import Running, Timed, connections_of
 
 
 class Refusing:
@@ -333,8 +333,8 @@ def test_a_deadline_looks_for_what_its_event_has_not_told_yet(timed: Callable[..
     with connect(running.port) as speaking, connect(running.port) as leaving:
         for client in (speaking, leaving):
             ask(client, b"x\n")
-        for driven in handler._connections - set(running.service.servers):
-            handler.post(partial(handler.rest, driven))  # no event comes from now on
+        for connection in connections_of(handler):
+            handler.post(partial(handler.pause, connection))  # no event comes from now on
         running.move(0)
         speaking.sendall(b"y\n")
         leaving.shutdown(socket.SHUT_WR)

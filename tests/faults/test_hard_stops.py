@@ -323,7 +323,7 @@ def test_a_queue_that_fills_for_ever_is_left_in_time(
 ) -> None:
     """Half a second for all ports, which have their turns: whoever waits at another is served."""
     running = timed()
-    monkeypatch.setattr("echod.echo.server.BATCH", 2)
+    monkeypatch.setattr("echod.loop.acceptor.BATCH", 2)
     thaw = stand_still(running)
     first, second = running.service.servers
     first.get_request = aborted  # type: ignore[method-assign]

@@ -31,7 +31,7 @@ from echod.process.capacity import METRICS_CLIENTS
 from echod.telemetry.http import OPENMETRICS, TEXT
 
 UNHURRIED = altered(
-    telemetry__exporter__DEADLINE_SECONDS=NEVER, telemetry__exporter__LINGER_SECONDS=NEVER
+    telemetry__exporter__DEADLINE_SECONDS=NEVER, loop__lingering_close__LINGER_SECONDS=NEVER
 )
 """Where no client of the metrics port goes because its time is over."""
 GROWTH = 16 << 20  # bytes of memory, whatever comes

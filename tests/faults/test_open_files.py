@@ -34,12 +34,13 @@ from support import (
 )
 from support.running import Running, Timed
 
+from echod.loop.acceptor import PAUSE_SECONDS
 from echod.telemetry import exporter
 from echod.telemetry.metrics import FAMILIES
 
 PAGES = ("/metrics", "/livez", "/readyz")
 UNHURRIED = altered(
-    telemetry__exporter__DEADLINE_SECONDS=NEVER, telemetry__exporter__LINGER_SECONDS=NEVER
+    telemetry__exporter__DEADLINE_SECONDS=NEVER, loop__lingering_close__LINGER_SECONDS=NEVER
 )
 """Where no client of the metrics port goes because its time is over."""
 
@@ -193,17 +194,17 @@ def refuse(number: int = errno.EMFILE) -> None:
 def stage(running: Running, *calls: Callable[[], None]) -> None:
     """Has the metrics port make these calls, one before each accept."""
     assert running.service.exporter
-    driver, door = running.service.exporter.driver, running.service.exporter._door
-    done = threading.Event()
+    exporter, done = running.service.exporter, threading.Event()
 
     def replace() -> None:
-        staged = Staged(fileno=door.request.detach())  # the same descriptor: it stays watched
+        listening = exporter.listener.socket.detach()  # the same descriptor: it stays polled
+        staged = Staged(fileno=listening)
         staged.setblocking(False)
         staged.calls = list(calls)
-        door.request = staged
+        exporter.listener.socket = exporter.acceptor.request = staged
         done.set()
 
-    driver.post(replace)
+    exporter.loop.post(replace)
     assert done.wait(PATIENCE)
 
 
@@ -237,7 +238,7 @@ def test_a_pause_of_the_metrics_port_holds_up_nobody_who_is_in(
     stage(running, lambda: None, pause)
     with connect(running.metrics_port) as client:
         client.sendall(b"GET /livez ")
-        until(lambda: running.service.exporter and running.service.exporter._door.clients)
+        until(lambda: running.service.exporter and running.service.exporter.clients)
         with connect(running.metrics_port) as waiting:
             waiting.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
             until(lambda: refused)
@@ -247,7 +248,7 @@ def test_a_pause_of_the_metrics_port_holds_up_nobody_who_is_in(
             with pytest.raises(BlockingIOError):
                 waiting.recv(1)
             waiting.settimeout(PATIENCE)
-            running.move(exporter.PAUSE_SECONDS + 0.1)
+            running.move(PAUSE_SECONDS + 0.1)
             assert read_to_end(waiting).endswith(b"ok\n")
 
 
@@ -258,7 +259,7 @@ def test_a_client_on_the_last_descriptor_has_a_moment_to_ask(
     monkeypatch.setattr(exporter, "PATIENCE_SECONDS", (0.0, NEVER, NEVER))
     stage(running, refuse, lambda: None, refuse)
     with connect(running.metrics_port) as first:
-        until(lambda: running.service.exporter and running.service.exporter._door.clients)
+        until(lambda: running.service.exporter and running.service.exporter.clients)
         with connect(running.metrics_port) as second:
             pause(0.1, "time in which the first would give way wrongly")
             for client in first, second:
@@ -294,18 +295,19 @@ def test_a_defect_of_a_metrics_port_that_is_closed_already_starts_nothing(
 ) -> None:
     """Not even a pause, whose end would listen again."""
     assert running.service.exporter
-    driver, door = running.service.exporter.driver, running.service.exporter._door
+    exporter = running.service.exporter
+    loop, acceptor = exporter.loop, exporter.acceptor
 
     def end() -> None:
-        door.drain()  # while a client has the spare descriptor
-        driver._begin_drain(monotonic())
-        door.crash(OSError())
+        acceptor.on_stop()  # while a client has the reserve descriptor
+        loop._begin_stop(monotonic())
+        acceptor.on_error(OSError())
 
     stage(running, refuse)
     with connect(running.metrics_port):
-        until(lambda: door.clients)
-        driver.post(end)
-        until(lambda: not driver.is_alive())
+        until(lambda: exporter.clients)
+        loop.post(end)
+        until(lambda: not loop.is_alive())
     assert len(running.events()) == 1
 
 

@@ -5,13 +5,15 @@ import socketserver
 import threading
 from pathlib import Path
 from socketserver import ThreadingTCPServer
+from typing import Any
 
 import pytest
 from support import NEVER, PATIENCE, Start, ask, connect, connections, read_to_end, until
-from support.running import Running
+from support.running import Running, connections_of
 
 from echod.echo.handler import LineHandler
 from echod.echo.server import EchoServer
+from echod.loop.acceptor import Acceptor
 
 
 def test_the_engine_is_a_threading_tcp_server_per_port_with_the_line_handler(
@@ -23,7 +25,8 @@ def test_the_engine_is_a_threading_tcp_server_per_port_with_the_line_handler(
     assert len(service.servers) == 2
     for server in service.servers:
         assert isinstance(server, ThreadingTCPServer)
-        assert server.RequestHandlerClass is LineHandler
+        handler_class: Any = server.RequestHandlerClass
+        assert handler_class is LineHandler
         assert issubclass(LineHandler, socketserver.BaseRequestHandler)
         assert server.request_queue_size >= 4096
     with connections(running.port, 20) as clients:
@@ -32,10 +35,10 @@ def test_the_engine_is_a_threading_tcp_server_per_port_with_the_line_handler(
         names = sorted(thread.name for thread in threading.enumerate())
         handlers = service.handlers
         assert [name for name in names if name.startswith("handler-")] == [h.name for h in handlers]
-        driven = {item for handler in handlers for item in handler._connections}
-        assert driven >= set(service.servers)
-        assert all(isinstance(item, LineHandler) for item in driven - set(service.servers))
-        assert len(driven) == 2 + 20
+        registered = {one for handler in handlers for one in handler._registered}
+        assert registered >= {server.acceptor for server in service.servers}
+        assert sum(len(connections_of(handler)) for handler in handlers) == 20
+        assert len(registered) == 2 + 20
 
 
 def test_only_public_hooks_of_socketserver_are_overridden() -> None:
@@ -47,7 +50,7 @@ def test_only_public_hooks_of_socketserver_are_overridden() -> None:
         if name.startswith("_") and not name.startswith("__")
     }
     assert standard.isdisjoint(vars(EchoServer))
-    for hook in ("serve_forever", "shutdown", "finish_request", "shutdown_request"):
+    for hook in ("serve_forever", "shutdown", "shutdown_request"):
         assert hook not in vars(EchoServer)
 
 
@@ -86,31 +89,34 @@ def test_accepted_sockets_inherit_what_the_listener_was_given(running: Running) 
     little of what it cannot send."""
     with connect(running.port) as client:
         ask(client, b"x\n")
-        (driven,) = running.service.handlers[0]._connections - set(running.service.servers)
+        (connection,) = connections_of(running.service.handlers[0])
         for option, value in (("NODELAY", 1), ("KEEPIDLE", 60), ("KEEPINTVL", 10), ("KEEPCNT", 6)):
             number = getattr(socket, f"TCP_{option}")
-            assert driven.request.getsockopt(socket.IPPROTO_TCP, number) == value
-        assert driven.request.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 128 * 1024
-        assert driven.request.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert not driven.request.getblocking()
+            assert connection.request.getsockopt(socket.IPPROTO_TCP, number) == value
+        assert (
+            connection.request.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            == 128 * 1024
+        )
+        assert connection.request.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert not connection.request.getblocking()
 
 
 def test_a_burst_is_accepted_in_batches(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who are connected have their turn in between."""
-    monkeypatch.setattr("echod.echo.server.BATCH", 2)
-    server, thaw = running.service.servers[0], freeze(running)
+    monkeypatch.setattr("echod.loop.acceptor.BATCH", 2)
+    acceptor, thaw = running.service.servers[0].acceptor, freeze(running)
     rounds: list[int] = []
 
     def counted() -> None:
         rounds.append(1)
-        EchoServer.handle(server)
+        Acceptor.handle(acceptor)
 
-    server.handle = counted  # type: ignore[method-assign]
+    acceptor.handle = counted  # type: ignore[method-assign]
     with connections(running.port, 9) as clients:
         thaw.set()
         for client in clients:
             ask(client, b"x\n")
-    del server.handle
+    del acceptor.handle
     assert len(rounds) >= 5
 
 
@@ -118,7 +124,7 @@ def test_what_waits_to_be_accepted_at_the_stop_is_served(running: Running) -> No
     """The queue is emptied before the port closes."""
     server, thaw = running.service.servers[0], freeze(running)
     with connections(running.port, 3) as waiting:
-        server.stop()
+        server.stop_accepting()
         thaw.set()
         for client in waiting:
             ask(client, b"x\n")

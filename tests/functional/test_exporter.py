@@ -23,6 +23,7 @@ from support import (
 )
 from support.running import Running, StandingClock
 
+from echod.loop import lingering_close
 from echod.loop.listeners import Listener, bind, listen
 from echod.process.capacity import METRICS_CLIENTS
 from echod.telemetry import exporter
@@ -33,14 +34,14 @@ BIG = b"x" * (32 << 20)  # more than the kernel keeps for two sockets
 
 
 def start(exporter: Exporter) -> None:
-    exporter.driver.start()
+    exporter.loop.start()
     listen(exporter.listener)
-    exporter.start()
+    exporter.loop.ask(exporter.acceptor.start)
 
 
 def stop(exporter: Exporter, now: float | None = None) -> None:
-    exporter.driver.drain((now or monotonic()) + 0.1)
-    exporter.driver.join()
+    exporter.loop.stop((now or monotonic()) + 0.1)
+    exporter.loop.join()
 
 
 class Started:
@@ -70,7 +71,7 @@ class Started:
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     """With clients who have all the time that they want."""
     monkeypatch.setattr(exporter, "DEADLINE_SECONDS", NEVER)
-    monkeypatch.setattr(exporter, "LINGER_SECONDS", NEVER)
+    monkeypatch.setattr(lingering_close, "LINGER_SECONDS", NEVER)
     started = Started()
     yield started
     stop(started.exporter)
@@ -99,12 +100,12 @@ def big_request(port: int) -> socket.socket:
 def test_a_client_that_says_or_reads_nothing_is_let_go_in_time(clock: StandingClock) -> None:
     """After ten seconds: a deadline holds for each connection."""
     started = Started()
-    clients, driver = started.exporter._door.clients, started.exporter.driver
+    clients, loop = started.exporter.clients, started.exporter.loop
     with connect(started.port) as silent, big_request(started.port) as unread:
         until(lambda: len(clients) == 2)
-        clock.move(9.8, driver)
+        clock.move(9.8, loop)
         assert len(clients) == 2
-        clock.move(0.4, driver)
+        clock.move(0.4, loop)
         assert len(clients) == 0
         assert read_to_end(silent) == b""
         with pytest.raises(ConnectionResetError):
@@ -116,14 +117,14 @@ def test_a_client_that_says_or_reads_nothing_is_let_go_in_time(clock: StandingCl
 def test_a_client_that_stays_after_its_answer_is_let_go_in_a_second(clock: StandingClock) -> None:
     """However much it sends meanwhile."""
     started = Started()
-    clients, driver = started.exporter._door.clients, started.exporter.driver
+    clients, loop = started.exporter.clients, started.exporter.loop
     with connect(started.port) as client:
         assert ask(client).endswith(b"ok\n")
         for _ in range(4):
             client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
-            clock.move(0.2, driver)
+            clock.move(0.2, loop)
         assert len(clients) == 1
-        clock.move(0.4, driver)
+        clock.move(0.4, loop)
         assert len(clients) == 0
     stop(started.exporter, clock())
 
@@ -138,7 +139,7 @@ def test_a_client_that_resets_in_the_middle_is_forgotten(started: Started) -> No
     """Whether it was to be read from or written to."""
     reset(connect(started.port))
     reset(big_request(started.port))
-    until(lambda: not started.exporter._door.clients)
+    until(lambda: not started.exporter.clients)
     assert get(started.port, "/ok")[0] == 200
 
 
@@ -153,13 +154,13 @@ def test_a_page_that_cannot_be_made_costs_one_answer_and_is_reported(started: St
 
 def test_answered_clients_that_stay_do_not_fill_the_port(started: Started) -> None:
     """The oldest gives way when none has an unfinished request."""
-    started.exporter._door.max_clients = 3
+    started.exporter._max_clients = 3
     with ExitStack() as clients:
         for _ in range(6):
             client = clients.enter_context(connect(started.port))
             client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
             assert read_to_end(client).endswith(b"ok\n")
-        assert len(started.exporter._door.clients) <= 3
+        assert len(started.exporter.clients) <= 3
         assert get(started.port, "/ok")[0] == 200
 
 
@@ -185,7 +186,7 @@ def test_a_client_gives_way_before_another_that_has_more_to_lose(
     """One that has its answer first, then one that has yet to ask, though others came earlier;
     one to whom a response is on its way last.
     """
-    started.exporter._door.max_clients = 2 + answered
+    started.exporter._max_clients = 2 + answered
     with ExitStack() as clients:
         reading = clients.enter_context(big_request(started.port))
         asking = clients.enter_context(connect(started.port))
@@ -210,17 +211,17 @@ def test_what_a_client_sends_after_its_request_is_dropped(started: Started) -> N
         assert read_to_end(client).count(b"HTTP/1.1") == 1
         client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
         client.shutdown(socket.SHUT_WR)
-        until(lambda: not started.exporter._door.clients)
+        until(lambda: not started.exporter.clients)
 
 
 def test_a_client_that_is_gone_already_is_left_alone(started: Started) -> None:
     """An event of the round in which it gave way, or a second end, finds it closed."""
-    driver, done = started.exporter.driver, threading.Event()
+    loop, done = started.exporter.loop, threading.Event()
     with connect(started.port):
-        until(lambda: started.exporter._door.clients)
-        (client,) = started.exporter._door.clients
+        until(lambda: started.exporter.clients)
+        (client,) = started.exporter.clients
         for call in (client.close, client.handle, client.flush, client.close, done.set):
-            driver.post(call)
+            loop.post(call)
         assert done.wait(PATIENCE)
     assert started.defects == []
     assert get(started.port, "/ok")[0] == 200
@@ -228,15 +229,15 @@ def test_a_client_that_is_gone_already_is_left_alone(started: Started) -> None:
 
 def test_a_response_on_its_way_has_until_the_end_of_the_stop(started: Started) -> None:
     """A slow reader is cut then, however much is left."""
-    driver = started.exporter.driver
+    loop = started.exporter.loop
     with big_request(started.port) as client:
-        until(lambda: started.exporter._door.clients)
-        (served,) = started.exporter._door.clients
+        until(lambda: started.exporter.clients)
+        (served,) = started.exporter.clients
 
         def no_room() -> bool:
             before, done = len(served._unsent), threading.Event()
-            driver.post(served.flush)
-            driver.post(done.set)
+            loop.post(served.flush)
+            loop.post(done.set)
             assert done.wait(PATIENCE)
             return len(served._unsent) == before
 

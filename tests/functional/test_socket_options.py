@@ -23,7 +23,7 @@ from support import (
     start_with,
 )
 from support.refusals import ERRORS, TUNING, refuse, refusing_process
-from support.running import Running
+from support.running import Running, connections_of
 
 MPTCP = 262
 WANTED = (
@@ -90,13 +90,13 @@ def test_what_a_promise_rests_on_ends_the_start(tmp_path: Path, error: str) -> N
 
 def options_of(running: Running, client: socket.socket) -> list[int]:
     """As the socket on our side of a connection has them."""
-    (driven,) = (
+    (connection,) = (
         one
         for thread in running.service.handlers
-        for one in thread._connections - set(running.service.servers)
+        for one in connections_of(thread)
         if one.request.getpeername() == client.getsockname()
     )
-    return [driven.request.getsockopt(*option) for *option, _ in WANTED]
+    return [connection.request.getsockopt(*option) for *option, _ in WANTED]
 
 
 @pytest.fixture

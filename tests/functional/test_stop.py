@@ -164,7 +164,7 @@ def test_any_time_to_drain_comes_to_an_end(start: Start, timeout: str) -> None:
     echod = start(
         "--drain-timeout", timeout, "--write-timeout", "none",
         command=altered(
-            telemetry__exporter__LINGER_SECONDS=NEVER, telemetry__exporter__DEADLINE_SECONDS=NEVER
+            loop__lingering_close__LINGER_SECONDS=NEVER, telemetry__exporter__DEADLINE_SECONDS=NEVER
         ),
     )  # fmt: skip
     with pending(echod), connect(echod.metrics_port) as scraper:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from echod.config.options import load
-from echod.loop.event_loop import Driver
+from echod.echo.handler import LineHandler
+from echod.loop.event_loop import EventLoop
 from echod.loop.listeners import Listener, bind
 from echod.process.capacity import METRICS_CLIENTS, Capacity
-from echod.process.lifecycle import Service
+from echod.process.lifecycle import Service, State
 from echod.telemetry.log_writer import LogWriter, make_logger
 from support import PATIENCE, Metrics, get, until
 
@@ -52,7 +53,7 @@ class Running:
         return Metrics(self.get("/metrics")[1].decode())
 
     def close(self) -> None:
-        self.service.state = "draining"
+        self.service.state = State.DRAINING
         for step in (
             self.service.stop_accepting,
             lambda: self.service.drain(2),
@@ -82,19 +83,24 @@ class StandingClock:
         """Goes on like any other from now on."""
         self._going_since = monotonic()
 
-    def move(self, seconds: float, *drivers: Driver) -> None:
+    def move(self, seconds: float, *loops: EventLoop) -> None:
         """Moves it, and has each of these threads do what is due by then."""
         self.now += seconds
-        for driver in drivers:
+        for loop in loops:
             for _ in range(2):  # the second call is made when the round of the first is over
-                made_in(driver)
+                made_in(loop)
 
 
-def made_in(driver: Driver) -> None:
+def connections_of(loop: EventLoop) -> list[LineHandler]:
+    """The connections that a handler thread serves now."""
+    return [one for one in list(loop._registered) if isinstance(one, LineHandler)]
+
+
+def made_in(loop: EventLoop) -> None:
     """Returns when a call has been made in this thread, or when it has ended."""
     made = threading.Event()
-    driver.post(made.set)
-    until(lambda: made.is_set() or not driver.is_alive())
+    loop.post(made.set)
+    until(lambda: made.is_set() or not loop.is_alive())
 
 
 class Timed(Running):
@@ -112,7 +118,7 @@ class Timed(Running):
             self._patches.setattr(f"echod.{module}.monotonic", self.clock)
         super().__init__(inherited=False, **flags)
         assert self.service.exporter
-        self.exporter = self.service.exporter.driver
+        self.exporter = self.service.exporter.loop
 
     def move(self, seconds: float) -> None:
         """Moves the clock, and has all threads do what is due by then."""

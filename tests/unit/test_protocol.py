@@ -48,9 +48,9 @@ def test_any_bytes_in_any_pieces_are_answered_as_the_model_says(
     """Replies depend on the bytes alone, not on how they arrive."""
     protocol = LineProtocol(prefix + b" ", NO_LIMIT)
     assert run(protocol, cut(data, cuts)) == (expected(data, prefix), data.count(b"\n"))
-    assert protocol.held == len(data) - (data.rfind(b"\n") + 1)
-    assert protocol.clean == (protocol.held == 0)
-    assert protocol.in_line == (protocol.held > 0)
+    assert protocol.buffered == len(data) - (data.rfind(b"\n") + 1)
+    assert protocol.clean == (protocol.buffered == 0)
+    assert protocol.in_line == (protocol.buffered > 0)
 
 
 @given(lines_and_more, st.lists(st.integers(0, 2000)), st.integers(1, 50))
@@ -90,7 +90,7 @@ def test_an_unfinished_line_over_the_limit_needs_no_newline_to_end_it() -> None:
     protocol = LineProtocol(b"p ", 10)
     assert protocol.receive(b"a\n" + b"x" * 11) == (b"p a\n", 1)
     assert protocol.overlong
-    assert protocol.held == 0
+    assert protocol.buffered == 0
 
 
 @given(st.integers(1, 1025), st.lists(st.sampled_from([b"", b"x" * 30, b"y" * 3000]), min_size=1))

@@ -8,7 +8,7 @@ from echod.loop.timers import TICK_SECONDS, Timers
 
 class Entry:
     def __init__(self) -> None:
-        self.tick = 0
+        self.timer_slot = 0
 
 
 def test_an_entry_is_due_at_its_time_and_not_before() -> None:
@@ -45,7 +45,7 @@ def test_a_time_in_the_past_is_due_at_the_next_tick() -> None:
 
 @given(st.floats(0.0, 0.9), st.floats(0.0, 5.0))
 def test_the_wait_ends_with_the_next_entry_or_the_longest_wait(offset: float, delay: float) -> None:
-    """A driver that waits so long misses no deadline."""
+    """A loop that waits so long misses no deadline."""
     start = 1000.0 + offset
     timers: Timers[Entry] = Timers(start)
     assert timers.wait(start, 1.0) == 1.0

@@ -11,17 +11,17 @@ import pytest
 from support import until
 from support.running import StandingClock, made_in
 
-from echod.loop.event_loop import Driver
-from echod.loop.lingering_close import Lingering
+from echod.loop.event_loop import EventLoop
+from echod.loop.lingering_close import LingeringClose
 
 
 @pytest.fixture
-def driver() -> Iterator[Driver]:
-    driver = Driver("under test", lambda: None)
-    driver.start()
-    yield driver
-    driver.drain(monotonic())
-    driver.join()
+def loop() -> Iterator[EventLoop]:
+    loop = EventLoop("under test", lambda: None)
+    loop.start()
+    yield loop
+    loop.stop(monotonic())
+    loop.join()
 
 
 class Sockets:
@@ -36,10 +36,10 @@ class Sockets:
     def count(self, size: int) -> None:
         self.dropped += size
 
-    def linger(self, driver: Driver) -> None:
-        made: list[Lingering] = []
-        driver.post(
-            lambda: made.append(Lingering(self.ours, driver, self.count, socket.socket.close))
+    def linger(self, loop: EventLoop) -> None:
+        made: list[LingeringClose] = []
+        loop.post(
+            lambda: made.append(LingeringClose(self.ours, loop, socket.socket.close, self.count))
         )
 
     def wait_until_closed(self) -> None:
@@ -64,20 +64,20 @@ class Failing(socket.socket):
 
 
 @pytest.mark.parametrize("failing", ["shutdown", "recv", "defect"])
-def test_whatever_happens_after_the_end_the_socket_goes(driver: Driver, failing: str) -> None:
+def test_whatever_happens_after_the_end_the_socket_goes(loop: EventLoop, failing: str) -> None:
     """Its connection is counted already: nothing is left to report."""
     sockets = Sockets()
     sockets.ours.failing = failing
-    sockets.linger(driver)
+    sockets.linger(loop)
     with suppress(BrokenPipeError):  # gone already
         sockets.theirs.sendall(b"x")
     sockets.wait_until_closed()
 
 
-def test_what_still_arrives_is_counted_until_the_peer_closes(driver: Driver) -> None:
+def test_what_still_arrives_is_counted_until_the_peer_closes(loop: EventLoop) -> None:
     """Every byte read counts, an unanswered one too."""
     sockets = Sockets()
-    sockets.linger(driver)
+    sockets.linger(loop)
     assert sockets.theirs.recv(1) == b""
     sockets.theirs.sendall(b"late")
     until(lambda: sockets.dropped == 4)
@@ -89,14 +89,14 @@ def test_a_peer_that_does_not_close_has_a_second(monkeypatch: pytest.MonkeyPatch
     """Then its place is free again."""
     clock = StandingClock()
     monkeypatch.setattr("echod.loop.event_loop.monotonic", clock)
-    driver, sockets = Driver("under test", lambda: None), Sockets()
-    driver.start()
-    sockets.linger(driver)
-    made_in(driver)
-    clock.move(0.9, driver)
+    loop, sockets = EventLoop("under test", lambda: None), Sockets()
+    loop.start()
+    sockets.linger(loop)
+    made_in(loop)
+    clock.move(0.9, loop)
     assert sockets.ours.fileno() != -1
-    clock.move(0.2, driver)
+    clock.move(0.2, loop)
     assert sockets.ours.fileno() == -1
     sockets.theirs.close()
-    driver.drain(clock())
-    driver.join()
+    loop.stop(clock())
+    loop.join()

@@ -1,0 +1,170 @@
+"""Accepting on a listening socket: batches, pauses, a reserve descriptor, and the end of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock
+from time import monotonic
+
+from echod.loop.event_loop import EventLoop
+
+BATCH = 100
+"""Connections accepted at one wake before those that are open have their turn."""
+PAUSE_SECONDS = 0.1
+"""Time without an accept after one that the system refused (no file descriptor, say)."""
+
+
+class Acceptor:
+    """A listening socket in an event loop.
+
+    ``accept`` accepts one connection and hands it on; it gives false if none waits, and raises
+    OSError if the system refuses. Then the socket is left alone for a moment: to ask again at
+    once would be a busy loop.
+    """
+
+    def __init__(
+        self,
+        request: socket.socket,
+        loop: EventLoop,
+        accept: Callable[[], bool],
+        close: Callable[[], None],
+        *,
+        batch: int | None = None,
+    ) -> None:
+        """``request`` listens. ``close`` is called when no more is accepted. ``batch`` connections
+        are accepted at one wake, BATCH if it says nothing.
+        """
+        self.request = request
+        self.timer_slot = 0
+        self.is_open = True
+        self._loop = loop
+        self._accept = accept
+        self._close = close
+        self._batch = batch
+
+    # Called by other threads.
+
+    def stop(self, deadline: float) -> None:
+        """Accepts those who wait until ``deadline`` (monotonic seconds) at most, then closes."""
+        self._loop.post(_LastAccepts(self, self._loop, deadline))
+
+    def close(self) -> None:
+        """Accepts no more."""
+        self._loop.post(self.on_stop)
+
+    # Called in the event loop's thread.
+
+    def start(self) -> None:
+        """Accepts from now on. Raises OSError if the socket cannot be polled."""
+        self._loop.register(self)
+
+    def handle(self) -> None:
+        """Accepts those who wait, a batch of them at most."""
+        self.accept_batch()
+
+    def accept_batch(self) -> bool:
+        """The same; true if there may be more."""
+        try:
+            for _ in range(self._batch or BATCH):
+                if not self._accept():
+                    return False
+        except OSError:
+            self._pause()
+            return False
+        return True
+
+    def on_timer(self, now: float) -> None:
+        """The end of a pause."""
+        self._loop.resume(self)
+
+    def on_stop(self) -> None:
+        """Accepts no more."""
+        if self.is_open:
+            self.is_open = False
+            self._loop.unregister(self)
+            self._close()
+
+    abort = on_stop
+
+    def on_error(self, error: Exception) -> None:
+        """A bug in accepting, not to be met again at once and for ever."""
+        self._loop.report_bug()
+        self._pause()
+
+    def flush(self) -> None:
+        """Never called: a listener is not written to."""
+
+    def _pause(self) -> None:
+        if self.is_open and not self.timer_slot:
+            self._loop.pause(self)
+            self._loop.timers.schedule(self, self._loop.now + PAUSE_SECONDS)
+
+
+class _LastAccepts:
+    """The task of emptying an accept queue: a batch a round, so that other ports have theirs."""
+
+    def __init__(self, acceptor: Acceptor, loop: EventLoop, deadline: float) -> None:
+        self._acceptor = acceptor
+        self._loop = loop
+        self._deadline = deadline
+
+    def __call__(self) -> None:
+        more = False
+        try:
+            more = self._acceptor.is_open and self._acceptor.accept_batch()
+        finally:
+            if more and monotonic() < self._deadline:
+                self._loop.post(self)
+            else:
+                self._acceptor.on_stop()
+
+
+class ReserveDescriptor:
+    """A file descriptor that is held back, to accept with when the process can have no other."""
+
+    def __init__(self, accepting: Lock) -> None:
+        """Whoever else accepts in this process holds ``accepting`` then: it would take what is
+        let go here.
+        """
+        self._accepting = accepting
+        self._descriptor: int | None = None
+        self._take_back()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a client has it, or it was lost."""
+        return self._descriptor is None
+
+    def accept(self, listener: socket.socket) -> socket.socket | None:
+        """Accepts with it; gives None if it is in use. Raises OSError."""
+        if self.in_use:
+            return None
+        with self._accepting:
+            self.close()
+            try:
+                return listener.accept()[0]
+            except OSError:
+                self._take_back()
+                raise
+
+    def replace(self, request: socket.socket) -> None:
+        """Closes a socket; its descriptor becomes the reserve if there is none."""
+        if not self.in_use:
+            request.close()
+            return
+        with self._accepting:
+            request.close()
+            self._take_back()
+
+    def close(self) -> None:
+        """Lets it go."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _take_back(self) -> None:
+        with suppress(OSError):  # another process may have been faster, or /dev is not there
+            self._descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

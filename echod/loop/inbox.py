@@ -1,0 +1,50 @@
+"""Calls from other threads into an event loop's thread, and the socket that wakes it."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+
+class Inbox:
+    """The calls, in order, as a handler of that socket. ``request`` is its reading end."""
+
+    def __init__(self, report_bug: Callable[[], None]) -> None:
+        self._report_bug = report_bug
+        self.request, self._waker = socket.socketpair()
+        self.request.setblocking(False)
+        self._waker.setblocking(False)
+        self.calls: deque[Callable[[], None]] = deque()
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Adds a call, from any thread."""
+        self.calls.append(call)
+        with suppress(OSError):  # a full pipe holds wake-ups enough; an ended loop needs none
+            self._waker.send(b"\0")
+
+    def handle(self) -> None:
+        """Empties the socket: the loop makes the calls after the events of its round."""
+        # Emptied before the calls are made: a call posted meanwhile wakes the thread again.
+        self.request.recv(4096)
+
+    def flush(self) -> None:
+        """Never called: it is not polled for being writable."""
+
+    def on_error(self, error: Exception) -> None:
+        """Reports a bug."""
+        self._report_bug()
+
+    def make_calls(self) -> None:
+        """Makes all calls, in the loop's thread."""
+        while self.calls:
+            try:
+                self.calls.popleft()()
+            except Exception:  # noqa: BLE001  # costs this call, never the thread
+                self._report_bug()
+
+    def close(self) -> None:
+        """Closes both ends."""
+        self.request.close()
+        self._waker.close()

@@ -1,0 +1,277 @@
+"""LineHandler's states and events: the table of its docstring, and a model of all of it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+from support.fakes import START, Connection
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support import expected
+
+from echod.echo.closing import State
+from echod.loop.event_loop import READ, WRITE
+
+SETTINGS = {
+    "max_line_bytes": "100",
+    "max_buffered_bytes": "5000",
+    "idle_timeout": "60",
+    "write_timeout": "30",
+    "max_connection_age": "50",
+}
+
+
+def is_open() -> Connection:
+    """It has answered a line, and nothing is pending."""
+    connection = Connection(**SETTINGS)
+    connection.receive(b"a\n")
+    return connection
+
+
+def is_pending() -> Connection:
+    """Open; the kernel takes no more of its replies."""
+    connection = Connection(**SETTINGS)
+    connection.end.room = 2
+    connection.receive(b"a\n")
+    return connection
+
+
+def waits_for_a_line() -> Connection:
+    """Closing at its age: a line, or a second, and it closes."""
+    connection = is_open()
+    connection.loop.pass_time(connection.handler.ages_at - START + 0.1)
+    return connection
+
+
+def waits_for_the_first_byte() -> Connection:
+    """Draining as a client that has only just connected."""
+    connection = Connection(**SETTINGS)
+    connection.loop.stop(START + 10)
+    return connection
+
+
+def drains() -> Connection:
+    """Draining; the kernel takes no more of its replies."""
+    connection = is_pending()
+    connection.loop.stop(START + 1000)
+    return connection
+
+
+def is_closed() -> Connection:
+    connection = is_open()
+    connection.end.ended = True
+    connection.loop.run()
+    return connection
+
+
+def line(connection: Connection) -> None:
+    connection.receive(b"b\n")
+
+
+def half_a_line(connection: Connection) -> None:
+    connection.receive(b"half")
+
+
+def long_line(connection: Connection) -> None:
+    connection.receive(b"x" * 101)
+
+
+def eof(connection: Connection) -> None:
+    connection.end.ended = True
+    connection.loop.run()
+
+
+def reset(connection: Connection) -> None:
+    connection.end.error = ConnectionResetError(errno.ECONNRESET, "")
+    connection.loop.run()
+
+
+def gone(connection: Connection) -> None:
+    connection.end.error = OSError(errno.EHOSTUNREACH, "")
+    connection.loop.run()
+
+
+def room(connection: Connection) -> None:
+    connection.end.room = 1 << 20
+    connection.loop.run()
+
+
+def a_second(connection: Connection) -> None:
+    connection.loop.pass_time(1.2)
+
+
+def half_a_minute(connection: Connection) -> None:
+    connection.loop.pass_time(30.1)
+
+
+def two_minutes(connection: Connection) -> None:
+    connection.loop.pass_time(120)
+
+
+def on_stop(connection: Connection) -> None:
+    for handler in list(connection.loop.registered):
+        handler.on_stop()
+
+
+def abort(connection: Connection) -> None:
+    for handler in list(connection.loop.registered):
+        handler.abort()
+
+
+def on_error(connection: Connection) -> None:
+    for handler in list(connection.loop.registered):
+        handler.on_error(ValueError("a bug"))
+
+
+OPEN, CLOSING = "open", "closing"
+TABLE: dict[Callable[[], Connection], dict[Callable[[Connection], None], str]] = {
+    is_open: {
+        line: OPEN, half_a_line: OPEN, long_line: "line_too_long", eof: "eof", reset: "reset",
+        gone: "timeout", room: OPEN, a_second: OPEN, half_a_minute: OPEN, two_minutes: "max_age",
+        on_stop: "drain", abort: "drain_timeout", on_error: "error",
+    },
+    is_pending: {  # not read: what arrives waits, and so does the end of the stream
+        line: OPEN, half_a_line: OPEN, long_line: OPEN, eof: OPEN, reset: "reset",
+        gone: "timeout", room: OPEN, a_second: OPEN, half_a_minute: "write_timeout",
+        two_minutes: "write_timeout", on_stop: CLOSING, abort: "drain_timeout", on_error: "error",
+    },
+    waits_for_a_line: {
+        line: "max_age", half_a_line: CLOSING, long_line: "line_too_long", eof: "eof",
+        reset: "reset", gone: "timeout", room: CLOSING, a_second: "max_age",
+        half_a_minute: "max_age", two_minutes: "max_age", on_stop: "drain",
+        abort: "drain_timeout", on_error: "error",
+    },
+    waits_for_the_first_byte: {
+        line: "drain", half_a_line: CLOSING, long_line: "line_too_long", eof: "unused",
+        reset: "unused", gone: "timeout", room: CLOSING, a_second: "drain",
+        half_a_minute: "drain", two_minutes: "drain", on_stop: CLOSING,
+        abort: "drain_timeout", on_error: "error",
+    },
+    drains: {
+        line: CLOSING, half_a_line: CLOSING, long_line: CLOSING, eof: CLOSING, reset: "reset",
+        gone: "timeout", room: "drain", a_second: CLOSING, half_a_minute: "write_timeout",
+        two_minutes: "write_timeout", on_stop: CLOSING, abort: "drain_timeout", on_error: "error",
+    },
+    is_closed: dict.fromkeys(
+        (line, half_a_line, long_line, eof, reset, gone, room, a_second, half_a_minute,
+         two_minutes, on_stop, abort, on_error), "eof",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "outcome"),
+    [(state, event, row[event]) for state, row in TABLE.items() for event in row],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_connection_goes_from_state_to_state_as_its_table_says(
+    state: Callable[[], Connection], event: Callable[[Connection], None], outcome: str
+) -> None:
+    connection = state()
+    event(connection)
+    handler = connection.handler
+    if outcome in (OPEN, CLOSING):
+        assert (handler.state, handler.reason) == (State(outcome), "")
+        assert handler in connection.loop.registered
+    else:
+        assert (handler.state, handler.reason) == (State.CLOSED, outcome)
+        assert handler not in connection.loop.registered
+        assert [reason for reason, _ in connection.server.closes] == [outcome]
+        assert connection.server.budget.buffered == 0
+    check(connection)
+
+
+def check(connection: Connection) -> None:
+    """What holds at any time."""
+    handler, loop, server = connection.handler, connection.loop, connection.server
+    closed = handler.state is State.CLOSED
+    assert closed == bool(handler.reason) == (handler not in loop.registered)
+    assert (handler.intent is not None) == (handler.state is State.CLOSING)
+    assert server.budget.buffered == handler.buffered
+    assert len(server.closes) == sum(server.counters[0].closed.values()) == closed
+    if closed:
+        assert connection.end.closed or any(one is not handler for one in loop.registered)
+    else:
+        pending = handler.unsent or handler.protocol.waiting
+        assert loop.registered[handler] == (WRITE if pending else READ)
+        assert not connection.end.closed
+
+
+class ConnectionModel(RuleBasedStateMachine):
+    """A client that does what it likes, beside a model that keeps two strings of bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connection = Connection(**SETTINGS)
+        self.sent = b""
+        self.due_at_stop: bytes | None = None
+
+    @property
+    def end(self) -> str:
+        return self.connection.handler.reason
+
+    @precondition(lambda self: not self.connection.end.ended and not self.connection.end.closed)
+    @rule(
+        data=st.lists(st.sampled_from([b"\n", b"a\n", b"bc", b"x" * 60]), max_size=6).map(b"".join)
+    )
+    def the_client_sends(self, data: bytes) -> None:
+        self.sent += data
+        self.connection.receive(data)
+
+    @rule()
+    def the_client_ends_its_stream(self) -> None:
+        eof(self.connection)
+
+    @rule(number=st.sampled_from([errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.EBADF]))
+    def the_socket_fails(self, number: int) -> None:
+        self.connection.end.error = OSError(number, "")
+        self.connection.loop.run()
+
+    @rule(size=st.sampled_from([0, 1, 10, 1 << 20]))
+    def the_kernel_has_room(self, size: int) -> None:
+        self.connection.end.room = size
+        self.connection.loop.run()
+
+    @rule(seconds=st.sampled_from([0.1, 0.9, 1.1, 29.0, 45.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.connection.loop.pass_time(seconds)
+
+    @precondition(lambda self: self.due_at_stop is None)
+    @rule(seconds=st.sampled_from([0.0, 2.0, 100.0]))
+    def the_loop_stops(self, seconds: float) -> None:
+        self.due_at_stop = expected(self.sent)
+        self.connection.loop.stop(self.connection.loop.now + seconds)
+
+    @precondition(lambda self: self.due_at_stop is not None)
+    @rule()
+    def the_deadline_of_the_stop_has_come(self) -> None:
+        abort(self.connection)
+
+    @invariant()
+    def every_part_says_the_same(self) -> None:
+        check(self.connection)
+
+    @invariant()
+    def replies_are_the_beginning_of_what_the_reference_answers(self) -> None:
+        assert expected(self.sent).startswith(self.connection.end.taken)
+
+    @invariant()
+    def counts_are_what_crossed_the_socket(self) -> None:
+        counters, end = self.connection.server.counters[0], self.connection.end
+        assert counters.sent == len(end.taken) == self.connection.handler.sent
+        assert counters.received == len(self.sent) - len(end.arrived)
+        assert counters.requests == self.connection.handler.lines
+
+    @invariant()
+    def no_close_that_is_the_servers_own_loses_a_reply(self) -> None:
+        taken = bytes(self.connection.end.taken)
+        if self.end in ("eof", "max_age", "drain", "line_too_long"):
+            assert taken.endswith(b"\n") or not taken
+            assert taken.count(b"\n") == self.connection.handler.lines
+        if self.end == "drain" and self.due_at_stop is not None:
+            assert taken.startswith(self.due_at_stop)
+
+
+TestConnectionModel = ConnectionModel.TestCase
