@@ -60,12 +60,11 @@ class Server(Protocol):
 class LineHandler(BaseRequestHandler):
     """Answers the lines of one connection.
 
-    Made by ``finish_request`` like any request handler, with the standard names, and with
-    one departure from the standard shape: the instance outlives its constructor. ``handle``
-    answers all that has arrived and returns; the event loop calls it again whenever the
-    socket is readable; ``finish`` comes at the end of the connection. A thread that waits
-    inside ``handle`` for the next line, as the standard shape has it, costs every line a
-    fight for the interpreter lock.
+    Made by ``finish_request`` like any request handler, with the standard names. Unlike one, it
+    outlives its constructor: ``handle`` answers all that has arrived and returns, the event loop
+    calls it again whenever the socket is readable, and ``finish`` comes at the end of the
+    connection. A thread that waits inside ``handle`` for the next line must win the interpreter
+    lock back for every line.
 
     What happens, by state (tests/unit/test_connection_states.py walks through all of it):
 

@@ -6,7 +6,6 @@ import gc
 import os
 import platform
 import threading
-from collections.abc import Sequence
 from contextlib import ExitStack
 from signal import Signals
 from time import monotonic
@@ -17,9 +16,10 @@ from echod.config.runtime import gil_enabled, open_files, raise_open_file_limit
 from echod.errors import refusals
 from echod.loop.listeners import Listener, bind
 from echod.loop.tuning import summed_up
+from echod.process import shutdown
 from echod.process.capacity import capacity
-from echod.process.lifecycle import Part, Service, State, thread_count
-from echod.process.main_loop import Supervisor, force_hint
+from echod.process.lifecycle import Service, State, thread_count
+from echod.process.main_loop import MainLoop, force_hint
 from echod.process.signals import StopRequest, StopSignals
 from echod.process.systemd import InheritedSockets, ServiceManager
 from echod.telemetry.events import Logger, described
@@ -31,15 +31,11 @@ OPEN_FILES_PER_THREAD = 4
 client is free already."""
 SPARE_OPEN_FILES = 1
 """The exporter's."""
-STOP_SECONDS = 2.0
-"""Longest wait for threads that have been told to end: longer than any of them lingers."""
 LOG_SECONDS = 0.2
 FORCED_LOG_SECONDS = 0.05
 """Longest wait at the end for a reader of the log who has stalled."""
 LATE_LOG_SECONDS = 0.5
 """Longest wait on top for our own thread, if the machine has no time for it."""
-LOOK_SECONDS = 0.02
-"""How often a drain looks whether it is over."""
 STDOUT = 1
 
 
@@ -59,10 +55,10 @@ def serve(
             _start(config, service, logger)
         _report_doubts(service, inherited, manager, logger)
         logger.info("ready", seconds=round(monotonic() - began, 3))
-        supervisor = Supervisor(service, signals, manager, logger)
-        supervisor.ready()
-        first = supervisor.wait()
-        forced = _drain(config, service, supervisor, logger, first)
+        main_loop = MainLoop(service, signals, manager, logger)
+        main_loop.ready()
+        first = main_loop.wait()
+        forced = _shut_down(config, service, main_loop, logger, first)
         _report_stop(service, logger, began, forced)
         writer.close(FORCED_LOG_SECONDS if forced else LOG_SECONDS, LATE_LOG_SECONDS)
         gc.freeze()  # or the interpreter's last collections take 40 ms of CPU, for nothing
@@ -170,10 +166,10 @@ def _report_doubts(
         logger.warning("watchdog ignored", reason=manager.watchdog_ignored)
 
 
-def _drain(
+def _shut_down(
     config: Config,
     service: Service,
-    supervisor: Supervisor,
+    main_loop: MainLoop,
     logger: Logger,
     first: StopRequest | None,
 ) -> Signals | None:
@@ -189,22 +185,8 @@ def _drain(
     )
     most = config.drain_delay + config.drain_timeout
     deadline = monotonic() + most  # what comes in between is no reason to end later
-    supervisor.stopping(most)
-    return (
-        supervisor.wait_for_force(config.drain_delay)
-        or _wait_for(service.stop_accepting(), STOP_SECONDS, supervisor)
-        or _wait_for(service.drain(left := deadline - monotonic()), left + STOP_SECONDS, supervisor)
-        or _wait_for(service.stop_exporter(), STOP_SECONDS, supervisor)
-    )
-
-
-def _wait_for(parts: Sequence[Part], longest: float, supervisor: Supervisor) -> Signals | None:
-    """Waits until the parts have ended, or a signal forces the end, which it gives."""
-    deadline = monotonic() + longest
-    while any(part.is_alive() for part in parts) and monotonic() < deadline:
-        if forced := supervisor.wait_for_force(LOOK_SECONDS):
-            return forced
-    return None
+    main_loop.stopping(most)
+    return shutdown.take(shutdown.steps(config, service, deadline), main_loop)
 
 
 def _report_stop(service: Service, logger: Logger, began: float, forced: Signals | None) -> None:

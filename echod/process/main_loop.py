@@ -21,7 +21,7 @@ STOP_MARGIN_SECONDS = 10.0
 """What a stop may take on top of the times that the user has set for it."""
 
 
-class Supervisor:
+class MainLoop:
     """Waits for signals, and reports to the service manager meanwhile, if there is one."""
 
     def __init__(

@@ -48,9 +48,9 @@ class Events:
         """Reports what is over. To be called several times a second, and ``now`` at the end."""
         self.rejecting.settle()
         self.not_accepting.settle()
-        rations = (self._closings, self._unused_closings, self._failures, self._defects)
-        for ration in rations:
-            ration.settle(now=now)
+        limited = (self._closings, self._unused_closings, self._failures, self._defects)
+        for event in limited:
+            event.settle(now=now)
 
     @property
     def every_line(self) -> bool:
@@ -67,12 +67,12 @@ class Events:
 
         ``facts`` has at least ``reason``, ``lines``, ``received_bytes`` and ``sent_bytes``.
         """
-        ration, log = self._closings, self._logger.info
+        limited, log = self._closings, self._logger.info
         if facts["reason"] == "unused":
             if not self._debugging:
                 return
-            ration, log = self._unused_closings, self._logger.debug
-        if ration.allows(facts["lines"], facts["received_bytes"], facts["sent_bytes"]):
+            limited, log = self._unused_closings, self._logger.debug
+        if limited.allows(facts["lines"], facts["received_bytes"], facts["sent_bytes"]):
             log("connection closed", peer=peer(client_address), **facts)
 
     def connection_failed(self, client_address: Any, port: int) -> None:

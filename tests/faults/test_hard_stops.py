@@ -49,7 +49,7 @@ from support.running import Running, Timed
 
 from echod.process import daemon
 from echod.process.lifecycle import Service
-from echod.process.main_loop import Supervisor
+from echod.process.main_loop import MainLoop
 
 DATA = b"".join(b"%d\n" % number for number in range(2000)) + b"half a li"
 
@@ -348,7 +348,7 @@ def test_a_queue_that_fills_for_ever_is_left_in_time(
             ask(client, b"x\n")
 
 
-class Times(Supervisor):
+class Times(MainLoop):
     """No signal comes; a stop of the ports takes a while."""
 
     def __init__(self) -> None:
@@ -387,7 +387,7 @@ def test_the_time_to_drain_counts_from_the_signal(running: Running) -> None:
     times, config = Times(), running.service.servers[0].config
     config = replace(config, drain_delay=0.1, drain_timeout=5.0)
     service = cast("Service", times)
-    assert daemon._drain(config, service, times, running.service.events._logger, None) is None
+    assert daemon._shut_down(config, service, times, running.service.events._logger, None) is None
     told, given = times.given
     assert told == 5.1
     assert given < 4.6

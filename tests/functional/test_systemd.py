@@ -25,7 +25,7 @@ from support import (
 )
 from support.running import Running
 
-from echod.process.main_loop import Supervisor
+from echod.process.main_loop import MainLoop
 from echod.process.signals import StopSignals
 from echod.process.systemd import ServiceManager
 
@@ -275,20 +275,20 @@ def test_the_watchdog_starves_while_a_thread_is_frozen(
 ) -> None:
     """The main thread going round is no proof of life; the log says who does not."""
     environment = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "400000"}
-    supervisor = Supervisor(
+    main_loop = MainLoop(
         running.service, Waiting(), ServiceManager(environment), running.service.events._logger
     )
     thaw = threading.Event()
     running.service.handlers[0].post(lambda: wait(thaw))
-    until(lambda: supervisor.wait(0.2) or running.events("the watchdog is not fed"))
+    until(lambda: main_loop.wait(0.2) or running.events("the watchdog is not fed"))
     assert "stalled: handler-0" in running.events("the watchdog is not fed")[0]["problem"]
     manager.setblocking(False)
     with pytest.raises(BlockingIOError):  # what came before it starved
         while True:
             manager.recv(4096)
-    supervisor.wait(0.3)
+    main_loop.wait(0.3)
     with pytest.raises(BlockingIOError):
         manager.recv(4096)
     thaw.set()
-    until(lambda: supervisor.wait(0.2) or running.events("the watchdog is fed again"))
+    until(lambda: main_loop.wait(0.2) or running.events("the watchdog is fed again"))
     assert b"WATCHDOG=1" in manager.recv(4096)

@@ -25,7 +25,13 @@ BESIDE = {
 """The tools beside it, and what they may import."""
 
 OWNERS = {
-    "signal": {"__main__", "process.daemon", "process.signals", "process.main_loop"},
+    "signal": {
+        "__main__",
+        "process.daemon",
+        "process.signals",
+        "process.main_loop",
+        "process.shutdown",
+    },
     "prometheus_client": {"telemetry.metrics", "probe.servers"},
     "structlog": {"telemetry.events", "telemetry.log_writer"},
     "argparse": {"cli", "lab.arguments", "probe.arguments"},

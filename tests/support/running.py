@@ -110,6 +110,7 @@ class Timed(Running):
         self.clock = StandingClock()
         self._patches = pytest.MonkeyPatch()
         for module in (
+            "loop.acceptor",
             "loop.event_loop",
             "telemetry.throttling",
             "echo.server",

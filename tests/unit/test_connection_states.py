@@ -6,10 +6,10 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from support.fakes import START, Connection
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support import expected
+from support.fakes import START, Connection
 
 from echod.echo.closing import State
 from echod.loop.event_loop import READ, WRITE

@@ -7,8 +7,8 @@ import pytest
 
 from echod.loop.heartbeat import Heartbeat, stalled
 from echod.process import main_loop as supervision
-from echod.process.lifecycle import Service
-from echod.process.main_loop import Supervisor
+from echod.process.lifecycle import Service, State
+from echod.process.main_loop import MainLoop
 from echod.process.signals import StopSignals
 from echod.process.systemd import ServiceManager
 from echod.telemetry.events import Logger
@@ -38,7 +38,7 @@ class World(StopSignals):
             Service,
             SimpleNamespace(
                 servers=[],
-                state="ready",
+                state=State.READY,
                 budget=SimpleNamespace(eased=lambda: False),
                 open_connections=lambda: 0,
                 liveness_problem=lambda now: ", ".join(stalled([self.heartbeat], now)),
@@ -81,17 +81,17 @@ def test_after_the_whole_process_has_stood_still_the_watchdog_is_fed_at_once(
     """No thread has had its turn yet, and none has stalled; one that really has is found."""
     world, manager, log = World(), Manager(), Log()
     monkeypatch.setattr(supervision, "monotonic", lambda: world.now)
-    supervisor = Supervisor(world.service(), world, manager, cast(Logger, log))
-    supervisor.wait(10)
+    main_loop = MainLoop(world.service(), world, manager, cast(Logger, log))
+    main_loop.wait(10)
     assert 8 <= manager.fed() <= 10
     world.goes_round = False  # the main thread is the first to go on
     world.stand_still(60)
-    supervisor.wait(0.1)
+    main_loop.wait(0.1)
     assert (manager.fed(), log.names) == (1, [])
     world.goes_round = True
-    supervisor.wait(10)
+    main_loop.wait(10)
     assert (manager.fed() >= 8, log.names) == (True, [])
     world.goes_round = False
-    supervisor.wait(20)
+    main_loop.wait(20)
     assert 2 <= manager.fed() <= 5
     assert log.names == ["the watchdog is not fed"]

@@ -1,0 +1,69 @@
+"""The graceful shutdown, as a list of named steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from signal import Signals
+from time import monotonic
+from typing import NamedTuple
+
+from echod.config.options import Config
+from echod.process.lifecycle import Part, Service
+from echod.process.main_loop import MainLoop
+
+LOOK_SECONDS = 0.02
+"""How often a step looks whether it is over."""
+LATE_LOOKS = 100
+"""Looks for parts whose time is over: longer than any of them lingers. Counted, not timed: after
+the whole process has been suspended, threads have had no turn however late it is.
+"""
+
+
+class Step(NamedTuple):
+    """``begin`` gives the parts that end with it; ``seconds`` how long they may take."""
+
+    name: str
+    begin: Callable[[], Sequence[Part]]
+    seconds: Callable[[], float]
+
+
+class _Time:
+    """A part that ends by itself."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = monotonic() + seconds
+
+    def is_alive(self) -> bool:
+        return monotonic() < self._end
+
+
+def steps(config: Config, service: Service, deadline: float) -> list[Step]:
+    """What happens one after another; connections have until ``deadline`` (monotonic seconds)."""
+    delay = config.drain_delay
+
+    def left() -> float:
+        return max(deadline - monotonic(), 0.0)
+
+    return [
+        Step("go on while not ready", lambda: [_Time(delay)], lambda: delay),
+        Step("stop accepting", service.stop_accepting, lambda: 0.0),
+        Step("drain", lambda: service.drain(left()), left),
+        Step("stop the metrics port", service.stop_exporter, lambda: 0.0),
+    ]
+
+
+def take(all_steps: Sequence[Step], main_loop: MainLoop) -> Signals | None:
+    """Takes the steps; gives the signal that forces the end, at once, if one comes meanwhile."""
+    for step in all_steps:
+        if forced := _wait_for(step.begin(), step.seconds(), main_loop):
+            return forced
+    return None
+
+
+def _wait_for(parts: Sequence[Part], seconds: float, main_loop: MainLoop) -> Signals | None:
+    end, looks = monotonic() + seconds, LATE_LOOKS
+    while any(part.is_alive() for part in parts) and looks:
+        looks -= monotonic() >= end
+        if forced := main_loop.wait_for_force(LOOK_SECONDS):
+            return forced
+    return None
