@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -154,7 +153,9 @@ class _Probe:
         """One look after another, each by stricter rules. Raises UsageError if the first one would
         take too many connections.
         """
-        for number in itertools.count(1):
+        number = 0
+        while True:
+            number += 1
             strict = rules.look(number)
             needed = strict.plan()
             left = max(0.001, end - monotonic())

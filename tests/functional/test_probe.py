@@ -380,7 +380,8 @@ def test_metrics_that_cannot_be_read_stop_the_run(tmp_path: Path, start: Start) 
     assert one.metrics()("echod_connections_opened_total") == 1
 
 
-def test_waiting_ends_when_the_split_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quiet", [False, True])
+def test_waiting_ends_when_the_split_holds(tmp_path: Path, *, quiet: bool) -> None:
     """The first looks see the old weights, and say so; a later one sees the new ones."""
     old = 1000  # connections: the first look takes fewer
 
@@ -390,8 +391,11 @@ def test_waiting_ends_when_the_split_holds(tmp_path: Path) -> None:
 
     with serving(behave) as port:
         words = (f"127.0.0.1:{port}", "--expect", "one=1,two=1", "--tolerance", 10, "--wait", NEVER)
-        result = probe(tmp_path, *words)
+        result = probe(tmp_path, *words, *["--quiet"] * quiet)
     assert result.returncode == 0
+    if quiet:
+        assert result.stdout == ""
+        return
     assert result.stdout.startswith("look 1: does not hold: one has 100.0 %")
     assert "holds: every share is within 10 points of one=50,two=50" in result.stdout
 

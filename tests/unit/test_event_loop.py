@@ -11,6 +11,7 @@ import pytest
 from support import until
 
 from echod.loop.event_loop import LOOK_SECONDS, LOOKS, EventHandler, EventLoop
+from echod.loop.periodic import Periodic
 
 
 class Broken:
@@ -167,3 +168,25 @@ def test_calls_are_made_when_the_events_of_the_round_are_dealt_with() -> None:
         loop.start()
         loop.join()
     assert seen == ["event", "call"]
+
+
+def test_a_periodic_call_that_raises_is_reported_and_made_again(loop: EventLoop) -> None:
+    """Like a timer of any handler."""
+    made: list[int] = []
+
+    def call() -> None:
+        made.append(len(made))
+        if len(made) == 1:
+            raise RuntimeError
+
+    periodic = Periodic(loop, 0.01, call)
+    loop.ask(periodic.start)
+    until(lambda: len(made) >= 3)
+    assert loop.bugs == ["bug"]  # type: ignore[attr-defined]
+
+
+def test_a_socket_that_wakes_no_more_is_reported(loop: EventLoop) -> None:
+    """The loop goes on: it has other calls to make."""
+    loop.ask(lambda: loop._inbox.on_error(OSError()))
+    assert loop.bugs == ["bug"]  # type: ignore[attr-defined]
+    loop.ask(lambda: None)
