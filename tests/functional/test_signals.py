@@ -21,7 +21,6 @@ from support import (
     Start,
     altered,
     ask,
-    call,
     clean_environment,
     command,
     connect,
@@ -315,15 +314,12 @@ def test_a_health_check_that_waits_ends_with_a_signal(
     assert asking.returncode == status
 
 
-def test_a_command_that_was_started_with_signals_blocked_can_be_stopped(tmp_path: Path) -> None:
+def test_a_command_that_was_started_with_signals_blocked_can_be_stopped(start: Start) -> None:
     """The signal mask outlives exec: some parents forget to reset it."""
     code = (
-        "import signal, sys, os; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
+        "import signal, sys, os; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals());"
+        "os.execv(sys.argv[1], sys.argv[1:])"
     )
-    words = [sys.executable, "-c", f"{code}; os.execv(sys.argv[1], sys.argv[1:])"]
-    result = call(
-        tmp_path, ["timeout", "--preserve-status", "2", *words, *command("0", "x")],
-        ECHOD_METRICS_PORT="0",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert '"draining"' in result.stdout
+    echod = start(command=lambda *all_: [sys.executable, "-c", code, *command(*all_)])
+    echod.event("ready")
+    assert echod.stop()["event"] == "stopped"
