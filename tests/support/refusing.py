@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import resource
 import select
+import selectors  # noqa: F401  # tries epoll when it is imported, from 3.14 on later than socket
 import socket
 import sys
 import threading
