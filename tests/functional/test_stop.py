@@ -7,6 +7,7 @@ import threading
 import pytest
 from support import (
     NEVER,
+    PATIENCE,
     Clock,
     Metrics,
     Start,
@@ -44,7 +45,10 @@ def test_a_signal_ends_it_in_order_with_its_totals(start: Start, number: int) ->
 
 def test_while_the_drain_is_delayed_everything_goes_on(start: Start, clock: Clock) -> None:
     """Endpoints lag: new connections come for a while after the signal."""
-    echod = start("--drain-delay", str(NEVER), "--idle-timeout", "none", command=clock.command)
+    echod = start(
+        "--drain-delay", str(NEVER), "--drain-timeout", str(NEVER), "--idle-timeout", "none",
+        command=clock.command,
+    )  # fmt: skip
     with connect(echod.port) as before:
         echod.terminate()
         echod.event("draining")
@@ -133,7 +137,7 @@ def test_clients_that_take_nothing_are_cut_when_the_time_is_over(
     """And counted; not before, and the exit is still in order."""
     echod = start(
         "--drain-timeout", str(NEVER), "--write-timeout", "none", "--idle-timeout", "none",
-        command=clock.command,
+        command=clock.altered(process__daemon__STOP_SECONDS=PATIENCE),
     )  # fmt: skip
     with pending(echod), connect(echod.port) as healthy:
         ask(healthy, b"x\n")
@@ -164,7 +168,9 @@ def test_any_time_to_drain_comes_to_an_end(start: Start, timeout: str) -> None:
     echod = start(
         "--drain-timeout", timeout, "--write-timeout", "none",
         command=altered(
-            loop__lingering_close__LINGER_SECONDS=NEVER, telemetry__exporter__DEADLINE_SECONDS=NEVER
+            loop__lingering_close__LINGER_SECONDS=NEVER,
+            telemetry__exporter__DEADLINE_SECONDS=NEVER,
+            process__daemon__STOP_SECONDS=PATIENCE,
         ),
     )  # fmt: skip
     with pending(echod), connect(echod.metrics_port) as scraper:
