@@ -14,12 +14,13 @@ def main() -> int:
     """
     if hasattr(signal, "pthread_sigmask"):  # Windows, which gets its answer in a moment
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    refused = 3 if sys.argv[1:2] == ["probe"] else 1  # for the probe 1 is a verdict
     try:
         from echod.cli import main as run  # noqa: PLC0415  # only now: see above
     except (OSError, MemoryError, ImportError, SystemError) as error:  # for want of memory, say
         os.write(2, f"echod: error: cannot load echod: {str(error) or 'out of memory'}\n".encode())
-        return 1
-    return run()
+        return refused
+    return run(refused)
 
 
 if __name__ == "__main__":

@@ -239,8 +239,8 @@ def run(argv: Sequence[str], environ: Environment) -> int:
     return serve(argv, environ)
 
 
-def main() -> int:
-    """The ``echod`` command. Gives the exit status: 2 a wrong call, 1 refused by the system."""
+def main(refused: int = 1) -> int:
+    """The ``echod`` command. Gives the exit status: 2 a wrong call, ``refused`` by the system."""
     if sys.platform == "win32":
         say(STDERR, "echod: error: echod runs on Linux and macOS; on Windows, run it in WSL\n")
         return 1
@@ -259,4 +259,4 @@ def main() -> int:
         return 130
     except (SystemRefused, MemoryError) as error:
         say(STDERR, f"echod: error: {str(error) or 'out of memory'}\n")
-        return 1
+        return refused

@@ -48,7 +48,7 @@ def kept(listing: str) -> dict[str, str]:
 
 def main() -> None:
     """Becomes pip."""
-    asked = [*PIP, "config", "list"]
+    asked = [*PIP, "-vvv", "config", "list"]  # a quiet one would list nothing
     listing = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=False)
     if listing.returncode:
         sys.exit(listing.returncode)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Protocol
 
 from echod.loop.heartbeat import Heartbeat
@@ -23,6 +23,8 @@ from echod.loop.timers import Timed, Timers
 
 READ, WRITE = 1, 2
 LONGEST_WAIT = 1.0  # seconds: an idle thread stamps its heartbeat this often
+PAUSE_SECONDS = 0.1
+"""After a round that the loop itself could not finish."""
 LOOKS, LOOK_SECONDS = 10, 1.0
 """How often, and how long each time, a thread is waited for that is asked to do something. Several
 looks: if the whole process is suspended meanwhile, that costs one of them."""
@@ -185,7 +187,21 @@ class EventLoop(Thread):
     # The loop.
 
     def run(self) -> None:
-        """Goes on until stopped."""
+        """Goes on until stopped, whatever the system refuses meanwhile: memory, for example."""
+        while True:
+            try:
+                self._rounds()
+                break
+            except Exception:  # noqa: BLE001  # a thread that ends would cost all its connections
+                with suppress(Exception):
+                    self.report_bug()
+                sleep(PAUSE_SECONDS)  # not to be met again at once and for ever
+        self.heartbeat.end()
+        self._poller.close()
+        self._inbox.close()
+
+    def _rounds(self) -> None:
+        """Round after round until it is stopped."""
         # Looked up once: a round with few events is paid for by each of them.
         wait, polled, writing, inbox = self._poller.wait, self._polled, self._writing, self._inbox
         while self.stop_deadline is None or self._registered:
@@ -210,9 +226,6 @@ class EventLoop(Thread):
             if self.stop_deadline is not None and self.now >= self.stop_deadline:
                 for left in list(self._registered):
                     self.guarded(left, left.abort)
-        self.heartbeat.end()
-        self._poller.close()
-        self._inbox.close()
 
     def _wait(self) -> float:
         """Seconds until something is to be done without an event."""
@@ -242,10 +255,12 @@ class EventLoop(Thread):
         try:
             handler.on_error(error)
         except Exception:  # noqa: BLE001  # not even that: without it, for ever the same event
-            self.report_bug()
-            for registered in [one for one in self._registered if one is handler]:
-                self.unregister(registered)
-                registered.request.close()
+            try:
+                self.report_bug()
+            finally:
+                for registered in [one for one in self._registered if one is handler]:
+                    self.unregister(registered)
+                    registered.request.close()
 
 
 class HandlerThread(EventLoop):

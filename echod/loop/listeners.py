@@ -126,6 +126,8 @@ def _resolved(address: str, port: int) -> tuple[int, int, int, tuple[object, ...
         _, _, zone = address.partition("%")
         if not zone:
             raise
+        if _zone_number(zone) > 0:
+            raise OSError(errno.EINVAL, "only a link-local address takes a zone") from error
         raise OSError(errno.ENODEV, f"there is no zone {zone} for it") from error
     family, kind, protocol, _, target = found[0]
     return family, kind, protocol, target

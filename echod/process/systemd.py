@@ -111,7 +111,7 @@ class ServiceManager:
         if wanted and environ.get("WATCHDOG_PID"):
             self.watchdog_ignored = _meant_for_another(environ, "WATCHDOG_PID")
         if wanted and not self.watchdog_ignored:
-            if not (wanted.isascii() and wanted.isdigit() and int(wanted) > 0):
+            if not (wanted.isascii() and wanted.isdigit() and len(wanted) <= 18 and int(wanted)):
                 raise UsageError(f"WATCHDOG_USEC {shown(wanted)}: must be a number of microseconds")
             self.watchdog_seconds = int(wanted) / 1e6
 

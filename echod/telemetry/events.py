@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -94,8 +93,11 @@ class Events:
 
 def described(error: BaseException | None) -> dict[str, str]:
     """An exception for the log: what it is and where it was raised, without a traceback."""
-    frames = traceback.extract_tb(error.__traceback__ if error else None)
-    place = " < ".join(
-        f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames[-3:])
-    )
+    # By hand: the module traceback reads source files, for which there may be no memory.
+    frames, traced = [], error.__traceback__ if error else None
+    while traced:
+        code = traced.tb_frame.f_code
+        frames.append(f"{Path(code.co_filename).name}:{traced.tb_lineno} {code.co_name}")
+        traced = traced.tb_next
+    place = " < ".join(reversed(frames[-3:]))
     return {"error": cut(repr(error)), "at": place}  # it may hold what a client sent

@@ -55,10 +55,10 @@ class Busy:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        # A client that had no CPU for a second is not reset for what it goes on to say; and when
-        # the clock is moved, what is left is still waited for.
+        # A client that had no CPU for a second is not reset for what it goes on to say; and what is
+        # left when the clock has moved is still waited for on a busy machine.
         self.command = clock.altered(
-            loop__lingering_close__LINGER_SECONDS=PATIENCE, process__daemon__STOP_SECONDS=PATIENCE
+            loop__lingering_close__LINGER_SECONDS=PATIENCE, process__shutdown__LATE_LOOKS=1000
         )
 
     def run_to_the_end(self, echod: Echod, everybody: Crowd, delay: float) -> None:

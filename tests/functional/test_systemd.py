@@ -220,7 +220,7 @@ def test_a_watchdog_for_another_process_is_not_fed(start: Start, manager: socket
     echod.stop()
 
 
-@pytest.mark.parametrize("wanted", ["often", "0", "-1"])
+@pytest.mark.parametrize("wanted", ["often", "0", "-1", "9" * 30])
 def test_a_watchdog_without_a_time_is_refused(tmp_path: Path, wanted: str) -> None:
     """It would end the service at a time that nobody knows."""
     result = call(tmp_path, command("0", "one"), WATCHDOG_USEC=wanted)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import re
 import subprocess
+import sys
 import threading
 import venv
 import zipfile
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from support import ROOT, clean_environment
@@ -207,3 +210,38 @@ def test_a_pip_conf_that_cannot_be_read_stops_the_install(
     assert done.returncode not in (0, None)
     assert "pip.conf" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class Index(http.server.BaseHTTPRequestHandler):
+    """A package index without packages, which notes who asks."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_pip_that_is_set_to_be_quiet_keeps_its_index(tmp_path: Path) -> None:
+    """What it lists of its settings is what the installation goes by."""
+    settings = tmp_path / "pip.conf"
+    others = {name: "" for name in environment() if name.startswith("PIP_")}
+    with http.server.HTTPServer(("127.0.0.1", 0), Index) as index:
+        url = f"http://127.0.0.1:{index.server_port}/simple"
+        settings.write_text(f"[global]\nquiet = 1\nindex-url = {url}\n")
+        serving = threading.Thread(target=index.serve_forever)
+        serving.start()
+        done = subprocess.run(
+            [sys.executable, INSTALL, "--retries", "0", "no-such-thing"],
+            env=environment(**others, PIP_CONFIG_FILE=str(settings)),
+            capture_output=True,
+            timeout=300,
+            check=False,
+        )
+        index.shutdown()
+        serving.join()
+    assert done.returncode == 1
+    assert Index.asked == ["/simple/no-such-thing/"]

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from time import monotonic
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from support import until
@@ -190,3 +190,56 @@ def test_a_socket_that_wakes_no_more_is_reported(loop: EventLoop) -> None:
     loop.ask(lambda: loop._inbox.on_error(OSError()))
     assert loop.bugs == ["bug"]  # type: ignore[attr-defined]
     loop.ask(lambda: None)
+
+
+class Starved:
+    """A poller that has no memory for its first waits."""
+
+    def __init__(self, real: Any, times: int) -> None:
+        self._real, self._left = real, times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def wait(self, seconds: float) -> Any:
+        self._left -= 1
+        if self._left >= 0:
+            raise MemoryError
+        return self._real.wait(seconds)
+
+
+@pytest.mark.parametrize("report", ["works", "raises"])
+def test_a_loop_that_has_no_memory_for_a_round_goes_on(report: str) -> None:
+    """It serves all connections of its thread; even the report may be too much."""
+    reports: list[str] = []
+
+    def report_bug() -> None:
+        reports.append(report)
+        if report == "raises":
+            raise MemoryError
+
+    loop = EventLoop("under test", report_bug)
+    loop._poller = Starved(loop._poller, 2)
+    loop.start()
+    loop.ask(lambda: None)
+    assert reports == [report] * 2
+    loop.stop(monotonic())
+    loop.join()
+
+
+def test_a_handler_is_thrown_out_though_its_report_raises() -> None:
+    """It would be called again at once and for ever."""
+
+    def report_bug() -> NoReturn:
+        raise MemoryError
+
+    loop = EventLoop("under test", report_bug)
+    loop.start()
+    ours, theirs = socket.socketpair()
+    with ours:
+        loop.post(lambda: loop.register(Broken(theirs)))
+        ours.sendall(b"x")
+        until(lambda: theirs.fileno() == -1)
+    loop.ask(lambda: None)
+    loop.stop(monotonic())
+    loop.join()

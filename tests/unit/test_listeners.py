@@ -139,6 +139,8 @@ def test_an_address_that_does_not_resolve_gives_the_reason_in_words(
     """getaddrinfo's own errors have numbers that mean nothing elsewhere."""
     with pytest.raises(SystemRefused, match=r"fe80::1%nowhere0: there is no zone nowhere0 for it$"):
         bind("PORTS", "fe80::1%nowhere0", 0)
+    with pytest.raises(SystemRefused, match=r"::1%lo: only a link-local address takes a zone$"):
+        bind("PORTS", "::1%lo", 0)
 
     def failing(*_: Any, **__: Any) -> None:
         raise socket.gaierror(socket.EAI_MEMORY, "Memory allocation failure")

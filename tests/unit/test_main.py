@@ -66,8 +66,8 @@ def test_memory_that_runs_out_anywhere_is_one_line(
         raise MemoryError
 
     monkeypatch.setattr(cli, "run", full)
-    assert cli.main() == 1
-    assert capfd.readouterr().err == "echod: error: out of memory\n"
+    assert (cli.main(), cli.main(refused=3)) == (1, 3)
+    assert capfd.readouterr().err == 2 * "echod: error: out of memory\n"
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,10 @@ def test_a_command_line_that_cannot_be_loaded_is_one_line(
         from echod.__main__ import main
         sys.exit(main())
     """
-    result = call(tmp_path, [sys.executable, "-c", code])
     message = f"echod: error: cannot load echod: {reason}\n"
-    assert (result.returncode, result.stdout, result.stderr) == (1, "", message)
+    for command, status in (("9000", 1), ("probe", 3)):  # whose 1 says that the split does not hold
+        result = call(tmp_path, [sys.executable, "-c", code, command])
+        assert (result.returncode, result.stdout, result.stderr) == (status, "", message)
 
 
 def test_a_system_without_signal_masks_goes_on_to_the_command_line(tmp_path: Path) -> None:
