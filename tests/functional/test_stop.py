@@ -7,7 +7,6 @@ import threading
 import pytest
 from support import (
     NEVER,
-    PATIENCE,
     Clock,
     Metrics,
     Start,
@@ -137,7 +136,7 @@ def test_clients_that_take_nothing_are_cut_when_the_time_is_over(
     """And counted; not before, and the exit is still in order."""
     echod = start(
         "--drain-timeout", str(NEVER), "--write-timeout", "none", "--idle-timeout", "none",
-        command=clock.altered(process__daemon__STOP_SECONDS=PATIENCE),
+        command=clock.altered(process__shutdown__LATE_LOOKS=10_000),
     )  # fmt: skip
     with pending(echod), connect(echod.port) as healthy:
         ask(healthy, b"x\n")
@@ -170,7 +169,7 @@ def test_any_time_to_drain_comes_to_an_end(start: Start, timeout: str) -> None:
         command=altered(
             loop__lingering_close__LINGER_SECONDS=NEVER,
             telemetry__exporter__DEADLINE_SECONDS=NEVER,
-            process__daemon__STOP_SECONDS=PATIENCE,
+            process__shutdown__LATE_LOOKS=10_000,
         ),
     )  # fmt: skip
     with pending(echod), connect(echod.metrics_port) as scraper:
