@@ -51,9 +51,12 @@ class Budget:
             return True
 
     def eased(self) -> bool:
-        """Whether much was buffered and most of it is free now; true once each time."""
+        """Whether much was buffered and most of it is free now; true once each time, and once
+        more when most of a rest is free as well.
+        """
         with self._lock:
             if self._peak < MUCH_BYTES or self.buffered > self._peak // 4:
                 return False
-            self._peak = self.buffered
+            rest = self.buffered > MUCH_BYTES // 4
+            self._peak = max(self.buffered, MUCH_BYTES) if rest else self.buffered
             return True

@@ -89,3 +89,17 @@ def test_the_budget_has_eased_when_most_of_much_is_free_again() -> None:
     budget.change(-2 * limits.MUCH_BYTES)
     assert budget.eased()
     assert not budget.eased()
+
+
+def test_the_budget_eases_once_more_when_the_rest_is_free_as_well() -> None:
+    """A look may come while the last megabytes are still held; of those nothing would be given
+    back for ever.
+    """
+    budget = Budget(100 * limits.MUCH_BYTES)
+    budget.change(40 * limits.MUCH_BYTES)
+    budget.change(-40 * limits.MUCH_BYTES + limits.MUCH_BYTES - 1)
+    assert budget.eased()
+    assert not budget.eased()
+    budget.change(-limits.MUCH_BYTES + 1)
+    assert budget.eased()
+    assert not budget.eased()
