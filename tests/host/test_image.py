@@ -156,7 +156,7 @@ def test_no_shell_is_needed(engine: Engine) -> None:
 def test_nothing_is_compiled_at_run_time(engine: Engine) -> None:
     """A read-only root could not keep it, and each start and health check would take longer."""
     script = (
-        "import echod.daemon, echod.health, os, sys;"
+        "import echod.process.daemon, echod.process.health_check, os, sys;"
         "print([n for n, m in list(sys.modules.items())"
         " if getattr(m, '__cached__', None) and not os.path.exists(m.__cached__)])"
     )

@@ -30,7 +30,7 @@ CHARMAPS = {
 }
 CHILD = """
 import json, sys
-from echod.runtime import arguments
+from echod.config.runtime import arguments
 words = [word.encode("utf-8", "surrogateescape").hex() for word in arguments()]
 print(json.dumps([sys.getfilesystemencoding(), words]))
 """
