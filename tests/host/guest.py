@@ -60,8 +60,8 @@ class Guest:
         assert self._process.poll() is None, (self._directory / "console").read_text()
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                words = (process / "cmdline").read_text().split("\0")
-                program = (process / "comm").read_text()
+                words = (process / "cmdline").read_text(errors="replace").split("\0")
+                program = (process / "comm").read_text(errors="replace")
             except OSError:
                 continue
             if program == "systemd\n" and f"systemd.machine={self.name}" in words:
