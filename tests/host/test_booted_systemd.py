@@ -91,7 +91,7 @@ def test_a_dynamic_user_without_privileges_runs_it(guest: Guest) -> None:
 def test_status_and_journal_tell_how_it_is(guest: Guest) -> None:
     """In systemctl's words, and in events of one line each."""
     guest.run("systemctl start echod@v1")
-    guest.start("sleep 30 | nc 127.0.0.1 9001")
+    guest.start("(echo hi; sleep 30) | nc 127.0.0.1 9001")  # one without a byte is not logged
     until(lambda: "1 connections on ports 9000" in show(guest, "echod@v1", "StatusText"))
     guest.quiet()
     guest.run("systemctl stop echod@v1")
@@ -181,7 +181,7 @@ def test_one_frozen_thread_has_it_restarted(guest: Guest) -> None:
     """The watchdog is fed by the stamps of those that work; the journal says who stood where."""
     guest.run(drop_in("echod@v1.service", "WatchdogSec=4") + "systemctl start echod@v1")
     before = show(guest, "echod@v1", "MainPID")
-    guest.start(f"python3 /in_guest/freeze_thread.py {before} 1")
+    guest.start(f"python3 /in_guest/freeze_thread.py {before} 2")  # the log writer is 1
     until(lambda: show(guest, "echod@v1", "MainPID") not in (before, "0"), timeout=40)
     until(lambda: show(guest, "echod@v1", "ActiveState") == "active")
     assert answer(guest, 9000) == "one hi"
