@@ -101,12 +101,17 @@ class Network:
         closing.callback(self.server.close)
         self.server.run(f"ip link add name wire type veth peer name wire netns {self.clients.pid}")
         for number, host in enumerate((self.server, self.clients), 1):
-            # Segments of their own: what is lost is a packet, not a batch of forty.
+            # Segments of their own: what is lost is a packet, not a batch of forty. Neighbours
+            # that are known: where three solicitations are lost, a host has "no route".
+            peer = 3 - number
             host.run(f"""
                 ip link set dev lo up
                 ip address add 10.9.0.{number}/24 dev wire
                 ip address add fd99::{number}/64 dev wire nodad
-                ip link set dev wire gso_max_segs 1 up
+                ip link set dev wire address 02:00:00:00:00:0{number} gso_max_segs 1 up
+                for address in 10.9.0.{peer} fd99::{peer}; do
+                    ip neighbour add $address lladdr 02:00:00:00:00:0{peer} dev wire nud permanent
+                done
             """)
 
     def lose(self, what: str = "", *hosts: Host) -> None:
@@ -165,7 +170,11 @@ class Scene:
         client.settimeout(LONGEST)
         if "receive_buffer" in options:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["receive_buffer"])
-        client.connect((host, self.port))
+        try:
+            client.connect((host, self.port))
+        except BaseException:
+            client.close()
+            raise
         return client
 
     def metrics(self) -> Metrics:
