@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.loop.timers import TICK_SECONDS, Timers
+from echod.loop.timers import SLOT_SECONDS, Timers
 
 
 class Entry:
@@ -17,7 +17,7 @@ def test_an_entry_is_due_at_its_time_and_not_before() -> None:
     entry = Entry()
     timers.schedule(entry, 101.05)
     assert timers.due(101.04) == []
-    assert timers.due(101.05 + TICK_SECONDS) == [entry]
+    assert timers.due(101.05 + SLOT_SECONDS) == [entry]
     assert timers.due(200.0) == []
 
 
@@ -35,12 +35,12 @@ def test_an_entry_that_moves_is_due_once_at_its_new_time() -> None:
     assert timers.due(110.0) == []
 
 
-def test_a_time_in_the_past_is_due_at_the_next_tick() -> None:
+def test_a_time_in_the_past_is_is_due_in_the_next_slot() -> None:
     """Nothing is put into a bucket that has had its turn."""
     timers: Timers[Entry] = Timers(100.0)
     entry = Entry()
     timers.schedule(entry, 5.0)
-    assert timers.due(100.0 + 2 * TICK_SECONDS) == [entry]
+    assert timers.due(100.0 + 2 * SLOT_SECONDS) == [entry]
 
 
 @given(st.floats(0.0, 0.9), st.floats(0.0, 5.0))
@@ -51,6 +51,6 @@ def test_the_wait_ends_with_the_next_entry_or_the_longest_wait(offset: float, de
     assert timers.wait(start, 1.0) == 1.0
     timers.schedule(Entry(), start + delay)
     wait = timers.wait(start, 1.0)
-    assert 0.0 <= wait <= min(delay + TICK_SECONDS + 1e-6, 1.0)
+    assert 0.0 <= wait <= min(delay + SLOT_SECONDS + 1e-6, 1.0)
     if wait < 1.0:
         assert timers.due(start + wait + 1e-6)
