@@ -12,12 +12,13 @@ from typing import Any
 
 import structlog
 
+from echod.loop.poller import is_ready
 from echod.texts import escaped
 
 QUEUED_EVENTS = 1000
 """Events that wait for a stalled reader of the log; what comes on top is dropped, and counted."""
 LOOK_SECONDS = 0.02
-"""How often it is looked, at the end, whether the log still takes more."""
+"""Time between two looks, at the end, whether the log can still be written to."""
 CUT_AT = 256
 """Characters after which a text of a client's is cut."""
 
@@ -56,7 +57,7 @@ class LogWriter(Thread):
 
     def close(self, timeout: float, late: float = 0.0) -> None:
         """Waits up to ``timeout`` seconds until everything is written, and up to ``late`` more
-        while the log takes what it is given: then it is not its reader who is slow.
+        while the log can be written to: then its reader is not what is slow.
         """
         deadline = monotonic() + timeout
         try:
@@ -64,21 +65,19 @@ class LogWriter(Thread):
         except Full:
             return
         self.join(max(deadline - monotonic(), 0.0))
-        while self.is_alive() and monotonic() < deadline + late and self._ready():
+        while self.is_alive() and monotonic() < deadline + late and self._is_writable():
             self.join(LOOK_SECONDS)
 
-    def _ready(self) -> bool:
-        """Whether a write would not have to wait; one that must fail does not."""
-        log = select.poll()
-        log.register(self._descriptor, select.POLLOUT)
-        return bool(log.poll(0))
+    def _is_writable(self) -> bool:
+        """Whether a write would not wait; one that fails at once does not."""
+        return is_ready(self._descriptor, writing=True)
 
     def _write(self, line: bytes) -> None:
         while line:
             try:
                 line = line[os.write(self._descriptor, line) :]
                 self._torn = b"\n"  # if the rest fails: the next event begins its own line
-            except BlockingIOError:  # somebody made the pipe non-blocking
+            except BlockingIOError:  # another process has made the pipe non-blocking
                 select.select([], [self._descriptor], [])
 
     def _drop(self) -> None:
