@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import BytesIO
-from typing import Any, cast
+from typing import Any
 
 from echod import __version__
 from echod.telemetry.metrics import Registry, render
@@ -58,7 +58,7 @@ def health_page(problem: str) -> Page:
 
 
 def landing_page(accept: str) -> Page:
-    """What is here: links for browsers, plain text for everything else."""
+    """The available pages: links for browsers, plain text for everything else."""
     title = f"echod {__version__}"
     if _prefers(accept, "text/html", {"text/html": "", "text/plain": ""}):
         items = [f'<li><a href="{path}">/{path}</a>: {text}</li>' for path, text in LINKS.items()]
@@ -70,44 +70,45 @@ def landing_page(accept: str) -> Page:
 
 
 def prefers_openmetrics(accept: str) -> bool:
-    """Whether an Accept header asks for OpenMetrics 1.0.0 at least as much as for text.
+    """Whether an Accept header prefers OpenMetrics 1.0.0 to text, or has no preference.
 
-    Our own reading: client_python's raises on ``version=a`` and echoes versions it does not
-    speak.
+    Not by client_python's function: that raises on ``version=a`` and echoes versions that it does
+    not support.
     """
     openmetrics = "application/openmetrics-text"
     return _prefers(accept, openmetrics, {openmetrics: "1.0.0", "text/plain": "0.0.4"})
 
 
-def _prefers(accept: str, wanted: str, spoken: Mapping[str, str]) -> bool:
+def _prefers(accept: str, wanted: str, supported: Mapping[str, str]) -> bool:
     """Whether an Accept header asks for ``wanted`` at least as much as for the others.
 
-    ``spoken`` has the version of each media type. What is malformed counts as not said.
+    ``supported`` has the version of each media type. Malformed parts are ignored.
     """
-    weights = dict.fromkeys(spoken, 0.0)
+    weights = dict.fromkeys(supported, 0.0)
     for media_range in accept.lower().split(",")[:MOST_RANGES]:
         kind, *pairs = (part.strip() for part in media_range.split(";"))
         parameters = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-        if kind in weights and parameters.get("version", spoken[kind]).strip('"') == spoken[kind]:
+        if kind not in weights:
+            continue
+        if parameters.get("version", supported[kind]).strip('"') == supported[kind]:
             with suppress(ValueError):
                 weights[kind] = max(weights[kind], float(parameters.get("q", "1")))
     return weights[wanted] >= max(0.001, *weights.values())
 
 
 class _Answer(BaseHTTPRequestHandler):
-    """Answers one request whose head is here already, into memory."""
+    """Answers one request, whose head has arrived already, into memory."""
 
     protocol_version = default_request_version = "HTTP/1.1"  # no heads of errors are left out
 
     def __init__(self, head: bytes, pages: Pages) -> None:
+        # Not super().__init__(), which takes a socket and a server: nothing here uses them.
         self._head = head
         self._pages = pages
-        # In the place of a socket and a server, for which nothing asks: see setup().
-        super().__init__(cast("Any", head), ("", 0), cast("Any", None))
-
-    def setup(self) -> None:
-        self.rfile = BytesIO(self._head)
+        self.rfile = BytesIO(head)
         self.wfile = self._written = BytesIO()
+        self.handle()
+        self.response = self._written.getvalue()
 
     def handle(self) -> None:
         if len(self._head) > MAX_HEAD_BYTES:
@@ -115,9 +116,6 @@ class _Answer(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         else:
             self.handle_one_request()
-
-    def finish(self) -> None:
-        self.response = self._written.getvalue()
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
