@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from enum import IntEnum
 from threading import Lock
 
 from echod.loop.acceptor import PAUSE_SECONDS, Acceptor, ReserveDescriptor
@@ -20,9 +21,17 @@ from echod.telemetry.http import MAX_HEAD_BYTES, Pages, answer
 DEADLINE_SECONDS = 10.0
 """From the start of a connection to its end: a scrape's default time."""
 
-LINGERING, READING, SENDING = range(3)  # a client's stages, by what it would lose
-PATIENCE_SECONDS = 0.0, PAUSE_SECONDS, 0.5
-"""By its stage: time that a client has when another waits for its descriptor, the last one."""
+
+class State(IntEnum):
+    """Of a client, in the order of what it would lose."""
+
+    LINGERING = 0
+    READING = 1
+    SENDING = 2
+
+
+PATIENCE_SECONDS = {State.LINGERING: 0.0, State.READING: PAUSE_SECONDS, State.SENDING: 0.5}
+"""How long a client keeps the last descriptor while another waits to be accepted with it."""
 
 
 class Exporter:
@@ -38,9 +47,9 @@ class Exporter:
     ) -> None:
         """``report_bug`` is called while an exception that a page raised is handled.
 
-        Whoever else accepts in this process holds ``accepting`` then. ``max_clients`` at a
-        time: one more takes the slot of the oldest that has its answer or else of the oldest
-        whose request is not complete.
+        Every other accept of this process holds ``accepting``. At most ``max_clients`` have a
+        slot: one more takes that of the oldest that has its answer, or else of the oldest whose
+        request is not complete.
         """
         self.listener = listener
         self.loop = EventLoop("exporter", report_bug)  # to end it: stop and join
@@ -63,7 +72,7 @@ class Exporter:
             request.close()
 
     def _accept_one(self) -> bool:
-        """Accepts one client; another gives way if there are too many."""
+        """Accepts one client, and closes another if there are too many."""
         try:
             request = self._accept()
         except BlockingIOError:
@@ -72,7 +81,7 @@ class Exporter:
         if len(self.clients) >= self._max_clients:
             self._first_to_go().close()
         client = _Client(request, self)
-        self.loop.guarded(client, client.handle)  # it has probably asked already
+        self.loop.guarded(client, client.handle)  # its request has probably arrived already
         return True
 
     def _accept(self) -> socket.socket:
@@ -84,23 +93,23 @@ class Exporter:
                 raise
             if self._reserve.in_use and self.clients:
                 client = self._first_to_go()
-                if self.loop.now - client.since >= PATIENCE_SECONDS[client.stage]:
+                if self.loop.now - client.since >= PATIENCE_SECONDS[client.state]:
                     client.close()
             request = self._reserve.accept(self.listener.socket)
-            if request is None:  # it waits for the descriptor of one before it
+            if request is None:  # an earlier client has the reserve descriptor
                 raise
             return request
 
     def _first_to_go(self) -> _Client:
         """The oldest of those with the least to lose."""
-        return min(self.clients, key=lambda client: client.stage)
+        return min(self.clients, key=lambda client: client.state)
 
     def _close(self) -> None:
-        """Lets the port go, and those who have had their answer."""
+        """Closes the port, and the clients that have their answer."""
         self._reserve.close()
         if not self.listener.inherited:
             self.listener.socket.close()
-        for client in [one for one in self.clients if one.stage == LINGERING]:
+        for client in [one for one in self.clients if one.state is State.LINGERING]:
             client.close()
 
 
@@ -110,7 +119,7 @@ class _Client:
     def __init__(self, request: socket.socket, exporter: Exporter) -> None:
         self.request = request
         self.timer_slot = 0
-        self.stage = READING
+        self.state = State.READING
         self._exporter = exporter
         self._loop = exporter.loop
         self._head = b""
@@ -137,13 +146,13 @@ class _Client:
         self._head = (self._head + data).lstrip(b"\r\n")
         complete = b"\n\r\n" in self._head or b"\n\n" in self._head
         if complete or self._received > MAX_HEAD_BYTES:
-            self.stage = SENDING
+            self.state = State.SENDING
             self._unsent = answer(self._head, self._exporter.pages)
             self._head = b""
             self.flush()
 
     def flush(self) -> None:
-        """Sends what is left of the response; then the client is to close."""
+        """Sends the rest of the response; then waits for the client to close."""
         try:
             self._unsent = self._unsent[self.request.send(self._unsent) :]
         except BlockingIOError:
@@ -154,30 +163,30 @@ class _Client:
         if self._unsent:
             self._loop.modify(self, WRITE)
         else:
-            self.stage = LINGERING
+            self.state = State.LINGERING
             self._loop.unregister(self)
             self._lingering = LingeringClose(self.request, self._loop, self._release)
 
     def on_timer(self, now: float) -> None:
-        """Its time is over."""
+        """Closes at the deadline."""
         self.close()
 
     def on_stop(self) -> None:
-        """Goes if its request is not complete."""
-        if self.stage == READING:
+        """Closes if its request is not complete."""
+        if self.state is State.READING:
             self.close()
 
     def abort(self) -> None:
-        """Goes as it is."""
+        """Closes now."""
         self.close()
 
     def on_error(self, error: Exception) -> None:
-        """A page that cannot be made costs the client its answer."""
+        """Reports a bug in a page, and closes without an answer."""
         self._loop.report_bug()
         self.close()
 
     def close(self) -> None:
-        """Ends the connection, whatever its stage, unless it has ended."""
+        """Closes the connection, whatever its state, unless it is closed."""
         if self._lingering:
             self._lingering.close()
         elif self in self._exporter.clients:

@@ -36,6 +36,7 @@ from support.running import Running, Timed
 
 from echod.loop.acceptor import PAUSE_SECONDS
 from echod.telemetry import exporter
+from echod.telemetry.exporter import State
 from echod.telemetry.metrics import FAMILIES
 
 PAGES = ("/metrics", "/livez", "/readyz")
@@ -43,6 +44,7 @@ UNHURRIED = altered(
     telemetry__exporter__DEADLINE_SECONDS=NEVER, loop__lingering_close__LINGER_SECONDS=NEVER
 )
 """Where no client of the metrics port goes because its time is over."""
+PATIENT = {State.LINGERING: 0.0, State.READING: NEVER, State.SENDING: NEVER}
 
 
 def test_without_free_descriptors_it_waits_quietly_and_recovers(start: Start) -> None:
@@ -256,7 +258,7 @@ def test_a_client_on_the_last_descriptor_has_a_moment_to_ask(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though another waits; who has its answer has had its turn."""
-    monkeypatch.setattr(exporter, "PATIENCE_SECONDS", (0.0, NEVER, NEVER))
+    monkeypatch.setattr(exporter, "PATIENCE_SECONDS", PATIENT)
     stage(running, refuse, lambda: None, refuse)
     with connect(running.metrics_port) as first:
         until(lambda: running.service.exporter and running.service.exporter.clients)
@@ -290,7 +292,7 @@ def test_a_client_that_is_gone_when_its_turn_comes_costs_nothing(running: Runnin
     assert running.events() == []
 
 
-def test_a_defect_of_a_metrics_port_that_is_closed_already_starts_nothing(
+def test_a_bug_of_a_metrics_port_that_is_closed_already_starts_nothing(
     running: Running,
 ) -> None:
     """Not even a pause, whose end would listen again."""
