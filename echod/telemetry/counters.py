@@ -69,7 +69,7 @@ class Counters:
 
 
 class PortCounters:
-    """All the counters of one port, to be summed when somebody asks."""
+    """All the counters of one port, summed at scrape time."""
 
     def __init__(self, port: int, parts: list[Counters]) -> None:
         self.port = port

@@ -1,4 +1,4 @@
-"""The metric families: a Collector that sums the counters when somebody scrapes."""
+"""The metric families: a Collector that sums the counters at scrape time."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ FAMILIES = (
         "echod_connections_rejected_total",
         "counter",
         PORT_REASON,
-        "Connections closed at once because there was no place for them.",
+        "Connections closed at once because no connection slot was free.",
         _by_reason(lambda total: total.rejected),
     ),
     Family(
@@ -144,7 +144,7 @@ FAMILIES = (
         "echod_buffered_bytes",
         "gauge",
         (),
-        "Bytes held for clients: unfinished lines and unsent replies.",
+        "Bytes buffered for clients: unfinished lines and unsent replies.",
         _single(lambda sources: sources.buffered_bytes()),
     ),
     Family(
@@ -165,7 +165,7 @@ FAMILIES = (
         "echod_log_events_dropped_total",
         "counter",
         (),
-        "Log events dropped because nobody read the log fast enough.",
+        "Log events dropped because the log's reader was too slow.",
         _single(lambda sources: sources.log_events_dropped()),
     ),
     Family(
