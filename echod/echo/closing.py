@@ -32,7 +32,7 @@ _PEER_GONE = {
     errno.ECONNRESET: "reset",
     errno.EPIPE: "reset",
     errno.ETIMEDOUT: "timeout",
-    # What the kernel reports in its place, when it gives up, if it was told why nobody answers.
+    # What the kernel reports instead of ETIMEDOUT if an ICMP error has given a reason.
     errno.EHOSTUNREACH: "timeout",  # by a router, or because no neighbour has the address
     errno.EHOSTDOWN: "timeout",
     errno.ENETUNREACH: "timeout",

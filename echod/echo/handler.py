@@ -60,11 +60,11 @@ class Server(Protocol):
 class LineHandler(BaseRequestHandler):
     """Answers the lines of one connection.
 
-    Made by ``finish_request`` like any request handler, with the standard names. Unlike one, it
-    outlives its constructor: ``handle`` answers all that has arrived and returns, the event loop
-    calls it again whenever the socket is readable, and ``finish`` comes at the end of the
-    connection. A thread that waits inside ``handle`` for the next line must win the interpreter
-    lock back for every line.
+    ``finish_request`` makes it like any request handler, and its methods have the standard names.
+    Unlike the stock class it outlives its constructor. ``handle`` answers all that has arrived and
+    returns; the event loop calls it again whenever the socket is readable, and ``finish`` when the
+    connection closes. A thread that waited inside ``handle`` for the next line would have to win
+    the interpreter lock back for every line.
 
     What happens, by state (tests/unit/test_connection_states.py walks through all of it):
 
@@ -156,7 +156,8 @@ class LineHandler(BaseRequestHandler):
     def on_stop(self) -> None:
         """Drains: closes the connection once all that has arrived by now is answered.
 
-        The first line of a client that has only just connected is probably on its way.
+        Waits for the first line of a client that has only just connected: it is probably on its
+        way.
         """
         arrived = self.loop.readable_bytes(self)
         fresh_until = self.opened_at + FRESH_SECONDS
@@ -183,7 +184,7 @@ class LineHandler(BaseRequestHandler):
             self._close("error")
 
     def finish(self) -> None:
-        """Counts the close, gives back what was buffered, and lets the socket go."""
+        """Counts the close, frees what was buffered, and closes or releases the socket."""
         seconds = self.loop.now - self.opened_at
         self.counters.count_closed(self.reason, seconds)
         if self.buffered:
@@ -196,7 +197,7 @@ class LineHandler(BaseRequestHandler):
             )
         else:
             if self._is_pending() and self.reason != "drain_timeout":
-                # A client that does not take its replies: free the kernel's copy as well.
+                # The client does not read its replies: reset, so that the kernel frees its copy.
                 with suppress(OSError):
                     self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.server.release(self.request)
@@ -210,7 +211,7 @@ class LineHandler(BaseRequestHandler):
     # Deadlines.
 
     def _take_what_is_there(self, now: float) -> None:
-        """After a standstill, what a deadline waits for may be there, its event still to come."""
+        """Handles data that arrived while the process was suspended, before its event."""
         pending = self._is_pending()
         if self._overdue(now) and self.loop.is_ready(self, WRITE if pending else READ):
             (self.flush if pending else self.handle)()
@@ -228,14 +229,14 @@ class LineHandler(BaseRequestHandler):
             self._schedule()
 
     def _overdue(self, now: float) -> str:
-        """The reason to close with, if nothing has moved for too long."""
+        """The reason of a timeout that has passed, or an empty text."""
         config, quiet = self.server.config, now - self.active_at
         if self._is_pending() and quiet >= (config.write_timeout or inf):
             return "write_timeout"
         return "idle" if quiet >= (config.idle_timeout or inf) else ""
 
     def _schedule(self) -> None:
-        """Asks for a look at the earliest deadline."""
+        """Sets the timer to the earliest deadline."""
         config = self.server.config
         at = (self.intent.until or inf) if self.intent else self.ages_at
         if config.idle_timeout is not None:
@@ -277,7 +278,7 @@ class LineHandler(BaseRequestHandler):
     # What follows from what was read and sent.
 
     def _update(self) -> None:
-        """Brings the budget, the intent, what is polled for, and the timer up to date."""
+        """Updates the budget, the intent, what the socket is polled for, and the timer."""
         buffered = len(self.unsent) + self.protocol.buffered
         if not self.server.budget.change(buffered - self.buffered):
             self._close("buffer_limit")

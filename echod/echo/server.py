@@ -1,4 +1,4 @@
-"""One server per port: it accepts, admits and hands over."""
+"""One server per port: it accepts connections and gives them to event loops."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ class ServerContext:
     admission: Admission
     budget: Budget
     events: Events
-    accepting: Lock  # held during an accept: see ReserveDescriptor
+    accepting: Lock  # locked during an accept: see ReserveDescriptor
 
 
 class EchoServer(ThreadingTCPServer):
-    """The server of one port: a ThreadingTCPServer by its hooks, with an event loop below.
+    """The server of one port: a ThreadingTCPServer whose hooks an event loop calls.
 
     Unlike the stock class it
 
-    - is not run by ``serve_forever`` in a thread of its own: an Acceptor in the first handler
-      thread calls the same hooks (``get_request``, ``verify_request``, ``process_request`` or
-      ``shutdown_request``), for all ports. A thread per port costs a connection eight waits for
-      the interpreter lock, 1.6 times the time;
-    - hands a connection to an event loop in ``process_request``, where the mix-in starts a thread.
-      The handlers that ``finish_request`` makes outlive their constructor, in one thread for all
-      ports where there is a GIL: 74,100 lines a second at 64 connections instead of 19,600;
-    - passes TCPServer's constructor by, which always makes a socket: a systemd unit whose sockets
-      are all inherited may not.
+    - never runs ``serve_forever``. An Acceptor in the first handler thread calls the same hooks
+      (``get_request``, ``verify_request``, ``process_request`` or ``shutdown_request``), for all
+      ports. A thread per port costs a connection eight waits for the interpreter lock, 1.6 times
+      the time;
+    - gives a connection to an event loop in ``process_request``, where the mix-in starts a thread.
+      The handlers that ``finish_request`` makes outlive their constructor. With a GIL one thread
+      serves those of all ports: 74,100 lines a second at 64 connections instead of 19,600;
+    - does not call TCPServer's constructor, which always makes a socket: a systemd unit whose
+      sockets are all inherited forbids that.
     """
 
     request_queue_size = BACKLOG
@@ -82,9 +82,9 @@ class EchoServer(ThreadingTCPServer):
         return PortCounters(self.listener.port, self.counters)
 
     def stop_accepting(self) -> None:
-        """Accepts those who wait in the queue, for half a second at most, then closes the port.
+        """Empties the accept queue, for half a second at most, then closes the port.
 
-        An inherited queue is left as it is: those who wait there are its next owner's.
+        It leaves an inherited queue as it is, for the next process that inherits the socket.
         """
         if self.listener.inherited:
             self.acceptor.close()
@@ -146,7 +146,7 @@ class EchoServer(ThreadingTCPServer):
         """Reports the exception being handled: it cost one connection."""
         self._events.connection_failed(client_address, self.listener.port)
 
-    # What the handlers ask for.
+    # Called by the handlers.
 
     def new_protocol(self, client_address: Any) -> LineProtocol:
         """The protocol of a new connection, of the kind that logs each line at debug level only."""
@@ -157,9 +157,9 @@ class EchoServer(ThreadingTCPServer):
         return LoggedProtocol(self._reply_prefix, limit, log)
 
     def release(self, request: socket.socket) -> None:
-        """Closes an admitted connection's socket and frees its slot.
+        """Frees an admitted connection's slot, then closes its socket.
 
-        Its slot first: a client that sees the end comes back before another thread goes on.
+        In this order: a client that sees the close may reconnect before this thread goes on.
         """
         self.admission.give_back()
         self.close_request(request)
@@ -181,7 +181,10 @@ class EchoServer(ThreadingTCPServer):
     # Accepting.
 
     def _accept_one(self) -> bool:
-        """What socketserver does at a wake: false if none waits. Raises OSError if refused."""
+        """The steps of socketserver's own loop for one connection: false if none is in the queue.
+
+        Raises OSError if the system refuses to accept.
+        """
         try:
             request, client_address = self.get_request()
         except BlockingIOError:

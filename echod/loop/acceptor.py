@@ -48,7 +48,7 @@ class Acceptor:
     # Called by other threads.
 
     def stop(self, deadline: float) -> None:
-        """Accepts those who wait until ``deadline`` (monotonic seconds) at most, then closes."""
+        """Empties the accept queue, until ``deadline`` (monotonic seconds) at most, then closes."""
         self._loop.post(_LastAccepts(self, self._loop, deadline))
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class Acceptor:
         self._loop.register(self)
 
     def handle(self) -> None:
-        """Accepts those who wait, a batch of them at most."""
+        """Accepts the clients in the queue, a batch of them at most."""
         self.accept_batch()
 
     def accept_batch(self) -> bool:
@@ -104,7 +104,7 @@ class Acceptor:
 
 
 class _LastAccepts:
-    """The task of emptying an accept queue: a batch a round, so that other ports have theirs."""
+    """The task of emptying an accept queue: a batch a round, then other ports have their turn."""
 
     def __init__(self, acceptor: Acceptor, loop: EventLoop, deadline: float) -> None:
         self._acceptor = acceptor
@@ -123,11 +123,11 @@ class _LastAccepts:
 
 
 class ReserveDescriptor:
-    """A file descriptor that is held back, to accept with when the process can have no other."""
+    """A file descriptor kept open to accept with when the process can have no other."""
 
     def __init__(self, accepting: Lock) -> None:
-        """Whoever else accepts in this process holds ``accepting`` then: it would take what is
-        let go here.
+        """Every other accept of this process holds ``accepting``: it would take the descriptor
+        that is released here.
         """
         self._accepting = accepting
         self._descriptor: int | None = None
@@ -135,11 +135,11 @@ class ReserveDescriptor:
 
     @property
     def in_use(self) -> bool:
-        """Whether a client has it, or it was lost."""
+        """Whether a client's socket has taken it, or it was lost."""
         return self._descriptor is None
 
     def accept(self, listener: socket.socket) -> socket.socket | None:
-        """Accepts with it; gives None if it is in use. Raises OSError."""
+        """Releases it and accepts with it; gives None if it is in use. Raises OSError."""
         if self.in_use:
             return None
         with self._accepting:
@@ -160,7 +160,7 @@ class ReserveDescriptor:
             self._take_back()
 
     def close(self) -> None:
-        """Lets it go."""
+        """Releases it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -26,8 +26,8 @@ LONGEST_WAIT = 1.0  # seconds: an idle thread stamps its heartbeat this often
 PAUSE_SECONDS = 0.1
 """After a round that the loop itself could not finish."""
 LOOKS, LOOK_SECONDS = 10, 1.0
-"""How often, and how long each time, a thread is waited for that is asked to do something. Several
-looks: if the whole process is suspended meanwhile, that costs one of them."""
+"""How often, and how long each time, ``ask`` waits for the thread. Several looks: if the whole
+process is suspended meanwhile, that costs one of them."""
 
 
 class Guarded(Protocol):
@@ -118,7 +118,7 @@ class EventLoop(Thread):
 
     def ask(self, call: Callable[[], None]) -> None:
         """Has this thread make ``call``, and waits for it. Raises what it raised, or OSError if
-        the thread does not come to it.
+        the thread does not make it in time.
         """
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
 
@@ -176,7 +176,7 @@ class EventLoop(Thread):
         self.pause(handler)
 
     def is_ready(self, handler: EventHandler, events: int) -> bool:
-        """Whether its socket is ready for READ or WRITE right now, to be asked now and then."""
+        """Whether its socket is ready for READ or WRITE right now; a system call each time."""
         return is_ready(handler.request.fileno(), writing=events == WRITE)
 
     def readable_bytes(self, handler: EventHandler) -> int:
@@ -264,7 +264,10 @@ class EventLoop(Thread):
 
 
 class HandlerThread(EventLoop):
-    """The loop of echo connections; ``index`` selects its counters."""
+    """One of the threads that ``--handler-threads`` counts: the loop of echo connections.
+
+    ``index`` selects its counters.
+    """
 
     def __init__(self, index: int, report_bug: Callable[[], None]) -> None:
         super().__init__(f"handler-{index}", report_bug)

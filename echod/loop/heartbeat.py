@@ -1,4 +1,4 @@
-"""Stamps that threads leave as they go round their loops, and who has stopped leaving them."""
+"""Heartbeats: the stamps that event loops leave each round, and which threads are stuck."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ STALLED_SECONDS = 3.0
 
 
 class Heartbeat:
-    """The stamp of one thread. It writes, anyone reads."""
+    """The stamp of one thread, which alone writes it. Every thread may read it."""
 
     __slots__ = ("at", "name")
 
@@ -20,15 +20,15 @@ class Heartbeat:
         self.at = now
 
     def end(self) -> None:
-        """Says that the thread has ended as it should: no more stamps are expected."""
+        """Expects no more stamps: the thread has ended as it should."""
         self.at = None
 
 
 def stalled(heartbeats: Iterable[Heartbeat], now: float) -> list[str]:
     """One text for each thread that has stalled by ``now``: its name, the age of its stamp.
 
-    ``now`` is best the stamp of a thread that goes round itself: after the whole process has
-    stood still (a paused machine), all stamps are old alike, and nobody has stalled.
+    ``now`` is best the stamp of a thread that runs. After the whole process was suspended (a
+    paused machine), all stamps are equally old, and no thread has stalled.
     """
     stamps = [(beat.name, beat.at) for beat in heartbeats]
     return [

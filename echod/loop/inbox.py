@@ -21,7 +21,7 @@ class Inbox:
     def post(self, call: Callable[[], None]) -> None:
         """Adds a call, from any thread."""
         self.calls.append(call)
-        with suppress(OSError):  # a full pipe holds wake-ups enough; an ended loop needs none
+        with suppress(OSError):  # a full socket wakes the loop anyway; an ended loop needs none
             self._waker.send(b"\0")
 
     def handle(self) -> None:

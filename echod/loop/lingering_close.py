@@ -11,7 +11,7 @@ RECV_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
 """How long the peer has to close as well."""
 STOP_LINGER_SECONDS = 0.4
-"""The same after the deadline of a stop, which must not be held up."""
+"""The same after the deadline of a stop, which must not be delayed."""
 
 
 class LingeringClose:
@@ -56,7 +56,7 @@ class LingeringClose:
         """Never called: there is nothing to send."""
 
     def on_timer(self, now: float) -> None:
-        """The peer has had its time."""
+        """The peer has not closed in time."""
         self.close()
 
     def on_stop(self) -> None:
@@ -65,7 +65,7 @@ class LingeringClose:
     abort = on_stop
 
     def on_error(self, error: Exception) -> None:
-        """Whatever it was, the socket goes."""
+        """Closes the socket, whatever the error was."""
         self.close()
 
     def close(self) -> None:

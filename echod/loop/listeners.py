@@ -1,4 +1,4 @@
-"""Bound sockets: made here, or handed over by whoever started the process."""
+"""Bound sockets: made here, or inherited from the process that started this one."""
 
 import errno
 import ipaddress
@@ -21,10 +21,10 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 
 class Listener:
-    """A bound socket. An ``inherited`` one is somebody else's to close: it stays open.
+    """A bound socket. An ``inherited`` one belongs to the service manager: it stays open.
 
-    ``port`` is the real one where the system was asked for any, ``host`` its address alone, with
-    its zone if it has one; ``address`` is written ``[::]:9000`` or ``0.0.0.0:9000``.
+    ``port`` is the real one where 0 was asked for, ``host`` its address alone, with its zone if it
+    has one; ``address`` is written ``[::]:9000`` or ``0.0.0.0:9000``.
     """
 
     def __init__(self, bound: socket.socket, *, inherited: bool = False) -> None:
@@ -87,9 +87,9 @@ def listen(listener: Listener) -> None:
         raise SystemRefused(f"cannot listen on {listener.address}: {_why(error)}") from error
 
 
-def place(address: str) -> tuple[object, int]:
-    """An address as it compares with others, however they are written: its zone by number, and an
-    IPv4 address in an IPv6 one as what it is.
+def normalized(address: str) -> tuple[object, int]:
+    """An address in a form that equals that of every other spelling: its zone by number, and an
+    IPv4-mapped IPv6 address as IPv4.
     """
     host, _, zone = address.partition("%")
     found = ipaddress.ip_address(host)

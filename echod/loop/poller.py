@@ -1,4 +1,4 @@
-"""Which sockets are ready: asked of epoll where there is one, of the standard selectors elsewhere.
+"""Which sockets are ready: by epoll where there is one, by the standard selectors elsewhere.
 
 ``selectors`` makes a key and a tuple for every event. At 64 connections that took a seventh of the
 time that a line costs outside the kernel.
@@ -31,7 +31,7 @@ class Poller(Protocol):
         """
 
     def close(self) -> None:
-        """Lets go of what it holds."""
+        """Closes its own descriptor."""
 
 
 class SelectorPoller:
@@ -57,12 +57,12 @@ class SelectorPoller:
         return [(key.fd, events) for key, events in self._selector.select(seconds)]
 
     def close(self) -> None:
-        """Lets go of what it holds."""
+        """Closes its own descriptor."""
         self._selector.close()
 
 
 def is_ready(fd: int, *, writing: bool) -> bool:
-    """Whether it would be reported at once, to be asked of a single one now and then."""
+    """Whether a poller would report it at once: for a single descriptor, now and then."""
     one = select.poll()
     one.register(fd, select.POLLOUT if writing else select.POLLIN)
     return bool(one.poll(0))
@@ -92,7 +92,7 @@ class EpollPoller:
         self._epoll.unregister(fd)
 
     def close(self) -> None:
-        """Lets go of what it holds."""
+        """Closes its own descriptor."""
         self._epoll.close()
 
 

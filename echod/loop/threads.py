@@ -12,14 +12,14 @@ from threading import Event, Thread
 from echod.errors import SystemRefused
 
 STACK_BYTES = 256 * 1024
-"""Stack of a thread, if no other is asked for. The C library's own choice, 8 MiB mostly, is what
-``ulimit -v`` counts."""
+"""Default stack of a thread. The C library's own default, 8 MiB mostly, is what ``ulimit -v``
+counts."""
 FIRST_BYTES = 64 * 1024
-"""Address space for a thread's first lines. Without it a thread may die before it has said that it
-runs."""
+"""Address space for a thread's first lines. Without it a thread may die before it has set the
+event that ``start`` waits for."""
 HEADROOM_BYTES = 16 * 1024 * 1024
-"""Address space that is left when all threads run. Without it the C library may abort the process
-when it cannot load what ends a thread."""
+"""Address space that is left when all threads run. Without it the C library may abort the process:
+it loads a library to end a thread."""
 LOOKS, LOOK_SECONDS = 10, 1.0
 """How often, and how long each time, a new thread is waited for. Several looks: if the whole
 process is suspended meanwhile, that costs one of them."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from echod.config.options import OPTIONS, Config
 from echod.errors import SystemRefused, UsageError, shown
-from echod.loop.listeners import Listener, inherit, place
+from echod.loop.listeners import Listener, inherit, normalized
 from echod.texts import encoded
 
 FIRST_DESCRIPTOR = 3
@@ -133,8 +133,8 @@ def _meant_for_another(environ: Mapping[str, str], name: str) -> str:
 
 
 def _comparable(value: object) -> object:
-    """A port as it is, an address as the place that it stands for."""
-    return place(value) if isinstance(value, str) else value
+    """A port as it is; an address in its normal form."""
+    return normalized(value) if isinstance(value, str) else value
 
 
 def _listed(values: Iterable[object]) -> str:

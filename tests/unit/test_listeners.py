@@ -12,7 +12,7 @@ import pytest
 from echod.config.options import load
 from echod.errors import SystemRefused, UsageError
 from echod.loop import listeners
-from echod.loop.listeners import bind, inherit, place
+from echod.loop.listeners import bind, inherit, normalized
 from echod.probe.target import Target
 from echod.process.systemd import InheritedSockets
 
@@ -75,7 +75,7 @@ def test_a_refusal_of_anything_else_does_not_speak_of_ports(
 )
 def test_an_address_is_the_same_however_it_is_written(one: str, other: str) -> None:
     """Its zone by name or by number, too."""
-    assert place(one) == place(other)
+    assert normalized(one) == normalized(other)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_an_address_is_the_same_however_it_is_written(one: str, other: str) -> N
 )
 def test_addresses_that_differ_are_different(one: str, other: str) -> None:
     """In their zone alone, too."""
-    assert place(one) != place(other)
+    assert normalized(one) != normalized(other)
 
 
 FREEBIND = 15
