@@ -270,14 +270,14 @@ def ends() -> Panels:
         units.CountsPerSecond,
         "eof: the client ended; reset, timeout: it went without a word; idle, max_age, "
         "line_too_long, buffer_limit, write_timeout: a limit; drain, drain_timeout: echod "
-        "stopped; error: a defect, with an event in the log; unused: the client sent nothing and "
+        "stopped; error: a bug, with an event in the log; unused: the client sent nothing and "
         "ended it, as load balancers check a port.",
         width=12,
     )
     rejected = About(
         "Connections rejected per second",
         units.CountsPerSecond,
-        "Connections closed at once because there was no place for them.",
+        "Connections closed at once because no connection slot was free.",
         width=12,
     )
     failed = About(
@@ -297,21 +297,21 @@ def ends() -> Panels:
 
 def backpressure() -> Panels:
     """What waits for slow clients and slow readers of the log."""
-    held = About(
+    buffered = About(
         "Buffered bytes",
         units.BytesIEC,
-        "Bytes that an instance holds for its clients: unfinished lines and unsent replies. At "
+        "Bytes that an instance buffers for its clients: unfinished lines and unsent replies. At "
         "--max-buffered-bytes, 64 MiB unless set, the connection that would pass it ends.",
     )
     dropped = About(
         "Log events dropped per second",
         units.EventsPerSecond,
-        "Log events dropped because nobody read the log fast enough. Clients notice nothing.",
+        "Log events dropped because the log's reader was too slow. Clients notice nothing.",
     )
     series = by_version(raw("echod_buffered_bytes"), "instance", aggregation="max")
     lost = by_version(raw("echod_log_events_dropped_total", "", "rate", INTERVAL))
     return [
-        counts(held, [Query(series, INSTANCE)], [(48 * 2**20, "yellow"), (64 * 2**20, "red")]),
+        counts(buffered, [Query(series, INSTANCE)], [(48 * 2**20, "yellow"), (64 * 2**20, "red")]),
         bars(counts(dropped, [Query(lost)])),
     ]
 

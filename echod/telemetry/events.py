@@ -1,4 +1,4 @@
-"""What servers and connections report, in the words of the log."""
+"""The log events of servers and connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Logger = structlog.typing.FilteringBoundLogger
 
 
 class Events:
-    """One place for the events of servers and connections, shared by all of them."""
+    """All events of servers and connections, which share it."""
 
     def __init__(self, logger: Logger, is_full: Callable[[], bool]) -> None:
         """``is_full`` tells whether connections are still rejected."""
@@ -37,9 +37,11 @@ class Events:
             partial(logger.debug, "more connections closed", reason="unused"), *amounts
         )
         self._failures = RateLimitedEvent(
-            partial(logger.error, "more connections failed on a defect")
+            partial(logger.error, "more unhandled exceptions in connection handlers")
         )
-        self._defects = RateLimitedEvent(partial(logger.error, "more defects"))
+        self._bugs = RateLimitedEvent(
+            partial(logger.error, "more unhandled exceptions in event loops")
+        )
         self._logger = logger
         self._debugging = logger.is_enabled_for(10)
 
@@ -47,7 +49,7 @@ class Events:
         """Reports what is over. To be called several times a second, and ``now`` at the end."""
         self.rejecting.settle()
         self.not_accepting.settle()
-        limited = (self._closings, self._unused_closings, self._failures, self._defects)
+        limited = (self._closings, self._unused_closings, self._failures, self._bugs)
         for event in limited:
             event.settle(now=now)
 
@@ -78,17 +80,19 @@ class Events:
         """Reports the exception being handled, which cost a connection."""
         if self._failures.allows():
             self._logger.error(
-                "connection failed on a defect",
+                "unhandled exception in connection handler",
                 peer=peer(client_address),
                 port=port,
                 **described(sys.exception()),
             )
 
     def bug(self) -> None:
-        """Reports the exception being handled, which no connection can be blamed for."""
-        if self._defects.allows():
+        """Reports the exception being handled, which belongs to no connection."""
+        if self._bugs.allows():
             name = current_thread().name
-            self._logger.error("defect", thread=name, **described(sys.exception()))
+            self._logger.error(
+                "unhandled exception in event loop", thread=name, **described(sys.exception())
+            )
 
 
 def described(error: BaseException | None) -> dict[str, str]:
@@ -99,5 +103,5 @@ def described(error: BaseException | None) -> dict[str, str]:
         code = traced.tb_frame.f_code
         frames.append(f"{Path(code.co_filename).name}:{traced.tb_lineno} {code.co_name}")
         traced = traced.tb_next
-    place = " < ".join(reversed(frames[-3:]))
-    return {"error": cut(repr(error)), "at": place}  # it may hold what a client sent
+    frames_shown = " < ".join(reversed(frames[-3:]))
+    return {"error": cut(repr(error)), "at": frames_shown}  # the former may quote a client

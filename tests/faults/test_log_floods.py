@@ -240,7 +240,7 @@ def broken(*_: object, **__: object) -> NoReturn:
     raise RuntimeError("\x1b[2J\u202e" + "x" * 100_000)
 
 
-def test_a_flood_of_defects_costs_a_few_lines_a_second(running: Running) -> None:
+def test_a_flood_of_bugs_costs_a_few_lines_a_second(running: Running) -> None:
     """If a client has found one: an event each at first, then sums, and all are counted."""
     running.service.servers[0].new_protocol = broken  # type: ignore[method-assign]
     for _ in range(300):
@@ -255,9 +255,10 @@ def test_a_flood_of_defects_costs_a_few_lines_a_second(running: Running) -> None
     running.service.ports.pop()
     until(running.metrics)
     running.service.events.settle(now=True)
+    bug = "unhandled exception"
     for one, more, count in (
-        ("connection failed on a defect", "more connections failed", 300),
-        ("defect", "more defects", 100),
+        (f"{bug} in connection handler", f"more {bug}s in connection handlers", 300),
+        (f"{bug} in event loop", f"more {bug}s in event loops", 100),
     ):
         single, sums = running.events(one), running.events(more)
         assert len(single) + sum(event["count"] for event in sums) == count

@@ -102,7 +102,7 @@ def test_a_recursion_without_end_costs_one_connection(start: Start) -> None:
     echod = start(command=lambda *all_: [sys.executable, "-c", RECURSING, *all_])
     with pytest.raises(ConnectionResetError):
         converse(echod.port, b"x\n")
-    event = echod.event("connection failed on a defect")
+    event = echod.event("unhandled exception in connection handler")
     assert "RecursionError" in event["error"]
     assert echod.get("/livez")[0] == 200
     echod.stop()

@@ -46,7 +46,7 @@ def stop(exporter: Exporter, now: float | None = None) -> None:
 
 class Started:
     def __init__(self) -> None:
-        self.defects: list[str] = []
+        self.bugs: list[str] = []
         self.listener = bind("--metrics-port", "127.0.0.1", 0)
         self.exporter = Exporter(
             self.listener,
@@ -55,7 +55,7 @@ class Started:
                 "/big": lambda _: Page(http.HTTPStatus.OK, "text/plain", BIG),
                 "/broken": self.broken,
             },
-            lambda: self.defects.append("defect"),
+            lambda: self.bugs.append("bug"),
             threading.Lock(),
             METRICS_CLIENTS,
         )
@@ -148,7 +148,7 @@ def test_a_page_that_cannot_be_made_costs_one_answer_and_is_reported(started: St
     with connect(started.port) as client:
         client.sendall(b"GET /broken HTTP/1.1\r\n\r\n")
         assert read_to_end(client) == b""
-    assert started.defects == ["defect"]
+    assert started.bugs == ["bug"]
     assert get(started.port, "/ok")[0] == 200
 
 
@@ -223,7 +223,7 @@ def test_a_client_that_is_gone_already_is_left_alone(started: Started) -> None:
         for call in (client.close, client.handle, client.flush, client.close, done.set):
             loop.post(call)
         assert done.wait(PATIENCE)
-    assert started.defects == []
+    assert started.bugs == []
     assert get(started.port, "/ok")[0] == 200
 
 
@@ -255,7 +255,7 @@ class Refusing(socket.socket):
     def accept(self) -> Any:
         if self.failures:
             if not (number := self.failures.pop()):
-                raise RuntimeError("a defect")
+                raise RuntimeError("a bug")
             raise OSError(number, "refused")
         return super().accept()
 
@@ -266,18 +266,18 @@ def test_a_refused_accept_is_tried_again_after_a_pause() -> None:
     listener = Refusing(fileno=bound.socket.detach())
     listener.setblocking(False)
     listener.failures = [errno.ENOBUFS, errno.EAGAIN, 0]
-    defects: list[str] = []
+    bugs: list[str] = []
     exporter = Exporter(
         Listener(listener),
         {"/ok": lambda _: health_page("")},
-        lambda: defects.append("one"),
+        lambda: bugs.append("one"),
         threading.Lock(),
         METRICS_CLIENTS,
     )
     start(exporter)
     try:
         assert get(Listener(listener).port, "/ok")[0] == 200
-        assert (listener.failures, defects) == ([], ["one"])
+        assert (listener.failures, bugs) == ([], ["one"])
     finally:
         stop(exporter)
 
@@ -296,13 +296,13 @@ def test_an_inherited_listener_stays_open() -> None:
             waiting.sendall(b"GET / HTTP/1.1\r\n\r\n")
 
 
-def test_a_defect_in_a_page_is_an_event_of_the_daemon(running: Running) -> None:
+def test_a_bug_in_a_page_is_an_event_of_the_daemon(running: Running) -> None:
     """With what was raised and where, and no traceback."""
     running.service.ports.append(None)  # type: ignore[arg-type]
     with connect(running.metrics_port) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         assert read_to_end(client) == b""
-    (event,) = running.events("defect")
+    (event,) = running.events("unhandled exception in event loop")
     assert event["thread"] == "exporter"
     assert "AttributeError" in event["error"]
     assert "metrics.py" in event["at"]

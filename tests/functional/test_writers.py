@@ -58,7 +58,7 @@ def broken(*_: object) -> NoReturn:
 
 
 def meet_every_end(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections of every thread that end in order, by a limit, with a reset, on a defect."""
+    """Connections of every thread that end in order, by a limit, with a reset, on a bug."""
     for port in (running.port, running.other_port):
         for data in (b"x\n", b"x" * 200 + b"\n" + b"y" * 5000):
             for _ in range(THREADS):

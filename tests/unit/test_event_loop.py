@@ -52,7 +52,7 @@ def test_what_cannot_even_crash_is_thrown_out_and_the_driver_goes_on(loop: Event
     until(lambda: done)
 
 
-def test_a_defect_of_a_thing_that_is_out_already_is_reported_only(loop: EventLoop) -> None:
+def test_a_bug_of_a_thing_that_is_out_already_is_reported_only(loop: EventLoop) -> None:
     """It may have taken itself out before it raised."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -78,7 +78,7 @@ def test_who_asks_knows_that_it_is_done(loop: EventLoop) -> None:
 
 
 def test_who_asks_is_told_what_went_wrong(loop: EventLoop) -> None:
-    """Which is no defect of the loop's."""
+    """Which is no bug of the loop's."""
 
     def refuse() -> NoReturn:
         raise OSError(errno.ENOSPC, "no room")

@@ -58,12 +58,12 @@ class Failing(socket.socket):
     def recv(self, *arguments: Any) -> bytes:
         if self.failing == "recv":
             raise ConnectionResetError
-        if self.failing == "defect":
+        if self.failing == "bug":
             raise RuntimeError
         return super().recv(*arguments)
 
 
-@pytest.mark.parametrize("failing", ["shutdown", "recv", "defect"])
+@pytest.mark.parametrize("failing", ["shutdown", "recv", "bug"])
 def test_whatever_happens_after_the_end_the_socket_goes(loop: EventLoop, failing: str) -> None:
     """Its connection is counted already: nothing is left to report."""
     sockets = Sockets()

@@ -17,7 +17,7 @@ from echod.telemetry.counters import ACCEPT_ERROR_REASONS
 
 
 def broken(*_: object, **__: object) -> NoReturn:
-    raise RuntimeError("a defect\nof two lines")
+    raise RuntimeError("a bug\nof two lines")
 
 
 def only_event(running: Running, name: str) -> dict[str, Any]:
@@ -51,10 +51,10 @@ def test_a_handler_that_raises_costs_its_connection(running: Running) -> None:
         ask(client, b"fine\n")
         client.sendall(b"broken\n")
         assert drop(client) == b""
-    event = only_event(running, "connection failed on a defect")
+    event = only_event(running, "unhandled exception in connection handler")
     assert event["level"] == "error"
     assert "RuntimeError" in event["error"]
-    assert "test_defects.py" in event["at"]
+    assert "test_bugs.py" in event["at"]
     assert counted(running, "error") == 1
     del server.new_protocol
     assert converse(running.port, b"x\n") == b"one x\n"
@@ -82,13 +82,13 @@ def test_a_handler_that_cannot_be_made_costs_its_connection(running: Running) ->
     with connect(running.port) as client:
         assert drop(client) == b""
     assert counted(running, "error") == 1
-    only_event(running, "connection failed on a defect")
+    only_event(running, "unhandled exception in connection handler")
     del server.new_protocol
     until(lambda: running.service.admission._taken == 0)  # after the client has seen the end
     assert converse(running.port, b"x\n") == b"one x\n"
 
 
-def test_a_first_read_that_raises_is_a_defect_like_any_other(running: Running) -> None:
+def test_a_first_read_that_raises_is_a_bug_like_any_other(running: Running) -> None:
     """handle() is called by the constructor first, as the standard has it."""
     server = running.service.servers[0]
 
@@ -104,7 +104,7 @@ def test_a_first_read_that_raises_is_a_defect_like_any_other(running: Running) -
     del server.get_request
 
 
-def test_a_defect_in_another_handler_thread_costs_its_connection() -> None:
+def test_a_bug_in_another_handler_thread_costs_its_connection() -> None:
     """The one that accepts hands over; the other makes the handler, or fails to."""
     running = Running(handler_threads="2")
     try:
@@ -114,20 +114,20 @@ def test_a_defect_in_another_handler_thread_costs_its_connection() -> None:
             with connect(running.port) as client:
                 assert drop(client) == b""
         until(lambda: counted(running, "error") == 2)
-        assert len(running.events("connection failed on a defect")) == 2
+        assert len(running.events("unhandled exception in connection handler")) == 2
         del server.finish_request
         assert converse(running.port, b"x\n") == converse(running.port, b"x\n") == b"one x\n"
     finally:
         running.close()
 
 
-def test_a_defect_in_accepting_costs_no_thread(running: Running) -> None:
+def test_a_bug_in_accepting_costs_no_thread(running: Running) -> None:
     """It is met again after a pause, not at once and for ever; who waits is served after it."""
     server = running.service.servers[0]
     server.get_request = broken  # type: ignore[method-assign]
     with connect(running.port) as waiting:
         began = monotonic()
-        until(lambda: len(running.events("defect")) == 3)
+        until(lambda: len(running.events("unhandled exception in event loop")) == 3)
         assert monotonic() - began > 0.15  # two pauses of a tenth, less what the wheel rounds
         assert converse(running.other_port, b"x\n") == b"one x\n"
         del server.get_request
@@ -141,7 +141,7 @@ def test_a_hand_over_that_raises_costs_its_connection(running: Running) -> None:
     server._loops_in_turn = iter([])  # type: ignore[assignment]
     with connect(running.port) as client:
         assert drop(client) == b""
-    only_event(running, "connection failed on a defect")
+    only_event(running, "unhandled exception in connection handler")
     assert counted(running, "error") == 1
     server._loops_in_turn = cycle(running.service.handlers)
     assert converse(running.port, b"x\n") == b"one x\n"
@@ -149,25 +149,25 @@ def test_a_hand_over_that_raises_costs_its_connection(running: Running) -> None:
 
 
 def test_a_report_that_raises_costs_no_thread(running: Running) -> None:
-    """Even the end of a connection may have a defect."""
+    """Even the end of a connection may have a bug."""
     server = running.service.servers[0]
     server.connection_closed = broken  # type: ignore[method-assign]
     server.handle_error = broken  # type: ignore[method-assign]
     assert converse(running.port, b"x\n") == b"one x\n"
-    until(lambda: running.events("defect"))
+    until(lambda: running.events("unhandled exception in event loop"))
     del server.connection_closed, server.handle_error
     assert converse(running.port, b"x\n") == b"one x\n"
     assert counted(running, "eof") == 2
 
 
-def test_a_report_of_an_end_that_raises_is_a_defect_of_an_ended_connection(
+def test_a_report_of_an_end_that_raises_is_a_bug_of_an_ended_connection(
     running: Running,
 ) -> None:
     """It is reported, and the end is not counted twice."""
     server = running.service.servers[0]
     server.connection_closed = broken  # type: ignore[method-assign]
     assert converse(running.port, b"x\n") == b"one x\n"
-    only_event(running, "connection failed on a defect")
+    only_event(running, "unhandled exception in connection handler")
     del server.connection_closed
     assert counted(running, "eof") == 1
     assert counted(running, "error") == 0
@@ -192,7 +192,7 @@ def test_a_reset_between_two_steps_of_a_long_reply_is_an_outcome(running: Runnin
     del server.get_request
 
 
-def test_a_defect_in_a_timer_costs_its_connection(running: Running) -> None:
+def test_a_bug_in_a_timer_costs_its_connection(running: Running) -> None:
     """Deadlines are looked at under the same guard."""
     handler = running.service.handlers[0]
     with connect(running.port) as client:
@@ -207,7 +207,7 @@ def test_a_defect_in_a_timer_costs_its_connection(running: Running) -> None:
 def test_a_call_that_raises_costs_no_thread(running: Running) -> None:
     """Whatever another thread wants done."""
     running.service.handlers[0].post(broken)
-    assert only_event(running, "defect")["thread"] == "handler-0"
+    assert only_event(running, "unhandled exception in event loop")["thread"] == "handler-0"
     assert converse(running.port, b"x\n") == b"one x\n"
 
 
