@@ -44,7 +44,7 @@ class LogWriter(Thread):
             self._drop()
 
     # The names under which structlog calls it.
-    debug = info = warning = error = critical = msg
+    debug = info = warning = error = msg
 
     def run(self) -> None:
         """Writes until closed."""

@@ -25,7 +25,7 @@ class FakeSocket:
         self.error: OSError | None = None  # that the next call meets
         self.room = 1 << 30  # bytes that the kernel takes for now
         self.taken = bytearray()
-        self.shut = self.closed = self.resets = False
+        self.closed = False
 
     def fileno(self) -> int:
         return 7
@@ -51,13 +51,11 @@ class FakeSocket:
 
     def shutdown(self, how: int) -> None:
         assert how == socket.SHUT_WR
-        self.shut = True
 
     def setsockopt(self, level: int, option: int, value: bytes) -> None:
         assert (level, option, value[:4] != bytes(4)) == (
             socket.SOL_SOCKET, socket.SO_LINGER, True
         )  # fmt: skip
-        self.resets = True
 
 
 class FakeLoop:
