@@ -1,7 +1,7 @@
 """A real Envoy that splits TCP connections by weight: started, shifted and stopped.
 
-The listener comes from a file that Envoy watches (LDS). A new one is renamed into its place, so
-weights change without a restart; connections that are open stay where they are.
+Envoy watches the file of its listener (LDS). The lab renames a new one over it, so weights change
+without a restart; open connections stay where they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 from echod.errors import SystemRefused
@@ -40,8 +39,8 @@ def find() -> str:
     Raises SystemRefused if there is none.
     """
     package = importlib.util.find_spec("envoy")
-    for place in (package and package.submodule_search_locations) or ():
-        program = Path(place) / "_bin" / "envoy"
+    for directory in (package and package.submodule_search_locations) or ():
+        program = Path(directory) / "_bin" / "envoy"
         if os.access(program, os.X_OK):
             return str(program)
     if found := shutil.which("envoy"):
@@ -74,7 +73,7 @@ class Envoy:
             path.write_text(json.dumps(bootstrap(str(self._directory), upstreams)))
             words = [program, "-c", str(path), *self._options()]
             self._process = Process("envoy", words, self._directory)
-            self._wait(START_SECONDS)
+            self._wait_for_listener(START_SECONDS)
         except BaseException:
             self.stop()
             raise
@@ -83,7 +82,7 @@ class Envoy:
         return [
             "--concurrency", "1", "--log-level", "warning", "--disable-hot-restart",
             "--admin-address-path", str(self._directory / "admin"),
-            # What old weights still serve is not to be cut while the lab lives.
+            # Connections that old weights brought must stay open while the lab runs.
             "--drain-time-s", "86400",
         ]  # fmt: skip
 
@@ -105,7 +104,7 @@ class Envoy:
         Weights are whole numbers from 0, one of them over 0. Raises SystemRefused.
         """
         self._write(weights)
-        self._wait(SHIFT_SECONDS)
+        self._wait_for_listener(SHIFT_SECONDS)
 
     def check(self) -> None:
         """Raises SystemRefused if it has ended."""
@@ -113,7 +112,7 @@ class Envoy:
             self._process.check()
 
     def stop(self) -> None:
-        """Ends it, and removes its files."""
+        """Stops it, and removes its files."""
         if self._process:
             self._process.stop(STOP_SECONDS)
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -138,23 +137,21 @@ class Envoy:
         new.write_text(json.dumps(listeners(self._address, weights, self._version)))
         new.rename(self._directory / LISTENERS)
 
-    def _wait(self, seconds: float) -> None:
-        """Until the listener that was written last is in use."""
-        deadline = monotonic() + seconds
-        while monotonic() < deadline:
-            self.check()
-            try:
-                state = self.admin("/config_dump?resource=dynamic_listeners")["configs"][0]
-            except (OSError, ValueError, LookupError):  # not up yet
-                state = {}
-            if "error_state" in state:
-                raise SystemRefused(f"envoy refuses it: {state['error_state'].get('details')}")
-            # Not its version_info: that stays as it was when only filter chains have changed.
-            chains = state.get("active_state", {}).get("listener", {}).get("filter_chains")
-            if chains and chains[0]["name"] == str(self._version):
-                return
-            sleep(0.02)
-        raise SystemRefused(f"envoy has not taken the weights after {seconds:g} s")
+    def _wait_for_listener(self, seconds: float) -> None:
+        if self._process:
+            self._process.wait_until(self._is_current, seconds, "has not taken the weights")
+
+    def _is_current(self) -> bool:
+        """Whether the listener that was written last is in use."""
+        try:
+            state = self.admin("/config_dump?resource=dynamic_listeners")["configs"][0]
+        except (OSError, ValueError, LookupError):  # not up yet
+            return False
+        if "error_state" in state:
+            raise SystemRefused(f"envoy refuses it: {state['error_state'].get('details')}")
+        # Not its version_info: that stays as it was when only filter chains have changed.
+        chains = state.get("active_state", {}).get("listener", {}).get("filter_chains")
+        return bool(chains) and chains[0]["name"] == str(self._version)
 
 
 def bootstrap(directory: str, upstreams: Mapping[str, Address]) -> dict[str, Any]:
@@ -183,7 +180,7 @@ def _cluster(name: str, address: Address) -> dict[str, Any]:
 
 
 def listeners(address: Address, weights: Mapping[str, int], version: int) -> dict[str, Any]:
-    """What that file holds. ``version`` must differ from the one before."""
+    """The content of that file. ``version`` must differ from the one before."""
     # Envoy takes no weight of 0.
     clusters = [{"name": name, "weight": weight} for name, weight in weights.items() if weight]
     proxy = {

@@ -9,9 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, sleep
 
-from echod.errors import SystemRefused
 from echod.lab import envoy, prometheus
 from echod.lab.envoy import Envoy
 from echod.lab.processes import Process
@@ -42,17 +40,15 @@ class Version:
         self.port = self.metrics_port = 0
 
     def wait(self) -> None:
-        """Until it is ready. Raises SystemRefused if it is not in time."""
-        deadline = monotonic() + START_SECONDS
-        while monotonic() < deadline:
-            self.check()
-            events = self._events()
-            if "ready" in events:
-                self.port = events["listening on"]
-                self.metrics_port = events["metrics on"]
-                return
-            sleep(0.01)
-        raise SystemRefused(f"{self._process.name} is not ready after {START_SECONDS:g} s")
+        """Waits until it is ready. Raises SystemRefused if it is not in time."""
+        self._process.wait_until(self._is_ready, START_SECONDS, "is not ready")
+
+    def _is_ready(self) -> bool:
+        events = self._events()
+        if "ready" not in events:
+            return False
+        self.port, self.metrics_port = events["listening on"], events["metrics on"]
+        return True
 
     def _events(self) -> dict[str, int]:
         """The ports in its log, by the words before them."""
@@ -74,7 +70,7 @@ class Version:
         self._process.check()
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stops it."""
         self._process.stop(STOP_SECONDS)
 
 
@@ -98,7 +94,7 @@ class Lab:
             envoy.find()  # before anything is started in vain
             if with_prometheus:
                 prometheus.find()
-            # Envoys share a port without a word; whoever bound it plainly keeps it from them.
+            # Two Envoys would share the port silently (SO_REUSEPORT): this bind fails instead.
             bind("--port", "127.0.0.1", port).socket.close()
             for name, fixed in PORTS.items():
                 ports = fixed if port else (0, 0)
@@ -137,7 +133,7 @@ class Lab:
                 part.check()
 
     def stop(self) -> None:
-        """Ends all, and removes their files."""
+        """Stops all parts, and removes their files."""
         for part in (self.prometheus, self._envoy, *self.versions.values()):
             if part:
                 part.stop()

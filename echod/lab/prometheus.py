@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import Sequence
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
-from time import monotonic, sleep
 
 import yaml
 
 from echod.errors import SystemRefused
-from echod.lab.processes import Process
+from echod.lab.processes import Process, free_port
 from echod.lab.weights import Weights
 from echod.probe.webclient import Connection
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 SCRAPE_SECONDS = 1
-"""More often than in earnest, so that a shift is seen while one looks."""
+"""More often than in production, so that a shift shows at once."""
 
 
 def find() -> str:
@@ -44,7 +42,7 @@ class Prometheus:
     ) -> None:
         program = find()
         self._directory = directory
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._process: Process | None = None
         self._configure(targets)
         self._expect(weights)
@@ -57,7 +55,7 @@ class Prometheus:
         ]
         self._process = Process("prometheus", words, directory)
         try:
-            self._wait()
+            self._process.wait_until(self._is_ready, START_SECONDS, "is not ready")
         except BaseException:
             self.stop()
             raise
@@ -74,7 +72,7 @@ class Prometheus:
             self._process.check()
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stops it."""
         if self._process:
             self._process.stop(STOP_SECONDS)
 
@@ -102,14 +100,8 @@ class Prometheus:
         new.write_text(yaml.safe_dump(document))
         new.rename(self._directory / "expected.yml")
 
-    def _wait(self) -> None:
-        deadline = monotonic() + START_SECONDS
-        while monotonic() < deadline:
-            self.check()
-            if self._ask("GET", "/-/ready") == 200:
-                return
-            sleep(0.05)
-        raise SystemRefused(f"prometheus is not ready after {START_SECONDS:g} s")
+    def _is_ready(self) -> bool:
+        return self._ask("GET", "/-/ready") == 200
 
     def _ask(self, method: str, path: str) -> int:
         """The status of an answer; 0 if there is none."""
@@ -121,8 +113,3 @@ class Prometheus:
             return 0
         finally:
             connection.close()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from support import Start, converse, until
 
-from echod.lab.processes import Process
-from echod.lab.prometheus import _free_port
+from echod.lab.processes import Process, free_port
 
 CLOSED = "echod_connections_closed_total"
 HAPROXY = """
@@ -37,7 +36,7 @@ def clients() -> None:
 def test_haproxy_s_checks_are_unused_and_its_clients_are_not(start: Start, tmp_path: Path) -> None:
     """Each server is asked again and again; what comes through has a reply and an end."""
     servers = [start("--service-version", "v1"), start("--service-version", "v2")]
-    port = _free_port()
+    port = free_port()
     path = tmp_path / "haproxy.cfg"
     path.write_text(HAPROXY.format(port=port, one=servers[0].port, two=servers[1].port))
     haproxy = Process("haproxy", ["haproxy", "-db", "-f", str(path)], tmp_path)

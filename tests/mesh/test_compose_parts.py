@@ -11,8 +11,7 @@ from support import ROOT, Start, call, command, connect, until
 from support.scraping import promtool
 
 from echod.lab.envoy import find
-from echod.lab.processes import Process
-from echod.lab.prometheus import _free_port
+from echod.lab.processes import Process, free_port
 
 FILES = ROOT / "compose"
 
@@ -33,7 +32,7 @@ def test_the_envoy_of_compose_splits_by_its_file_and_follows_it(
         assert (address["address"], address["port_value"]) == (cluster["name"], 9000)
         address |= {"address": "127.0.0.1", "port_value": start(prefix=prefix).port}
     boot.write_text(json.dumps(document))
-    port = _free_port()
+    port = free_port()
     for file in directory.glob("*.json"):
         text = file.read_text().replace("0.0.0.0", "127.0.0.1")
         file.write_text(text.replace("31400", str(port)))

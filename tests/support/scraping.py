@@ -15,8 +15,7 @@ from typing import Any
 
 import yaml
 
-from echod.lab.processes import Process
-from echod.lab.prometheus import _free_port
+from echod.lab.processes import Process, free_port
 from support import ROOT, until
 
 MONITORING = ROOT / "monitoring"
@@ -54,7 +53,7 @@ def prometheus(directory: Path, config: dict[str, Any], *options: str) -> Iterat
     """A real one with this configuration; gives its port."""
     path = directory / "config.yml"
     path.write_text(yaml.safe_dump(config))
-    port = _free_port()
+    port = free_port()
     words = ["prometheus", f"--config.file={path}", f"--storage.tsdb.path={directory / 'tsdb'}"]
     words += [f"--web.listen-address=127.0.0.1:{port}", *options]
     process = Process("prometheus", words, directory)

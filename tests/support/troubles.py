@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from echod.lab.prometheus import _free_port
+from echod.lab.processes import free_port
 from support import (
     Echod,
     Start,
@@ -47,7 +47,7 @@ class Scene:
         closing.callback(self.drained.process.kill)  # which no second SIGTERM ends sooner
         self.fallen, self.starved = of("all"), of("all")
         self.near, self.full = (of("all", "--max-connections", most) for most in ("10", "1"))
-        self.mute_port, self.mute_metrics_port = _free_port(), _free_port()
+        self.mute_port, self.mute_metrics_port = free_port(), free_port()
         self.log, pipe = os.pipe()
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
         closing.callback(os.close, self.log)
