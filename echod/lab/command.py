@@ -13,7 +13,7 @@ from echod.errors import SystemRefused, UsageError
 from echod.lab import control, route
 from echod.lab.arguments import Settings, Shift
 from echod.lab.lab import Lab
-from echod.lab.weights import Weights, expectation, parse, told
+from echod.lab.weights import Weights, described, expectation, parse
 from echod.probe import report, servers
 from echod.probe.expectation import parse as expected
 from echod.probe.report import Result
@@ -25,30 +25,30 @@ ALPHA = 0.001
 DETECT = 0.05
 TIMEOUT_SECONDS = 5.0
 
-_TICK_SECONDS = 0.1
+_LOOK_SECONDS = 0.1
 
 
 def run(
-    asked: Settings | Shift, environ: Mapping[str, str], signals: Signals, output: Output
+    call: Settings | Shift, environ: Mapping[str, str], signals: Signals, output: Output
 ) -> int:
-    """Does what is asked and gives the exit status. Raises UsageError and SystemRefused."""
-    if isinstance(asked, Shift):
-        weights = "/".join(map(str, asked.weights.values()))
-        output.say(control.ask(asked.socket, f"shift {weights}") + "\n")
+    """Runs a call and gives the exit status. Raises UsageError and SystemRefused."""
+    if isinstance(call, Shift):
+        weights = "/".join(map(str, call.weights.values()))
+        output.say(control.ask(call.socket, f"shift {weights}") + "\n")
         return 0
-    seen = _stamp(asked.route)  # before it is read: what is saved from now on is followed
-    first = route.read(asked.route) if asked.route else asked.steps[0]
-    door = control.Control(asked.socket)
+    seen = _stamp(call.route)  # before it is read: what is saved from now on is followed
+    first = route.read(call.route) if call.route else call.steps[0]
+    control_socket = control.Control(call.socket)
     try:
-        lab = Lab(asked.port, first, environ, with_prometheus=asked.prometheus)
+        lab = Lab(call.port, first, environ, with_prometheus=call.prometheus)
         try:
-            course = _Course(asked, lab, door, signals, output)
-            return course.serve(seen) if asked.serve else course.walk()
+            course = _Course(call, lab, control_socket, signals, output)
+            return course.serve(seen) if call.serve else course.walk()
         finally:
             output.progress("")
             lab.stop()
     finally:
-        door.close()
+        control_socket.close()
 
 
 Stamp = tuple[int, int] | None
@@ -65,13 +65,13 @@ class _Course:
         self,
         settings: Settings,
         lab: Lab,
-        door: control.Control,
+        control_socket: control.Control,
         signals: Signals,
         output: Output,
     ) -> None:
         self._settings = settings
         self._lab = lab
-        self._door = door
+        self._control = control_socket
         self._signals = signals
         self._output = output
         output.say(f"Envoy on 127.0.0.1:{lab.port} splits connections between\n")
@@ -81,7 +81,7 @@ class _Course:
             output.say(f"Prometheus on http://127.0.0.1:{lab.prometheus.port}\n")
 
     def walk(self) -> int:
-        """Through the steps: once, or until a signal comes."""
+        """Takes the steps: once, or until a signal comes."""
         steps = self._settings.steps
         failed = False
         try:
@@ -89,10 +89,10 @@ class _Course:
                 if self._settings.once and number == len(steps):
                     break
                 if number:
-                    self._tick_for(self._settings.every)
+                    self._wait_for(self._settings.every)
                 weights = steps[number % len(steps)]
                 self._lab.shift(weights)
-                self._output.say(f"\nstep {number % len(steps) + 1}: {told(weights)}\n")
+                self._output.say(f"\nstep {number % len(steps) + 1}: {described(weights)}\n")
                 result = self._judge(weights)
                 self._output.progress("")
                 self._output.say(report.text(result))
@@ -107,50 +107,50 @@ class _Course:
     def serve(self, seen: Stamp) -> int:
         """Stays until a signal comes, and follows the route file."""
         settings, lab = self._settings, self._lab
-        self._output.say(f"{told(lab.weights)}; shift with: echod lab shift 80/20\n")
+        self._output.say(f"{described(lab.weights)}; shift with: echod lab shift 80/20\n")
         with suppress(_Interrupted):
             while True:
-                self._tick()
+                self._wait()
                 if settings.route and (now := _stamp(settings.route)) != seen:
                     seen = now
                     try:
                         self._shift(route.read(settings.route))
                     except (UsageError, SystemRefused) as error:
-                        self._output.say(f"{error}; {told(lab.weights)} stay\n")
+                        self._output.say(f"{error}; {described(lab.weights)} stay\n")
         return 0
 
-    def _tick(self, seconds: float = _TICK_SECONDS) -> None:
-        """Waits a moment, in which everything else is looked after."""
+    def _wait(self, seconds: float = _LOOK_SECONDS) -> None:
+        """Waits a moment, checks the lab's processes and answers other terminals."""
         if self._signals.wait(seconds):
             raise _Interrupted
         self._lab.check()
-        self._door.poll(self._answer)
+        self._control.poll(self._answer)
 
-    def _tick_for(self, seconds: float) -> None:
+    def _wait_for(self, seconds: float) -> None:
         end = monotonic() + seconds
         while monotonic() < end:
-            self._tick(min(_TICK_SECONDS, max(0.001, end - monotonic())))
+            self._wait(min(_LOOK_SECONDS, max(0.001, end - monotonic())))
 
     def _answer(self, line: str) -> str:
-        """What another terminal is told."""
+        """The answer to a line of another terminal."""
         word, _, weights = line.partition(" ")
         if word != "shift":
-            return f"{control.ERROR}shift WEIGHTS is all that can be asked"
+            return f"{control.ERROR}unknown command; expected: shift WEIGHTS"
         try:
             self._shift(parse("shift", weights))
         except (UsageError, SystemRefused) as error:
             return f"{control.ERROR}{error}"
-        return f"now {told(self._lab.weights)}"
+        return f"now {described(self._lab.weights)}"
 
     def _shift(self, weights: Weights) -> None:
         if weights != self._lab.weights:
             self._lab.shift(weights)
             self._output.progress("")
-            self._output.say(f"now {told(weights)}\n")
+            self._output.say(f"now {described(weights)}\n")
 
     def _counts(self) -> servers.Counts:
         """What the versions have counted so far."""
-        self._lab.check()  # one that has ended is the better reason
+        self._lab.check()  # says more than an error of reading the counters of one that has ended
         return servers.read(self._lab.metrics_urls)
 
     def _judge(self, weights: Weights) -> Result:
@@ -170,13 +170,13 @@ class _Course:
         return replace(result, servers=self._counts().since(before))
 
     def _look_after(self) -> bool:
-        """While samples are made; they are interrupted by an exception."""
-        self._tick(0.001)
+        """Called while samples are made; an exception interrupts them."""
+        self._wait(0.001)
         return False
 
 
 def _stamp(path: str | None) -> Stamp:
-    """Changes when a file does, also one that is renamed into its place."""
+    """Changes when the file does, or another file is renamed over it."""
     if path is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""How another terminal speaks to a running lab: a line each way over a Unix socket."""
+"""How another terminal controls a running lab: a line each way over a Unix socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SILENCE_SECONDS = 0.1
 _AT_ONCE = 5
 
 ERROR = "error: "
-"""How the answer to what was refused begins."""
+"""How the answer to a refused request begins."""
 
 
 def default_path() -> str:
@@ -27,7 +27,7 @@ def default_path() -> str:
 
 
 class Control:
-    """The lab's end. Nobody but its user can reach it. Raises SystemRefused if it is taken."""
+    """The lab's end. Its user alone can reach it. Raises SystemRefused if it is in use."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -45,7 +45,7 @@ class Control:
             os.umask(mask)
 
     def poll(self, answer: Callable[[str], str]) -> None:
-        """Answers whoever has asked something; who is silent is not waited for."""
+        """Answers the requests that have come; does not wait for silent clients."""
         with suppress(BlockingIOError):
             for _ in range(_AT_ONCE):
                 client, _ = self._socket.accept()
@@ -63,7 +63,7 @@ class Control:
 
 
 def _remove_stale(path: str) -> None:
-    """Removes the socket that a lab left behind which was killed: one of ours, without a lab."""
+    """Removes the socket of a lab that was killed, if this user owns it and no lab answers."""
     with suppress(FileNotFoundError):
         status = Path(path).lstat()
         if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid():
@@ -74,7 +74,7 @@ def _remove_stale(path: str) -> None:
 
 
 def ask(path: str, line: str) -> str:
-    """Says a line to a lab and gives its answer. Raises SystemRefused if there is none."""
+    """Sends a line to a lab and gives its answer. Raises SystemRefused if there is none."""
     try:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE_SECONDS)

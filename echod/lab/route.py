@@ -21,7 +21,7 @@ ECHO_PORT = 9000
 MOST_BYTES = 64 * 1024
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The one in C, where it is: the other is slow to see that something is nested too deeply."""
+"""The one in C, if it is installed: the other is slow to refuse documents nested too deeply."""
 
 Object = Mapping[str, Any]
 
@@ -52,7 +52,7 @@ def read(path: str) -> Weights:
 
 
 def _documents(path: Path) -> list[Any]:
-    """What a file holds. Nothing in it can take more time or memory than it is long."""
+    """The documents of a file, in time and memory that its size bounds."""
     if path.exists() and not path.is_file():
         raise _Refused("must be a regular file")
     with path.open("rb") as file:
@@ -81,11 +81,11 @@ def _weights(document: Object) -> Weights:
     spec = _mapping(document.get("spec"), "spec")
     found = _of_service(spec) if document["kind"] == "VirtualService" else _of_route(spec)
     weights: Weights = dict.fromkeys(VERSIONS, 0)
-    for version, weight, place in found:
+    for version, weight, field in found:
         if not isinstance(version, str) or version not in VERSIONS:
-            raise _Refused(f"{place}: the lab has v1 and v2 alone, not {shown(str(version))}")
+            raise _Refused(f"{field}: the lab has v1 and v2 alone, not {shown(str(version))}")
         if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= MOST:
-            raise _Refused(f"{place}.weight: must be a whole number from 0 to {MOST:,}")
+            raise _Refused(f"{field}.weight: must be a whole number from 0 to {MOST:,}")
         weights[version] += weight
     if not any(weights.values()):
         raise _Refused("must have a weight over 0")
@@ -93,7 +93,7 @@ def _weights(document: Object) -> Weights:
 
 
 def _of_service(spec: Object) -> list[tuple[Any, Any, str]]:
-    """Version, weight and place of each leg of a VirtualService."""
+    """Version, weight and field of each leg of a VirtualService."""
     _only(spec, "spec", {"hosts", "gateways", "tcp"})
     for host in _sequence(spec.get("hosts"), "spec.hosts"):
         if host != "*" and not _is_service(host, SERVICE):
@@ -101,41 +101,41 @@ def _of_service(spec: Object) -> list[tuple[Any, Any, str]]:
     rule = _single(spec.get("tcp"), "spec.tcp")
     _only(rule, "spec.tcp[0]", {"match", "route"})
     for number, match in enumerate(_sequence(rule.get("match"), "spec.tcp[0].match")):
-        place = f"spec.tcp[0].match[{number}]"
-        _only(_mapping(match, place), place, {"port"})
+        field = f"spec.tcp[0].match[{number}]"
+        _only(_mapping(match, field), field, {"port"})
         if match.get("port") not in (GATEWAY_PORT, ECHO_PORT):
-            raise _Refused(f"{place}.port: must be {GATEWAY_PORT}")
+            raise _Refused(f"{field}.port: must be {GATEWAY_PORT}")
     legs = []
     for number, leg in enumerate(_list(rule.get("route"), "spec.tcp[0].route")):
-        place = f"spec.tcp[0].route[{number}]"
-        _only(leg, place, {"destination", "weight"})
-        to = _mapping(leg.get("destination"), f"{place}.destination")
-        _only(to, f"{place}.destination", {"host", "port", "subset"})
+        field = f"spec.tcp[0].route[{number}]"
+        _only(leg, field, {"destination", "weight"})
+        to = _mapping(leg.get("destination"), f"{field}.destination")
+        _only(to, f"{field}.destination", {"host", "port", "subset"})
         if not _is_service(to.get("host"), SERVICE):
             raise _Refused(
-                f"{place}.destination.host: must be {SERVICE}, not {shown(str(to.get('host')))}"
+                f"{field}.destination.host: must be {SERVICE}, not {shown(str(to.get('host')))}"
             )
         if to.get("port", {"number": ECHO_PORT}) != {"number": ECHO_PORT}:
-            raise _Refused(f"{place}.destination.port: must be {ECHO_PORT}")
-        legs.append((to.get("subset"), leg.get("weight", 1), place))
+            raise _Refused(f"{field}.destination.port: must be {ECHO_PORT}")
+        legs.append((to.get("subset"), leg.get("weight", 1), field))
     return legs
 
 
 def _of_route(spec: Object) -> list[tuple[Any, Any, str]]:
-    """Version, weight and place of each backend of a TCPRoute."""
+    """Version, weight and field of each backend of a TCPRoute."""
     _only(spec, "spec", {"parentRefs", "rules"})
     rule = _single(spec.get("rules"), "spec.rules")
     _only(rule, "spec.rules[0]", {"name", "backendRefs"})
     legs = []
     for number, leg in enumerate(_list(rule.get("backendRefs"), "spec.rules[0].backendRefs")):
-        place = f"spec.rules[0].backendRefs[{number}]"
-        _only(leg, place, {"group", "kind", "name", "port", "weight"})
+        field = f"spec.rules[0].backendRefs[{number}]"
+        _only(leg, field, {"group", "kind", "name", "port", "weight"})
         name = str(leg.get("name"))
         if leg.get("port") != ECHO_PORT or leg.get("kind", "Service") != "Service":
-            raise _Refused(f"{place}: must be a Service with port {ECHO_PORT}")
+            raise _Refused(f"{field}: must be a Service with port {ECHO_PORT}")
         if not name.startswith(f"{SERVICE}-"):
-            raise _Refused(f"{place}.name: must be {SERVICE}-v1 or {SERVICE}-v2, not {shown(name)}")
-        legs.append((name.removeprefix(f"{SERVICE}-"), leg.get("weight", 1), place))
+            raise _Refused(f"{field}.name: must be {SERVICE}-v1 or {SERVICE}-v2, not {shown(name)}")
+        legs.append((name.removeprefix(f"{SERVICE}-"), leg.get("weight", 1), field))
     return legs
 
 
@@ -144,34 +144,34 @@ def _is_service(host: Any, name: str) -> bool:
     return isinstance(host, str) and host.partition(".")[0] == name
 
 
-def _mapping(value: Any, place: str) -> Object:
+def _mapping(value: Any, field: str) -> Object:
     if not isinstance(value, dict):
-        raise _Refused(f"{place}: is missing, or no mapping")
+        raise _Refused(f"{field}: is missing, or no mapping")
     return value
 
 
-def _sequence(value: Any, place: str) -> list[Any]:
+def _sequence(value: Any, field: str) -> list[Any]:
     """A list that may be missing."""
     if value is not None and not isinstance(value, list):
-        raise _Refused(f"{place}: is no list")
+        raise _Refused(f"{field}: is no list")
     return value or []
 
 
-def _list(value: Any, place: str) -> list[Object]:
+def _list(value: Any, field: str) -> list[Object]:
     if not isinstance(value, list) or not value:
-        raise _Refused(f"{place}: is missing, or no list")
-    return [_mapping(one, f"{place}[{number}]") for number, one in enumerate(value)]
+        raise _Refused(f"{field}: is missing, or no list")
+    return [_mapping(one, f"{field}[{number}]") for number, one in enumerate(value)]
 
 
-def _single(value: Any, place: str) -> Object:
-    found = _list(value, place)
+def _single(value: Any, field: str) -> Object:
+    found = _list(value, field)
     if len(found) != 1:
-        raise _Refused(f"{place}: the lab takes one rule, not {len(found)}")
+        raise _Refused(f"{field}: the lab takes one rule, not {len(found)}")
     return found[0]
 
 
-def _only(value: Object, place: str, known: set[str]) -> None:
+def _only(value: Object, field: str, known: set[str]) -> None:
     for key in value:
         if key not in known:
             name = key if isinstance(key, str) and key.isidentifier() else shown(str(key))
-            raise _Refused(f"{place}.{name}: the lab cannot do that")
+            raise _Refused(f"{field}.{name}: the lab cannot do that")

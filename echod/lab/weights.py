@@ -25,7 +25,7 @@ def parse(source: str, text: str) -> Weights:
     return dict(zip(VERSIONS, map(int, parts), strict=True))
 
 
-def told(weights: Weights) -> str:
+def described(weights: Weights) -> str:
     """``v1 80, v2 20``."""
     return ", ".join(f"{version} {weights.get(version, 0)}" for version in VERSIONS)
 

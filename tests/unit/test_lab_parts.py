@@ -157,10 +157,10 @@ def test_wrong_weights_are_named(text: str) -> None:
         weights.parse("--steps", text)
 
 
-def test_weights_are_told_and_expected() -> None:
+def test_weights_are_shown_in_words_and_as_an_expectation() -> None:
     """In words, and as the probe takes them."""
     found = weights.parse("--steps", "80/20")
-    assert weights.told(found) == "v1 80, v2 20"
+    assert weights.described(found) == "v1 80, v2 20"
     assert weights.expectation(found) == "one=80,two=20"
 
 
@@ -251,8 +251,8 @@ def ending(child: Process) -> str:
 
 
 def test_a_child_that_ends_is_noticed_with_what_it_said(tmp_path: Path) -> None:
-    """Or with nothing, if it said nothing."""
-    for script, said in (("echo a; echo why >&2; exit 3", "why"), ("exit 3", "it said nothing")):
+    """Or with that it has written none."""
+    for script, said in (("echo a; echo why >&2; exit 3", "why"), ("exit 3", "no output")):
         child = Process("child", ["/bin/sh", "-c", script], tmp_path)
 
         assert until(partial(ending, child)) == f"child has ended with status 3: {said}"
