@@ -94,7 +94,9 @@ def serve(arguments: Sequence[str], environ: Environment) -> int:
     if len(arguments) == 2 and re.fullmatch("-([^-h].*|h.+)", arguments[1], re.DOTALL):
         arguments = ["--", *arguments]  # PORTS and PREFIX, as every deployment passes them
     with refusals("cannot load echod"):
-        flags = parser.parse_args(arguments)
+        flags, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            parser.error(_unrecognized(unknown, flags.prefix))
         from echod.process.signals import StopSignals, ignore_others
         from echod.process.systemd import ServiceManager, inherited_sockets
 
@@ -114,6 +116,16 @@ def serve(arguments: Sequence[str], environ: Environment) -> int:
                 from echod.process import daemon  # only now: a wrong call is answered without it
 
             return daemon.serve(config, signals, inherited, manager)
+
+
+def _unrecognized(unknown: Sequence[str], prefix: str | None) -> str:
+    """The error of arguments that argparse does not know. A single one may have been meant as
+    PREFIX: argparse takes one that begins with a dash, or is parted from PORTS, only after --.
+    """
+    problem = "unrecognized arguments: " + " ".join(unknown)[:100]
+    if prefix is None and len(unknown) == 1:
+        return f"{problem} (if it is PREFIX: echod [options] -- PORTS PREFIX)"
+    return problem
 
 
 def health(arguments: Sequence[str], environ: Environment) -> int:

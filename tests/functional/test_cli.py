@@ -124,6 +124,10 @@ def test_version_and_help_are_answered_at_once(tmp_path: Path) -> None:
         (["0", "x", "--drain-delay", "1e10"], "from 0 to 86400"),
         (["0", "x", "--idle-timeout", "1e308"], "100000000 at most, or none"),
         (["health", "now"], "unrecognized arguments: now"),
+        (["0", "--foo"], "arguments: --foo (if it is PREFIX: echod [options] -- PORTS PREFIX)"),
+        (["0", "-x", "--log-level", "debug"], "-x (if it is PREFIX: echod [options] -- PORTS"),
+        (["0", "--log-level", "debug", "x"], "x (if it is PREFIX: echod [options] -- PORTS"),
+        (["0", "-" + "x" * 1000, "--log-level", "debug"], "(if it is PREFIX: echod [options]"),
     ],
 )
 def test_a_wrong_call_gives_one_line_and_2(
@@ -138,11 +142,21 @@ def test_a_wrong_call_gives_one_line_and_2(
     assert result.stdout == ""
 
 
-def test_a_prefix_may_begin_with_a_dash(start: Start) -> None:
-    """Deployments pass exactly two arguments, whatever the second looks like."""
+@pytest.mark.parametrize(
+    ("arguments", "prefix"),
+    [
+        (["0", "-x- y"], b"-x- y"),
+        (["--metrics-port", "none", "--", "0", "--foo"], b"--foo"),
+        (["--log-level", "debug", "--", "0", "-x"], b"-x"),
+    ],
+)
+def test_a_prefix_may_begin_with_a_dash(start: Start, arguments: list[str], prefix: bytes) -> None:
+    """Deployments pass exactly two arguments, whatever the second looks like. With options, -- has
+    to part them from PORTS.
+    """
     environment = clean_environment(ECHOD_METRICS_PORT="none")
-    echod = start(command=lambda *_: command("0", "-x- y"), env=environment)
-    assert converse(echod.port, b"hi\n") == b"-x- y hi\n"
+    echod = start(command=lambda *_: command(*arguments), env=environment)
+    assert converse(echod.port, b"hi\n") == prefix + b" hi\n"
     echod.stop()
 
 
