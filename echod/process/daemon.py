@@ -17,7 +17,7 @@ from echod.errors import refusals
 from echod.loop.listeners import Listener, bind
 from echod.loop.tuning import summed_up
 from echod.process import shutdown
-from echod.process.capacity import capacity
+from echod.process.capacity import Capacity, capacity
 from echod.process.lifecycle import Service, State, thread_count
 from echod.process.main_loop import MainLoop, force_hint
 from echod.process.signals import StopRequest, StopSignals
@@ -27,10 +27,10 @@ from echod.telemetry.log_writer import QUEUED_EVENTS, LogWriter, make_logger
 from echod.texts import decoded
 
 OPEN_FILES_PER_THREAD = 4
-"""Its poller, the two sockets that wake it, and one that it is about to close: the place of its
+"""Its poller, the two sockets that wake it, and one that it is about to close: the slot of its
 client is free already."""
-SPARE_OPEN_FILES = 1
-"""The exporter's."""
+RESERVE_OPEN_FILES = 1
+"""The reserve descriptor of the exporter."""
 LOG_SECONDS = 0.2
 FORCED_LOG_SECONDS = 0.05
 """Longest wait at the end for a reader of the log who has stalled."""
@@ -75,7 +75,7 @@ def _service(
     """All parts, with bound sockets, which ``sockets`` will close, and within the open-file
     limit, raised as far as it can be. Raises SystemRefused.
     """
-    limit = raise_open_file_limit()
+    fits = _capacity(config, inherited)
     ports = list(inherited.echo) or [
         _bound(sockets, "PORTS", config.address, port) for port in config.ports
     ]
@@ -83,12 +83,20 @@ def _service(
     if metrics is None and config.metrics_port is not None:
         option = "--metrics-port"
         metrics = _bound(sockets, option, config.metrics_address, config.metrics_port)
-    own = OPEN_FILES_PER_THREAD * thread_count(config)
-    if metrics:
-        own += OPEN_FILES_PER_THREAD + SPARE_OPEN_FILES
-    fits = capacity(config, limit, open_files() + own, metrics=metrics is not None)
     with refusals("cannot make what threads wait on"):
         return Service(config, ports, metrics, fits, writer, logger)
+
+
+def _capacity(config: Config, inherited: InheritedSockets) -> Capacity:
+    """What fits into the open-file limit, beside the sockets that are still to be bound."""
+    limit = raise_open_file_limit()
+    own = OPEN_FILES_PER_THREAD * thread_count(config)
+    if not inherited.echo:
+        own += len(config.ports)
+    has_metrics = bool(inherited.metrics) or config.metrics_port is not None
+    if has_metrics:
+        own += OPEN_FILES_PER_THREAD + RESERVE_OPEN_FILES + (not inherited.metrics)
+    return capacity(config, limit, open_files() + own, metrics=has_metrics)
 
 
 def _start(config: Config, service: Service, logger: Logger) -> None:

@@ -84,6 +84,14 @@ def test_with_hardly_any_descriptor_it_says_so(tmp_path: Path) -> None:
         assert_refused(call(tmp_path, with_open_files(limit, *OPTIONS)))
 
 
+def test_more_ports_than_the_open_file_limit_has_room_for_name_the_limit(tmp_path: Path) -> None:
+    """And how to raise it, before a single port is bound."""
+    ports = ",".join(["0"] * 300)
+    refused = assert_refused(call(tmp_path, with_open_files(256, ports, "one")))
+    assert "the open-file limit of 256 has no room for a connection: echod itself needs" in refused
+    assert "(raise it: ulimit -Hn, or LimitNOFILE= of a unit)" in refused
+
+
 RECURSING = """
 import sys
 from echod import cli
