@@ -33,9 +33,9 @@ RESERVE_OPEN_FILES = 1
 """The reserve descriptor of the exporter."""
 LOG_SECONDS = 0.2
 FORCED_LOG_SECONDS = 0.05
-"""Longest wait at the end for a reader of the log who has stalled."""
+"""Longest wait at the end for a stalled reader of the log."""
 LATE_LOG_SECONDS = 0.5
-"""Longest wait on top for our own thread, if the machine has no time for it."""
+"""Longest further wait for the log's own thread, on a busy machine."""
 STDOUT = 1
 
 
@@ -61,7 +61,7 @@ def serve(
         forced = _shut_down(config, service, main_loop, logger, first)
         _report_stop(service, logger, began, forced)
         writer.close(FORCED_LOG_SECONDS if forced else LOG_SECONDS, LATE_LOG_SECONDS)
-        gc.freeze()  # or the interpreter's last collections take 40 ms of CPU, for nothing
+        gc.freeze()  # without it the interpreter's last collections take 40 ms of CPU
         return 128 + forced if forced else 0
 
 
@@ -100,7 +100,7 @@ def _capacity(config: Config, inherited: InheritedSockets) -> Capacity:
 
 
 def _start(config: Config, service: Service, logger: Logger) -> None:
-    """Has clients come when every thread runs. If that is refused, leaves no thread."""
+    """Listens once every thread runs. If the system refuses any of it, leaves no thread."""
     try:
         service.start_threads()
         service.listen()
@@ -151,7 +151,7 @@ def _report_start(config: Config, service: Service, logger: Logger) -> None:
             metrics_clients=fits.metrics_clients,
         )
     for server in service.servers:
-        # The words of the program that this one replaces; people grep for them.
+        # The words of the program that this one replaces: scripts grep for them.
         words = f"listening on {server.listener.address}, prefix: {decoded(config.prefix)}"
         logger.info(words, port=server.listener.port)
     if service.exporter:
@@ -162,7 +162,7 @@ def _report_start(config: Config, service: Service, logger: Logger) -> None:
 def _report_doubts(
     service: Service, inherited: InheritedSockets, manager: ServiceManager, logger: Logger
 ) -> None:
-    """Warns of what is not as it was asked for, once each, however many ports it concerns."""
+    """Warns of what differs from what was asked for, once each, however many ports have it."""
     listeners = [server.listener for server in service.servers]
     if service.exporter:
         listeners.append(service.exporter.listener)
@@ -181,7 +181,7 @@ def _shut_down(
     logger: Logger,
     first: StopRequest | None,
 ) -> Signals | None:
-    """Stops as promised; gives the signal that forces the end, at once, if one comes meanwhile."""
+    """Drains and stops; gives the signal that forces the end, at once, if one is received."""
     service.state = State.DRAINING
     logger.info(
         "draining",
@@ -192,13 +192,13 @@ def _shut_down(
         connections=service.open_connections(),
     )
     most = config.drain_delay + config.drain_timeout
-    deadline = monotonic() + most  # what comes in between is no reason to end later
+    deadline = monotonic() + most  # whatever the steps before the drain take
     main_loop.stopping(most)
     return shutdown.take(shutdown.steps(config, service, deadline), main_loop)
 
 
 def _report_stop(service: Service, logger: Logger, began: float, forced: Signals | None) -> None:
-    service.events.settle(now=True)
+    service.events.summarize(now=True)
     logger.info(
         "stopped",
         seconds=round(monotonic() - began, 3),

@@ -33,10 +33,10 @@ takes by nearly every way of recursion, so that a bug costs one connection (Recu
 not the process. glibc's own choice is 8 MiB, which ``ulimit -v`` counts; musl's is 128 KiB."""
 ABANDON_SECONDS = 2.0
 """Longest wait for the threads of a start that failed."""
-SETTLE_SECONDS = 0.2
+SUMMARY_SECONDS = 0.2
 """How often events look whether a state of overload is over."""
 TURN_SECONDS = 0.1
-"""Time in which every thread that can go round has done so."""
+"""Time in which every thread that is not stuck takes a turn."""
 
 
 class State(Enum):
@@ -48,7 +48,7 @@ class State(Enum):
 
 
 class Part(Protocol):
-    """Something that goes on until it is told to end."""
+    """Something that the shutdown waits for."""
 
     def is_alive(self) -> bool:
         """Whether it has not ended yet."""
@@ -57,8 +57,7 @@ class Part(Protocol):
 class Service:
     """The parts of the daemon, and the order in which they start and stop.
 
-    Made from bound listeners. What the system has
-    room for comes as ``capacity``, the configuration's limits notwithstanding.
+    Made from bound listeners. The limits of ``capacity`` hold, not the configuration's.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Service:
     ) -> None:
         self.state = State.STARTING
         self._config = config
-        self._stalled = False  # by what /livez has last told
+        self._stalled = False  # by the last answer of /livez
         self.capacity = capacity
         self.admission = Admission(capacity.connections)
         self.budget = Budget(config.max_buffered_bytes)
@@ -106,15 +105,15 @@ class Service:
         }
         return Exporter(metrics, pages, self.events.bug, accepting, self.capacity.metrics_clients)
 
-    # The steps of a start. Every thread and every file descriptor is there before clients may
-    # come: what the system refuses is told before anything listens.
+    # The steps of a start. echod makes every thread and file descriptor before clients may
+    # connect: if the system refuses one, the start fails before anything listens.
 
     def start_threads(self) -> None:
         """Starts every thread, none of which has anything to do yet. Raises SystemRefused."""
         start([self._writer, *self._loops()], stack_bytes=STACK_BYTES)
 
     def listen(self) -> None:
-        """Listens on every port: clients may come. Raises SystemRefused."""
+        """Listens on every port: clients may connect. Raises SystemRefused."""
         for server in self.servers:
             server.server_activate()
         if self.exporter:
@@ -140,30 +139,30 @@ class Service:
     def _start_accepting(self) -> None:
         for server in self.servers:
             server.acceptor.start()
-        Periodic(self.handlers[0], SETTLE_SECONDS, self.events.settle).start()
+        Periodic(self.handlers[0], SUMMARY_SECONDS, self.events.summarize).start()
 
     def _loops(self) -> list[EventLoop]:
         return [*self.handlers, *([self.exporter.loop] if self.exporter else [])]
 
     def is_ready(self) -> bool:
-        """Whether new connections are welcome."""
+        """Whether echod is ready: started, and not draining."""
         return self.state is State.READY
 
     def readiness_problem(self) -> str:
-        """Why not, in a word; empty if they are."""
+        """Why not, in a word; empty if it is."""
         return "" if self.is_ready() else self.state.value
 
     def liveness_problem(self, now: float) -> str:
-        """Which handler threads no longer go round; empty if all do.
+        """Which handler threads are stuck; empty if none is.
 
-        ``now`` is best the stamp of the asker's own last round: see ``stalled``.
+        ``now`` is best the stamp of the caller's own last round: see ``stalled``.
         """
         names = stalled(self._heartbeats(), now)
         return "stalled: " + ", ".join(names) if names else ""
 
     def _confirmed_liveness_problem(self) -> str:
-        """The same, for the exporter. After the whole process has stood still it may go round
-        several times before others have had their turn: the first look is not believed.
+        """The same, for the exporter. After the whole process was suspended, it may take several
+        turns before the others have theirs: a first finding is checked again.
         """
         problem = self.liveness_problem(self._answering())
         if problem and not self._stalled:
@@ -188,14 +187,14 @@ class Service:
         return self.servers
 
     def drain(self, timeout: float) -> Sequence[Part]:
-        """Has every connection answer what has arrived and end, in ``timeout`` seconds."""
+        """Has every connection answer what has arrived and close, in ``timeout`` seconds."""
         deadline = monotonic() + timeout
         for handler in self.handlers:
             handler.stop(deadline)
         return self.handlers
 
     def stop_exporter(self) -> Sequence[Part]:
-        """Has the metrics port close, and what is left of its responses sent."""
+        """Has the exporter close the metrics port, and send what is left of its responses."""
         if not self.exporter:
             return []
         self.exporter.loop.stop(monotonic() + EXPORTER_STOP_SECONDS)
@@ -228,9 +227,7 @@ class Service:
 
 
 def thread_count(config: Config) -> int:
-    """The handler threads of a configuration. One drives most with a GIL: others would only
-    fight for it.
-    """
+    """The handler threads of a configuration. With a GIL one is fastest: more contend for it."""
     if config.handler_threads is not None:
         return config.handler_threads
     return 1 if gil_enabled() else usable_cpus()

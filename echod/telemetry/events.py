@@ -45,13 +45,16 @@ class Events:
         self._logger = logger
         self._debugging = logger.is_enabled_for(10)
 
-    def settle(self, *, now: bool = False) -> None:
-        """Reports what is over. To be called several times a second, and ``now`` at the end."""
-        self.rejecting.settle()
-        self.not_accepting.settle()
+    def summarize(self, *, now: bool = False) -> None:
+        """Reports states that are over, and the sums of events that were not logged one by one.
+
+        To be called several times a second, and ``now`` at the end.
+        """
+        self.rejecting.end_if_quiet()
+        self.not_accepting.end_if_quiet()
         limited = (self._closings, self._unused_closings, self._failures, self._bugs)
         for event in limited:
-            event.settle(now=now)
+            event.summarize(now=now)
 
     @property
     def every_line(self) -> bool:

@@ -38,7 +38,7 @@ class OverloadState:
         self._last = 0.0
 
     def hit(self, **facts: Any) -> None:
-        """Says that it has happened (again)."""
+        """Records that it has happened (again)."""
         with self._lock:
             self._times += 1
             self._last = monotonic()
@@ -46,8 +46,8 @@ class OverloadState:
         if first:
             self._going_in(**facts)
 
-    def settle(self) -> None:
-        """Ends the state if it has been quiet. To be called about every second."""
+    def end_if_quiet(self) -> None:
+        """Ends the state if it has not recurred for a while. To be called about every second."""
         with self._lock:
             quiet = monotonic() - self._last >= QUIET_SECONDS
             if not self._times or not quiet or self._still():
@@ -57,7 +57,7 @@ class OverloadState:
 
 
 class RateLimitedEvent:
-    """How many events of a kind are logged one by one: a few in any second. One event sums up the
+    """Events of a kind, of which a few in any second are logged one by one. One event sums up the
     others.
     """
 
@@ -77,7 +77,7 @@ class RateLimitedEvent:
         """Whether one more is to be logged now; what is not is summed up."""
         now = monotonic()
         if self._left_out and now - self._since >= 1.0:
-            self.settle()
+            self.summarize()
         with self._lock:
             if now - self._logged_at[0] >= 1.0:
                 self._logged_at.append(now)
@@ -88,7 +88,7 @@ class RateLimitedEvent:
             self._sums = tuple(map(add, self._sums, amounts))
         return False
 
-    def settle(self, *, now: bool = False) -> None:
+    def summarize(self, *, now: bool = False) -> None:
         """Reports what was left out, a second after the first of it, or ``now``."""
         with self._lock:
             if not self._left_out or not (now or monotonic() - self._since >= 1.0):

@@ -254,7 +254,7 @@ def test_a_flood_of_bugs_costs_a_few_lines_a_second(running: Running) -> None:
             read_to_end(client)
     running.service.ports.pop()
     until(running.metrics)
-    running.service.events.settle(now=True)
+    running.service.events.summarize(now=True)
     bug = "unhandled exception"
     for one, more, count in (
         (f"{bug} in connection handler", f"more {bug}s in connection handlers", 300),

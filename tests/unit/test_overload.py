@@ -47,19 +47,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_a_state_is_reported_once_going_in_and_once_coming_out(clock: Clock) -> None:
     """Overload must not flood the log that it is reported in."""
     seen: list[Any] = []
-    latch = OverloadState(lambda **facts: seen.append(facts), seen.append)
-    latch.settle()
-    latch.hit(limit=1)
+    overload = OverloadState(lambda **facts: seen.append(facts), seen.append)
+    overload.end_if_quiet()
+    overload.hit(limit=1)
     clock.now = 0.9
-    latch.hit(limit=1)
+    overload.hit(limit=1)
     clock.now = 1.5
-    latch.settle()
+    overload.end_if_quiet()
     assert seen == [{"limit": 1}]
     clock.now = 2.0
-    latch.settle()
-    latch.settle()
+    overload.end_if_quiet()
+    overload.end_if_quiet()
     assert seen == [{"limit": 1}, 2]
-    latch.hit(limit=3)
+    overload.hit(limit=3)
     assert seen == [{"limit": 1}, 2, {"limit": 3}]
 
 
@@ -67,13 +67,13 @@ def test_a_state_lasts_while_its_cause_does(clock: Clock) -> None:
     """A full server that nobody calls is still full."""
     seen: list[Any] = []
     full = [True]
-    latch = OverloadState(lambda **_: None, seen.append, still=lambda: full[0])
-    latch.hit()
+    overload = OverloadState(lambda **_: None, seen.append, still=lambda: full[0])
+    overload.hit()
     clock.now = 60.0
-    latch.settle()
+    overload.end_if_quiet()
     assert seen == []
     full[0] = False
-    latch.settle()
+    overload.end_if_quiet()
     assert seen == [1]
 
 
