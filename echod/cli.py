@@ -48,13 +48,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{escaped(message[:200])} (see {self.prog} --help)")
 
     def _print_message(self, message: str, file: object = None) -> None:
-        """Help and version: on standard output, as everything that was asked for."""
+        """Writes help and version to standard output."""
         say(STDOUT, message)
 
 
 def say(descriptor: int, text: str) -> None:
-    """Writes to standard output or error, unbuffered: a reader who is gone changes nothing
-    about the exit status.
+    """Writes to standard output or error, unbuffered. A reader that has gone does not change the
+    exit status.
     """
     data = text.encode("utf-8", "backslashreplace")
     with suppress(OSError):
@@ -179,7 +179,7 @@ def _probe(arguments: Sequence[str], environ: Environment) -> int:
     if not arguments:
         say(STDERR, parser.format_usage())
         return 2
-    asked = settings(parser.parse_args(arguments))
+    call = settings(parser.parse_args(arguments))
     from echod.process.signals import StopSignals
 
     with StopSignals() as signals:
@@ -188,7 +188,7 @@ def _probe(arguments: Sequence[str], environ: Environment) -> int:
 
         raise_open_file_limit()
         share_one_heap()
-        return run(asked, signals, _output(environ, quiet=asked.quiet))
+        return run(call, signals, _output(environ, quiet=call.quiet))
 
 
 def _output(environ: Environment, *, quiet: bool) -> Output:
@@ -219,7 +219,7 @@ def lab(arguments: Sequence[str], environ: Environment) -> int:
 
     parser = Parser(prog="echod lab", allow_abbrev=False)
     add_to(parser)
-    asked = settings(parser.parse_args(arguments))
+    call = settings(parser.parse_args(arguments))
     from echod.process.signals import StopSignals
 
     try:
@@ -231,7 +231,7 @@ def lab(arguments: Sequence[str], environ: Environment) -> int:
     try:
         with StopSignals(quits=True) as signals:
             # Its children get the environment as it is, not as text.
-            return run(asked, os.environ, signals, _output(environ, quiet=False))
+            return run(call, os.environ, signals, _output(environ, quiet=False))
     except OSError as error:  # a directory for temporary files that cannot be used, say
         raise SystemRefused(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""What a wrong call and a refusal of the system are, and how values are shown in them."""
+"""The errors that end a call: wrong usage, and a refusal of the system. How they show values."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class SystemRefused(Exception):
 
 @contextmanager
 def refusals(task: str) -> Iterator[None]:
-    """Raises SystemRefused in the place of what the system's refusals raise.
+    """Raises SystemRefused for every exception with which the system refuses something.
 
-    Around a ``task`` in which any call may be the one: for want of a file descriptor, of memory
-    or of a library that can be loaded.
+    Around a ``task`` in which any call may fail: for want of a file descriptor, of memory or of a
+    library that can be loaded.
     """
     try:
         yield

@@ -63,7 +63,7 @@ def arguments() -> list[str]:
 
 
 def give_back_memory() -> None:
-    """Has the C library return its free memory to the system, as far as it can be asked to.
+    """Has the C library return its free memory to the system, where it has a call for that.
 
     glibc keeps what was freed below a block that is still in use. musl and others do not.
     """
@@ -71,16 +71,16 @@ def give_back_memory() -> None:
 
 
 def share_one_heap() -> None:
-    """Has the threads of glibc share one heap. To be called before they start.
+    """Has glibc use one heap for all threads. To be called before they start.
 
-    A heap of its own reserves 64 MiB of address space for a thread, which ``ulimit -v`` counts.
+    A heap for each thread reserves 64 MiB of address space, which ``ulimit -v`` counts.
     """
     _ask_libc("mallopt", -8, 1)  # M_ARENA_MAX
 
 
 def _ask_libc(function: str, *arguments: int) -> None:
     try:
-        import ctypes  # noqa: PLC0415  # a megabyte, which few processes ever need
+        import ctypes  # noqa: PLC0415  # takes a megabyte, and few processes ever need it
 
         getattr(ctypes.CDLL(None), function)(*arguments)
     except (ImportError, OSError, AttributeError, MemoryError):  # a static build, no descriptor

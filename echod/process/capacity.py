@@ -10,8 +10,8 @@ from echod.errors import SystemRefused
 METRICS_CLIENTS = 100
 """Clients of the metrics port at a time, where the open-file limit is large enough."""
 MARGIN = 64
-"""File descriptors for what comes and goes: reading /proc for a scrape, notifying systemd, loading
-a library, a connection that is accepted to be rejected. Where the limit is large enough."""
+"""File descriptors for short uses: reading /proc for a scrape, notifying systemd, loading a
+library, a connection that is accepted to be rejected. Where the limit is large enough."""
 SHARE = 3
 """Both together get one in so many of the descriptors that are free, if that is less."""
 LEAST_METRICS_CLIENTS, LEAST_MARGIN = 4, 8
@@ -28,7 +28,7 @@ class Capacity:
     metrics_clients: int
 
     def lowered(self, config: Config) -> bool:
-        """Whether it is less than asked for, or than usual."""
+        """Whether it is less than the user has set, or than the default."""
         clients = self.metrics_clients
         return self.connections < config.max_connections or 0 < clients < METRICS_CLIENTS
 
@@ -56,5 +56,5 @@ def capacity(config: Config, limit: int, taken: int, *, metrics: bool) -> Capaci
             f"--max-connections {wanted}: the open-file limit of {limit}"
             f" holds {room} at most ({RAISE_IT})"
         )
-    spare = max(room - wanted, 0)  # the metrics port may have what connections leave
-    return Capacity(limit, min(wanted, room), min(clients + spare, METRICS_CLIENTS * metrics))
+    unused = max(room - wanted, 0)  # by connections: the metrics port may have it
+    return Capacity(limit, min(wanted, room), min(clients + unused, METRICS_CLIENTS * metrics))

@@ -1,7 +1,7 @@
-"""The question that probes ask: is the service on this host ready?
+"""The check of ``echod health``: whether the daemon on this host is ready.
 
-Without http.client, whose time limit holds for each read alone, and without a thread: a probe
-must work where the system has little left.
+Without http.client, whose timeout holds for each read alone, and without a thread: a probe must
+work on a host that is short of memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TIMEOUT_SECONDS = 3.0
 """For the whole answer, however it trickles in."""
 MAX_ANSWER_BYTES = 16 * 1024
 SHOWN_BYTES = 200
-"""Of a body that tells why the daemon is not ready."""
+"""Of a body that says why the daemon is not ready."""
 
 
 def ask_ready(address: str, port: int) -> tuple[bool, str]:
@@ -25,7 +25,7 @@ def ask_ready(address: str, port: int) -> tuple[bool, str]:
     answer = _ask_any(hosts, port, monotonic() + TIMEOUT_SECONDS)
     if answer == "ready":
         return True, answer
-    # The server there may not be echod: its words are shown escaped, cut, on one line.
+    # The server there may not be echod: its answer is shown escaped, truncated, on one line.
     shown = ascii(" ".join(answer.split()))[1:-1][:SHOWN_BYTES]
     return False, f"not ready: http://{_bracketed(hosts[0])}:{port}/readyz: {shown}"
 

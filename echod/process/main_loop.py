@@ -1,6 +1,5 @@
-"""What the main thread does while it waits for signals: it tells the service manager how things
-are, feeds its watchdog as long as every handler thread goes round, and gives memory back after
-a flood.
+"""The main thread's loop. While it waits for signals, it notifies the service manager of the
+status, feeds the watchdog unless a handler thread is stuck, and gives memory back after a flood.
 """
 
 from __future__ import annotations
@@ -36,21 +35,21 @@ class MainLoop:
         self._interval = min(REPORT_SECONDS, watchdog / REPORTS_PER_WATCHDOG)
         self._looked_at = monotonic()
         self._status = ""
-        self._owed: list[str] = []  # what it must be told, however late
-        self._told = True
+        self._pending: list[str] = []  # sent again until delivered
+        self._notified = True
         self._fed = True
         self._repeated: set[Signals] = set()
 
     def ready(self) -> None:
-        """Says that connections are welcome."""
-        self._owed.append("READY=1")
-        self._tell(*self._news())
+        """Notifies that echod is ready."""
+        self._pending.append("READY=1")
+        self._notify(*self._new_status())
 
     def stopping(self, seconds: float) -> None:
-        """Says that the service ends, and asks for the ``seconds`` that this takes at most."""
+        """Notifies that echod stops, and asks for the ``seconds`` that this takes at most."""
         most = round((seconds + STOP_MARGIN_SECONDS) * 1e6)
-        self._owed += ["STOPPING=1", f"EXTEND_TIMEOUT_USEC={most}"]
-        self._tell(*self._news())
+        self._pending += ["STOPPING=1", f"EXTEND_TIMEOUT_USEC={most}"]
+        self._notify(*self._new_status())
 
     def wait(self, seconds: float | None = None) -> StopRequest | None:
         """The next signal, or None when ``seconds`` have passed without one."""
@@ -88,24 +87,24 @@ class MainLoop:
             self._report(before)
 
     def _report(self, before: float) -> None:
-        # Judged by the time of the report before: after the whole process has stood still, all
-        # stamps are old alike, and nobody has stalled.
+        # Judged by the time of the report before: after the whole process was suspended, all
+        # stamps are equally old, and no thread has stalled.
         problem = self._service.liveness_problem(before)
-        news = self._news()
+        assignments = self._new_status()
         if self._manager.watchdog_seconds:
             if not problem:
-                news.append("WATCHDOG=1")
+                assignments.append("WATCHDOG=1")
             if self._fed == bool(problem):
                 self._fed = not problem
                 if problem:
                     self._logger.error("the watchdog is not fed", problem=problem)
                 else:
                     self._logger.warning("the watchdog is fed again")
-        if news or self._owed:
-            self._tell(*news)
+        if assignments or self._pending:
+            self._notify(*assignments)
 
-    def _news(self) -> list[str]:
-        """The status, if it is another one than was told before."""
+    def _new_status(self) -> list[str]:
+        """The status, if it differs from the one sent last."""
         count = self._service.open_connections()
         status = f"STATUS={self._service.state.value}: {count} connections on ports {self._ports}"
         if status == self._status:
@@ -113,23 +112,23 @@ class MainLoop:
         self._status = status
         return [status]
 
-    def _tell(self, *assignments: str) -> None:
-        """A service manager that is gone, or stands still, costs an event, not the service."""
+    def _notify(self, *assignments: str) -> None:
+        """Sends assignments. If the service manager is gone or does not read, logs that once."""
         try:
-            self._manager.tell(*self._owed, *assignments)
+            self._manager.notify(*self._pending, *assignments)
         except OSError as error:
-            if self._owed:
-                self._status = ""  # to be told with it
-            if self._told:
-                self._logger.warning("the service manager cannot be told", error=str(error))
-            self._told = False
+            if self._pending:
+                self._status = ""  # to be sent with it
+            if self._notified:
+                self._logger.warning("sd_notify failed", error=str(error))
+            self._notified = False
         else:
-            self._owed.clear()
-            self._told = True
+            self._pending.clear()
+            self._notified = True
 
 
 def force_hint(request: StopRequest) -> str | None:
-    """How an operator who has sent this signal gets out before the drain is over, if at all."""
+    """What forces the end of the drain that this signal began, if anything does."""
     if request.signal is not Signals.SIGINT:
         return None
     return f"SIGINT again, {FORCE_SECONDS:g} s later or more"

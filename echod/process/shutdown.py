@@ -12,15 +12,15 @@ from echod.process.lifecycle import Part, Service
 from echod.process.main_loop import MainLoop
 
 LOOK_SECONDS = 0.02
-"""How often a step looks whether it is over."""
+"""Time between two looks whether a step is over."""
 LATE_LOOKS = 100
-"""Looks for parts whose time is over: longer than any of them lingers. Counted, not timed: after
-the whole process has been suspended, threads have had no turn however late it is.
+"""Further looks after the time of a step: more than any part lingers. Counted, not timed: after the
+whole process was suspended, threads have had no turn, however much time has passed.
 """
 
 
 class Step(NamedTuple):
-    """``begin`` gives the parts that end with it; ``seconds`` how long they may take."""
+    """``begin`` gives the parts that must end; ``seconds`` how long they may take."""
 
     name: str
     begin: Callable[[], Sequence[Part]]
@@ -38,14 +38,14 @@ class _Time:
 
 
 def steps(config: Config, service: Service, deadline: float) -> list[Step]:
-    """What happens one after another; connections have until ``deadline`` (monotonic seconds)."""
+    """The steps in order. Connections have until ``deadline`` (monotonic seconds)."""
     delay = config.drain_delay
 
     def left() -> float:
         return max(deadline - monotonic(), 0.0)
 
     return [
-        Step("go on while not ready", lambda: [_Time(delay)], lambda: delay),
+        Step("keep accepting while not ready", lambda: [_Time(delay)], lambda: delay),
         Step("stop accepting", service.stop_accepting, lambda: 0.0),
         Step("drain", lambda: service.drain(left()), left),
         Step("stop the metrics port", service.stop_exporter, lambda: 0.0),

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP as something to wait for. No work is done inside a signal handler."""
+"""Waiting for SIGTERM, SIGINT and SIGHUP. The signal handlers themselves do nothing."""
 
 from __future__ import annotations
 
@@ -11,34 +11,32 @@ from typing import NamedTuple, Self
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 QUIT = signal.SIGQUIT
-"""What a terminal sends for Ctrl-\\; left alone where it is to give a core."""
+"""What a terminal sends for Ctrl-\\. The daemon leaves it alone: it dumps core by default."""
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-"""They would end the process, and mean nothing to it."""
+"""By default they would end the process without a drain."""
 FORCE_SECONDS = 1.0
-"""An operator who sends SIGINT so long after the first one does not want to wait."""
+"""A SIGINT that follows the first one after this time or more forces the end."""
 LOOK_SECONDS = 0.1
-"""How often it is looked, after a SIGINT, that no other has come yet."""
+"""How often ``wait`` checks, after a SIGINT, that no second one has come."""
 
 
 class StopRequest(NamedTuple):
-    """A signal that has come. ``forces``: it asks for the end at once."""
+    """A signal that was received. ``forces``: it asks for the end at once."""
 
     signal: signal.Signals
     forces: bool
 
 
 def release() -> None:
-    """Lets the signals through that were held back from the start of the process on, here or by
-    the process that started this one.
-    """
+    """Unblocks the signals that were blocked at the start, by this process or by its parent."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
 
 class StopSignals:
-    """Keeps the signals that stop the process, from its making on, until they are asked for.
+    """Queues the signals that stop the process, from its construction on, until ``wait``.
 
-    To be made in the main thread, as a context: when it is over, what still comes is ignored.
-    The interpreter's own end would give it its default effect, in place of the exit status.
+    To be made in the main thread, as a context, which ignores later signals when it ends. At the
+    interpreter's own end they would have their default effect, instead of the exit status.
 
     One stop often arrives as several signals within milliseconds: GNU timeout signals its child
     and then its group, wrappers forward what the terminal has sent to all. So no repetition
@@ -65,11 +63,11 @@ class StopSignals:
         release()
 
     def __enter__(self) -> Self:
-        """Nothing more than making it."""
+        """Gives itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ignores what comes too late."""
+        """Ignores the signals from now on."""
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
@@ -85,16 +83,16 @@ class StopSignals:
         try:
             number = signal.Signals(self._kept.recv(1)[0])
         except (TimeoutError, BlockingIOError):
-            # Not longer than was waited for: what comes in a standstill is there after the wait.
+            # A signal that arrives while the process is suspended is read by the next wait.
             self._quiet_at = began + (timeout or 0.0)
             return None
         return StopRequest(number, number == signal.SIGINT and self._insists(monotonic()))
 
     def _insists(self, now: float) -> bool:
-        """Whether a SIGINT that is read now is another wish than the first one.
+        """Whether a SIGINT that is read now repeats the first one on purpose.
 
-        A process that has stood still reads late what came together: some of the time between
-        must have been seen to pass without a signal.
+        A process that was suspended reads late what arrived together. So half of the time between
+        must have passed in waits without a signal.
         """
         self._interrupted_at = min(self._interrupted_at, now)
         seen = self._quiet_at - self._interrupted_at
@@ -102,10 +100,10 @@ class StopSignals:
 
 
 def ignore_others() -> None:
-    """Ignores what would end a daemon without a drain and has no meaning for it."""
+    """Ignores signals that would end a daemon without a drain."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """In the place of the default, which would end the process."""
+    """Replaces the default action, which would end the process."""

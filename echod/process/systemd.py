@@ -1,4 +1,4 @@
-"""The service manager: the sockets that it hands over, and what it is told.
+"""The service manager: inherited sockets, notifications and the watchdog.
 
 The part of sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3) that is needed here.
 """
@@ -17,8 +17,8 @@ from echod.loop.listeners import Listener, inherit, normalized
 from echod.texts import encoded
 
 FIRST_DESCRIPTOR = 3
-TELL_SECONDS = 0.05
-"""Longest wait for a service manager that does not take what it is told: signals wait too."""
+NOTIFY_SECONDS = 0.05
+"""Longest wait for a service manager that does not read notifications: signals wait too."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class InheritedSockets:
 
     echo: Sequence[Listener] = ()
     metrics: Sequence[Listener] = ()  # one at most
-    ignored: str = ""  # why there are none, although some were handed over
+    ignored: str = ""  # why there are none, although LISTEN_FDS names some
 
     def complete(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The environment, with the ports of these sockets where it says nothing of ports."""
@@ -38,9 +38,7 @@ class InheritedSockets:
         return ports | {name: value for name, value in environ.items() if value}
 
     def check(self, config: Config) -> None:
-        """Raises UsageError if the user asked for something else: somebody would be served, or
-        not be, against one of the two.
-        """
+        """Raises UsageError if the user's ports or addresses differ from those of the sockets."""
         have: dict[str, list[object]] = {
             "ports": [listener.port for listener in self.echo],
             "address": [listener.host for listener in self.echo],
@@ -72,10 +70,10 @@ class InheritedSockets:
 
 
 def inherited_sockets(environ: Mapping[str, str]) -> InheritedSockets:
-    """The sockets named ``echo`` and ``metrics`` that this process was given.
+    """The sockets named ``echo`` and ``metrics`` that this process has inherited.
 
-    None unless LISTEN_PID says that they are for this process. Raises UsageError if one of
-    them could not be answered on, SystemRefused if one cannot be used.
+    None unless LISTEN_PID names this process. Raises UsageError if one of them is not a listening
+    TCP socket, SystemRefused if one cannot be used.
     """
     count = environ.get("LISTEN_FDS") or "0"
     if count == "0":
@@ -100,7 +98,7 @@ def inherited_sockets(environ: Mapping[str, str]) -> InheritedSockets:
 
 
 class ServiceManager:
-    """Whoever started the process and wants to know how it is; nobody, most of the time."""
+    """The service manager that started echod, if NOTIFY_SOCKET or WATCHDOG_USEC are set."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Raises UsageError if it asks for a watchdog in no number of microseconds."""
@@ -115,12 +113,12 @@ class ServiceManager:
                 raise UsageError(f"WATCHDOG_USEC {shown(wanted)}: must be a number of microseconds")
             self.watchdog_seconds = int(wanted) / 1e6
 
-    def tell(self, *assignments: str) -> None:
+    def notify(self, *assignments: str) -> None:
         """Sends assignments such as ``READY=1``. Raises OSError if they cannot be delivered."""
         if self.address:
             target = "\0" + self.address[1:] if self.address[0] == "@" else self.address
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(TELL_SECONDS)
+                sender.settimeout(NOTIFY_SECONDS)
                 sender.sendto("\n".join(assignments).encode(), encoded(target))
 
 

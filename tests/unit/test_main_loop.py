@@ -53,7 +53,7 @@ class Manager(ServiceManager):
         super().__init__({"NOTIFY_SOCKET": "@nobody", "WATCHDOG_USEC": "4000000"})
         self.told: list[str] = []
 
-    def tell(self, *assignments: str) -> None:
+    def notify(self, *assignments: str) -> None:
         self.told += assignments
 
     def fed(self) -> int:

@@ -102,5 +102,10 @@ def test_parts_have_their_looks_after_the_whole_process_was_suspended(world: Wor
 def test_each_step_has_a_name(world: World) -> None:
     config = load({"ports": "0", "prefix": "one"}, {})
     names = [step.name for step in shutdown.steps(config, cast("Any", world), 0.0)]
-    assert names == ["go on while not ready", "stop accepting", "drain", "stop the metrics port"]
+    assert names == [
+        "keep accepting while not ready",
+        "stop accepting",
+        "drain",
+        "stop the metrics port",
+    ]
     assert Step._fields == ("name", "begin", "seconds")
