@@ -37,7 +37,7 @@ def drop(client: socket.socket) -> bytes:
         return b""
 
 
-def test_a_handler_that_raises_costs_its_connection(running: Running) -> None:
+def test_an_exception_in_a_handler_closes_its_connection_alone(running: Running) -> None:
     """In the constructor and later; the others are served on."""
     server = running.service.servers[0]
     real = server.new_protocol
@@ -75,8 +75,10 @@ class BrokenAt:
         return self.real.receive(data) if self.left else broken()
 
 
-def test_a_handler_that_cannot_be_made_costs_its_connection(running: Running) -> None:
-    """It is counted, and its place is free again."""
+def test_an_exception_in_a_handlers_constructor_closes_its_connection_alone(
+    running: Running,
+) -> None:
+    """It is counted, and its slot is free again."""
     server = running.service.servers[0]
     server.new_protocol = broken  # type: ignore[method-assign]
     with connect(running.port) as client:
@@ -88,7 +90,7 @@ def test_a_handler_that_cannot_be_made_costs_its_connection(running: Running) ->
     assert converse(running.port, b"x\n") == b"one x\n"
 
 
-def test_a_first_read_that_raises_is_a_bug_like_any_other(running: Running) -> None:
+def test_an_exception_in_the_first_read_closes_the_connection_as_an_error(running: Running) -> None:
     """handle() is called by the constructor first, as the standard has it."""
     server = running.service.servers[0]
 
@@ -104,7 +106,7 @@ def test_a_first_read_that_raises_is_a_bug_like_any_other(running: Running) -> N
     del server.get_request
 
 
-def test_a_bug_in_another_handler_thread_costs_its_connection() -> None:
+def test_an_exception_in_a_second_handler_thread_closes_its_connection_alone() -> None:
     """The one that accepts hands over; the other makes the handler, or fails to."""
     running = Running(handler_threads="2")
     try:
@@ -121,7 +123,7 @@ def test_a_bug_in_another_handler_thread_costs_its_connection() -> None:
         running.close()
 
 
-def test_a_bug_in_accepting_costs_no_thread(running: Running) -> None:
+def test_an_exception_in_accepting_pauses_the_acceptor_and_ends_no_thread(running: Running) -> None:
     """It is met again after a pause, not at once and for ever; who waits is served after it."""
     server = running.service.servers[0]
     server.get_request = broken  # type: ignore[method-assign]
@@ -135,7 +137,9 @@ def test_a_bug_in_accepting_costs_no_thread(running: Running) -> None:
     assert running.get("/livez")[0] == 200
 
 
-def test_a_hand_over_that_raises_costs_its_connection(running: Running) -> None:
+def test_an_exception_while_passing_a_connection_to_its_loop_closes_it_alone(
+    running: Running,
+) -> None:
     """Accepting goes on."""
     server = running.service.servers[0]
     server._loops_in_turn = iter([])  # type: ignore[assignment]
@@ -148,7 +152,7 @@ def test_a_hand_over_that_raises_costs_its_connection(running: Running) -> None:
     assert running.get("/livez")[0] == 200
 
 
-def test_a_report_that_raises_costs_no_thread(running: Running) -> None:
+def test_an_exception_in_reporting_a_close_ends_no_thread(running: Running) -> None:
     """Even the end of a connection may have a bug."""
     server = running.service.servers[0]
     server.connection_closed = broken  # type: ignore[method-assign]
@@ -160,7 +164,7 @@ def test_a_report_that_raises_costs_no_thread(running: Running) -> None:
     assert counted(running, "eof") == 2
 
 
-def test_a_report_of_an_end_that_raises_is_a_bug_of_an_ended_connection(
+def test_an_exception_in_reporting_a_close_does_not_count_the_close_twice(
     running: Running,
 ) -> None:
     """It is reported, and the end is not counted twice."""
@@ -173,7 +177,7 @@ def test_a_report_of_an_end_that_raises_is_a_bug_of_an_ended_connection(
     assert counted(running, "error") == 0
 
 
-def test_a_reset_between_two_steps_of_a_long_reply_is_an_outcome(running: Running) -> None:
+def test_a_reset_between_two_steps_of_a_long_reply_is_counted_as_a_reset(running: Running) -> None:
     """The second step finds the pipe broken."""
     server = running.service.servers[0]
 
@@ -192,7 +196,7 @@ def test_a_reset_between_two_steps_of_a_long_reply_is_an_outcome(running: Runnin
     del server.get_request
 
 
-def test_a_bug_in_a_timer_costs_its_connection(running: Running) -> None:
+def test_an_exception_in_a_timer_closes_its_connection_alone(running: Running) -> None:
     """Deadlines are looked at under the same guard."""
     handler = running.service.handlers[0]
     with connect(running.port) as client:
@@ -204,7 +208,7 @@ def test_a_bug_in_a_timer_costs_its_connection(running: Running) -> None:
     assert counted(running, "error") == 1
 
 
-def test_a_call_that_raises_costs_no_thread(running: Running) -> None:
+def test_an_exception_in_a_posted_call_ends_no_thread(running: Running) -> None:
     """Whatever another thread wants done."""
     running.service.handlers[0].post(broken)
     assert only_event(running, "unhandled exception in event loop")["thread"] == "handler-0"
@@ -258,7 +262,7 @@ def accept_as(server: EchoServer, kind: type[Failing]) -> None:
         (errno.EPROTO, "other"),
     ],
 )
-def test_a_failed_accept_is_counted_and_the_next_one_works(
+def test_a_failed_accept_is_counted_by_its_error_and_accepting_goes_on(
     running: Running, number: int, reason: str
 ) -> None:
     """Each error under its name; what the client caused is not logged."""
@@ -293,7 +297,7 @@ def test_a_failed_accept_is_counted_and_the_next_one_works(
         ("send", errno.ENOBUFS, "error"),
     ],
 )
-def test_what_the_network_reports_becomes_a_reason(
+def test_socket_errors_map_to_close_reasons(
     running: Running, where: str, number: int, reason: str
 ) -> None:
     """Outcomes with a counter, not errors with a traceback."""
@@ -308,7 +312,7 @@ def test_what_the_network_reports_becomes_a_reason(
     del server.get_request
 
 
-def test_a_socket_that_is_full_at_once_is_written_to_later(running: Running) -> None:
+def test_a_reply_that_a_full_socket_refuses_is_sent_later(running: Running) -> None:
     """EAGAIN on the first send loses nothing."""
     server = running.service.servers[0]
 
@@ -324,7 +328,7 @@ def test_a_socket_that_is_full_at_once_is_written_to_later(running: Running) -> 
     del server.get_request
 
 
-def test_room_in_the_kernel_is_no_progress_of_a_client() -> None:
+def test_bytes_that_only_the_kernel_buffers_do_not_postpone_the_write_timeout() -> None:
     """It may take a little more at every try; whoever takes nothing ends in time all the same."""
     running = Running(write_timeout="0.5")
 

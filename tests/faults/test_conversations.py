@@ -90,7 +90,7 @@ def assert_counted(server: Server, conversations: Iterable[Conversation]) -> Non
     }
 
 
-def test_the_corpus_is_large_readable_and_says_nothing_twice() -> None:
+def test_the_corpus_of_conversations_is_large_readable_and_without_repetition() -> None:
     """Each conversation has a reason of its own, and an end."""
     conversations = corpus()
     assert len(conversations) >= 200

@@ -166,7 +166,7 @@ def check_scrape(before: Metrics, echod: Echod) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_stop_amid_everything_keeps_every_promise(
+def test_a_stop_under_mixed_load_keeps_every_promise(
     start: Start, clock: Clock, number: int
 ) -> None:
     """What a client gets, when the process ends, what it has counted, what it says."""
@@ -175,7 +175,7 @@ def test_a_stop_amid_everything_keeps_every_promise(
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", range(20))
-def test_twenty_stops_amid_everything_keep_every_promise(start: Start, number: int) -> None:
+def test_twenty_stops_under_mixed_load_keep_every_promise(start: Start, number: int) -> None:
     """The same with more clients, and with everything that chance may bring."""
     stop_amid_everything(start, Quiet(), number, 300)
 
@@ -190,7 +190,7 @@ def test_fifty_stops_that_are_delivered_twice_keep_every_promise(start: Start, n
     )
 
 
-def test_an_operator_who_insists_ends_a_drain_amid_everything(start: Start) -> None:
+def test_a_second_sigint_forces_the_end_of_a_drain_under_mixed_load(start: Start) -> None:
     """That would go on for minutes; what is left is cut."""
     echod = start("--drain-timeout", "600", "--write-timeout", "none", ports="0,0", prefix=PREFIX)
     with crowd(echod, random.Random(1), 60, mutes=True) as everybody:

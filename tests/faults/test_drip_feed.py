@@ -55,7 +55,7 @@ def p99(echod: Echod, seconds: float) -> float:
 
 
 @pytest.mark.long
-def test_a_drip_feed_does_not_keep_others_waiting(start: Start) -> None:
+def test_clients_that_send_byte_by_byte_do_not_delay_other_clients(start: Start) -> None:
     """The p99 of a healthy client is at most twice what it is while they are silent."""
     echod = start()
     silent, dripping = [], []
@@ -75,7 +75,9 @@ def test_a_drip_feed_does_not_keep_others_waiting(start: Start) -> None:
     echod.stop()
 
 
-def test_with_a_short_idle_timeout_a_drip_feed_ends_in_time(start: Start, clock: Clock) -> None:
+def test_clients_that_stop_sending_amid_a_line_close_at_the_idle_timeout(
+    start: Start, clock: Clock
+) -> None:
     """And not before; what they had begun is held no longer."""
     echod = start("--idle-timeout", "1000", command=clock.command)
     with Senders(echod.port, DRIPPING, b"x") as crowd:

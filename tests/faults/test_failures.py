@@ -53,7 +53,7 @@ class Refusing:
         return getattr(self._real, name)
 
 
-def test_refused_accepts_are_counted_at_their_port_and_told_once(
+def test_refused_accepts_are_counted_by_port_and_logged_once(
     timed: Callable[..., Timed],
 ) -> None:
     """The state is one for all ports; what a client caused is no event at all."""
@@ -89,8 +89,8 @@ def test_refused_accepts_are_counted_at_their_port_and_told_once(
     assert over["errors"] == 2
 
 
-def test_resets_in_the_middle_of_a_reply_are_counted_and_told_once_each(start: Start) -> None:
-    """With replies in every place: taken, in the kernel, in the process, not even made."""
+def test_resets_in_the_middle_of_a_reply_are_counted_and_logged_once_each(start: Start) -> None:
+    """With replies everywhere: taken, in the kernel, in the process, not even made."""
     echod = start("--handler-threads", "2", ports="0,0")
     chance = random.Random(5)
     data = b"".join(b"%d\n" % number for number in range(200_000))
@@ -160,7 +160,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
     log.go()
 
 
-def test_events_that_nobody_takes_are_counted_to_the_last(start: Start, log: Log) -> None:
+def test_every_log_event_that_is_not_written_is_counted_as_dropped(start: Start, log: Log) -> None:
     """Dropped is what was produced less what was written: by a reader who stalls, or is gone."""
     echod = start("--log-level", "debug", stdout=log.end)
     os.close(log.end)
@@ -198,7 +198,7 @@ def test_events_that_nobody_takes_are_counted_to_the_last(start: Start, log: Log
     assert b'"stopped"' in log.text.splitlines()[-1]
 
 
-def test_a_service_manager_that_stands_still_is_told_ready_when_it_goes_on(start: Start) -> None:
+def test_a_suspended_service_manager_receives_ready_when_it_resumes(start: Start) -> None:
     """It would wait for ever, and end the service."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("")
@@ -275,7 +275,7 @@ def test_a_wall_clock_that_jumps_changes_timestamps_and_nothing_else(
     assert stamps != sorted(stamps)
 
 
-def test_only_the_log_asks_for_the_time_of_day() -> None:
+def test_only_log_timestamps_and_the_date_header_use_the_wall_clock() -> None:
     """It and the exporter's Date, through libraries; all else goes by the monotonic clock."""
     names = set()
     for path in (ROOT / "echod").rglob("*.py"):
@@ -288,7 +288,7 @@ def test_only_the_log_asks_for_the_time_of_day() -> None:
 
 
 @pytest.mark.long
-def test_a_process_that_stood_still_ends_nobody_who_spoke_meanwhile(start: Start) -> None:
+def test_a_suspended_process_times_out_no_client_that_sent_data_meanwhile(start: Start) -> None:
     """Its deadlines have passed, but what clients sent and took is there. And it is healthy."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, ExitStack() as opened:
         manager.bind("")
@@ -326,7 +326,9 @@ def test_a_process_that_stood_still_ends_nobody_who_spoke_meanwhile(start: Start
         assert echod.events("the watchdog") == []
 
 
-def test_a_deadline_looks_for_what_its_event_has_not_told_yet(timed: Callable[..., Timed]) -> None:
+def test_data_and_closes_that_are_pending_at_a_deadline_go_before_the_timeout(
+    timed: Callable[..., Timed],
+) -> None:
     """A line that has come is answered, and an end is the end that the client made."""
     running = timed(idle_timeout="1000", handler_threads="1")
     (handler,) = running.service.handlers
@@ -347,7 +349,7 @@ def test_a_deadline_looks_for_what_its_event_has_not_told_yet(timed: Callable[..
         assert running.metrics()(closed) == 1
 
 
-def test_a_thread_that_has_not_had_its_turn_yet_is_not_called_stalled(
+def test_a_thread_without_a_turn_since_a_suspension_is_not_called_stalled(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the whole process has stood still, the exporter may be the first to go on."""

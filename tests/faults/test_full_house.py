@@ -1,4 +1,4 @@
-"""More clients than there are places."""
+"""More clients than connection slots."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Watch(threading.Thread):
 
 
 def test_admission_is_exact_over_three_ports(start: Start) -> None:
-    """A hundred too many at once: so many are rejected and counted, and the next free place is
+    """A hundred too many at once: so many are rejected and counted, and the next free slot is
     the next client's. Scrapes and probes are answered all along."""
     assert fill_the_house(start).waits
 
@@ -55,7 +55,7 @@ def test_with_a_full_house_scrapes_and_probes_are_answered_within_a_second(start
 
 
 def fill_the_house(start: Start) -> Watch:
-    """Has more clients than there are places, and gives what has watched it."""
+    """Has more clients than connection slots, and gives what has watched it."""
     echod = start("--max-connections", str(LIMIT), ports="0,0,0")
     ports, files = echod.ports, echod.open_files()
     watch = Watch(echod)

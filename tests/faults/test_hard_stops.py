@@ -69,7 +69,7 @@ def take_what_there_is(client: socket.socket) -> bytes:
     return b""
 
 
-def test_a_signal_at_the_very_start_refuses_nobody_who_had_connected(start: Start) -> None:
+def test_a_signal_right_after_the_start_refuses_no_connected_client(start: Start) -> None:
     """As soon as a client is connected, the signals are caught and the client will be served."""
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -96,7 +96,7 @@ def connected(port: int) -> socket.socket | None:
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_half_closes_in_the_moment_of_the_signal_lose_nothing(start: Start, threads: str) -> None:
+def test_half_closes_at_the_moment_of_the_signal_lose_no_reply(start: Start, threads: str) -> None:
     """They are met in the same round as the drain, by those who are served and those who wait."""
     echod = start("--handler-threads", threads, "--drain-timeout", str(NEVER), ports="0,0")
     port, other = echod.ports
@@ -156,7 +156,7 @@ def test_a_stop_without_free_descriptors_keeps_the_promises_of_the_served(start:
     assert total["opened"] == total["closed"] >= 5
 
 
-def test_a_stop_with_a_full_budget_answers_whoever_needs_none_of_it(start: Start) -> None:
+def test_a_stop_with_a_full_buffer_budget_answers_clients_that_need_no_buffer(start: Start) -> None:
     """Replies that the kernel takes are not held."""
     echod = start("--max-buffered-bytes", "50000")
     with connections(echod.port, 10) as clients, connect(echod.port) as hoarder:
@@ -174,7 +174,9 @@ def test_a_stop_with_a_full_budget_answers_whoever_needs_none_of_it(start: Start
     assert (last["cut"], last["totals"][0]["closed"]) == (0, 11)
 
 
-def test_a_line_too_long_that_is_met_in_a_drain_ends_its_connection_as_ever(start: Start) -> None:
+def test_an_overlong_line_during_a_drain_closes_its_connection_as_line_too_long(
+    start: Start,
+) -> None:
     """After the replies due, in the orderly way, and under its own reason."""
     echod = start("--max-line-bytes", "100")
     lines = b"a\n" * 500
@@ -193,7 +195,7 @@ def test_a_line_too_long_that_is_met_in_a_drain_ends_its_connection_as_ever(star
     assert {end["reason"] for end in echod.events("connection closed")} == {"line_too_long"}
 
 
-def test_ages_that_come_while_a_drain_is_delayed_cost_no_line(start: Start) -> None:
+def test_connections_that_reach_their_age_during_the_drain_delay_lose_no_line(start: Start) -> None:
     """Each is answered until it ends, by its age or by the drain, and is counted once."""
     echod = start("--max-connection-age", "0.3", "--drain-delay", "0.7")
     answered = 0
@@ -213,7 +215,7 @@ def test_ages_that_come_while_a_drain_is_delayed_cost_no_line(start: Start) -> N
     assert {end["reason"] for end in echod.events("connection closed")} <= {"max_age", "drain"}
 
 
-def test_nobody_who_does_not_listen_holds_a_stop_up(start: Start) -> None:
+def test_readers_that_stall_do_not_block_a_stop(start: Start) -> None:
     """A client that takes nothing, a log that nobody reads, a service manager that stands still."""
     with unheard(start, "--drain-timeout", "1") as (echod, _):
         echod.terminate()
@@ -221,7 +223,7 @@ def test_nobody_who_does_not_listen_holds_a_stop_up(start: Start) -> None:
 
 
 @pytest.mark.long
-def test_nobody_who_does_not_listen_makes_a_stop_late(start: Start) -> None:
+def test_readers_that_stall_delay_a_stop_by_less_than_a_second(start: Start) -> None:
     """By more than a second, on a quiet machine."""
     with unheard(start, "--drain-timeout", "1") as (echod, _), stopwatch(echod) as seconds:
         echod.terminate()
@@ -229,7 +231,7 @@ def test_nobody_who_does_not_listen_makes_a_stop_late(start: Start) -> None:
     assert seconds() < 1 + 1
 
 
-def test_nobody_who_does_not_listen_holds_up_an_operator_who_insists(start: Start) -> None:
+def test_readers_that_stall_do_not_block_a_forced_end(start: Start) -> None:
     """A SIGINT a second after the first ends it long before the drain would."""
     with unheard(start, "--drain-timeout", "600") as (echod, port):
         echod.process.send_signal(signal.SIGINT)
@@ -297,7 +299,7 @@ def stand_still(running: Running) -> threading.Event:
     return thaw
 
 
-def test_one_who_is_gone_from_the_queue_hides_nobody_behind_it(running: Running) -> None:
+def test_an_aborted_connection_in_the_accept_queue_hides_no_other(running: Running) -> None:
     """Both ports are emptied, whatever an accept reports of a client."""
     thaw = stand_still(running)
     for server in running.service.servers:
@@ -318,7 +320,7 @@ def in_turn(first: Callable[[], Any], then: Callable[[], Any]) -> Callable[[], A
     return call
 
 
-def test_a_queue_that_fills_for_ever_is_left_in_time(
+def test_an_accept_queue_that_never_empties_is_closed_after_half_a_second(
     timed: Callable[..., Timed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a second for all ports, which have their turns: whoever waits at another is served."""
@@ -382,7 +384,7 @@ class Times(MainLoop):
         return monotonic() < self.until
 
 
-def test_the_time_to_drain_counts_from_the_signal(running: Running) -> None:
+def test_the_drain_timeout_counts_from_the_signal(running: Running) -> None:
     """And from the end of the delay, if there is one, not from the closing of the last port."""
     times, config = Times(), running.service.servers[0].config
     config = replace(config, drain_delay=0.1, drain_timeout=5.0)
@@ -394,7 +396,7 @@ def test_the_time_to_drain_counts_from_the_signal(running: Running) -> None:
 
 
 @pytest.mark.long
-def test_a_flood_of_connects_does_not_hold_a_stop_up(start: Start) -> None:
+def test_a_flood_of_connects_does_not_block_a_stop(start: Start) -> None:
     """From processes that do nothing else, at two ports, beside a client that takes nothing."""
     echod = start("--drain-timeout", "1", "--write-timeout", "none", ports="0,0")
     words = [sys.executable, "-c", FLOOD, *map(str, echod.ports)]
@@ -428,7 +430,7 @@ while time.monotonic() < end:
 
 
 @pytest.mark.long
-def test_restarts_behind_inherited_sockets_lose_nobody(start: Start) -> None:
+def test_restarts_behind_inherited_sockets_lose_no_client(start: Start) -> None:
     """Whatever the moment of the signal: every client that connects is answered in full."""
     outcomes: list[bytes] = []
     over = threading.Event()

@@ -29,7 +29,7 @@ SEED = 11
 CLIENTS = 8  # at a time
 AT_ONCE = 100  # that break off while the process stands still
 PREFIX = b"p" * 100  # so that little input makes large replies
-PLACES = 800
+SLOTS = 800
 STANDSTILL = 0.05  # seconds
 MANY_LINES = b"\n" * 100_000  # whose replies do not fit into the sockets: some lines wait
 LONG_LINES = (b"x" * (1 << 20) + b"\n") * 2  # the same, and a part of a reply waits
@@ -457,14 +457,14 @@ def assert_logged(echod: Echod, count: int) -> None:
 
 
 def break_off_and_judge(start: Start, threads: str, count: int) -> None:
-    limit = ("--max-connections", str(PLACES))
+    limit = ("--max-connections", str(SLOTS))
     echod = start("--handler-threads", threads, *limit, prefix=PREFIX.decode())
     port = echod.port
     files, running = echod.open_files(), echod.threads()
     streams = break_off_all(echod, count)
     until(lambda: echod.metrics()("echod_connections_active") == 0)
     assert_counted(echod.metrics(), streams)
-    with connections(port, PLACES) as clients:  # no place is lost
+    with connections(port, SLOTS) as clients:  # no connection slot is lost
         for client in clients:
             client.sendall(b"x\n")
         for client in clients:
@@ -474,22 +474,18 @@ def break_off_and_judge(start: Start, threads: str, count: int) -> None:
     assert echod.threads() == running
     last = echod.stop()
     assert last["cut"] == 0
-    assert last["totals"][0]["opened"] == last["totals"][0]["closed"] == count + PLACES
-    assert_logged(echod, sum(bool(one.said) for one in streams) + PLACES)
+    assert last["totals"][0]["opened"] == last["totals"][0]["closed"] == count + SLOTS
+    assert_logged(echod, sum(bool(one.said) for one in streams) + SLOTS)
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_streams_that_break_off_at_any_stage_leave_nothing_behind(
-    start: Start, threads: str
-) -> None:
-    """No exception, no file, no thread, no byte, no place; an end is eof, reset or unused."""
+def test_streams_that_break_off_at_any_stage_leak_nothing(start: Start, threads: str) -> None:
+    """No exception, no file, no thread, no byte, no slot; an end is eof, reset or unused."""
     break_off_and_judge(start, threads, 1000)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_ten_thousand_streams_that_break_off_leave_nothing_behind(
-    start: Start, threads: str
-) -> None:
+def test_ten_thousand_streams_that_break_off_leak_nothing(start: Start, threads: str) -> None:
     """The same, and more of them."""
     break_off_and_judge(start, threads, 10_000)

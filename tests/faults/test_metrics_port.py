@@ -133,7 +133,7 @@ def bounded(echod: Echod) -> Iterator[None]:
     until(lambda: echod.open_files() == files)
 
 
-def test_six_hundred_silent_and_slow_clients_keep_nobody_waiting(start: Start) -> None:
+def test_six_hundred_silent_and_slow_clients_do_not_delay_a_scrape_or_a_probe(start: Start) -> None:
     """Scrapes and probes are answered before a single one of them has had its time."""
     echod = start(command=UNHURRIED)
     with bounded(echod), crowded(echod.metrics_port, 600) as crowd:
@@ -171,7 +171,7 @@ HEADS = {
 }
 
 
-def test_heads_without_end_cost_their_clients_alone(start: Start) -> None:
+def test_endless_request_heads_close_their_own_connections_alone(start: Start) -> None:
     """Each ends long before its deadline, with one answer at most; ten megabytes are not kept
     anywhere.
     """
@@ -186,7 +186,7 @@ def test_heads_without_end_cost_their_clients_alone(start: Start) -> None:
     echod.stop()
 
 
-def test_garbage_is_answered_or_dropped_and_the_next_one_served(start: Start) -> None:
+def test_garbage_at_the_metrics_port_does_not_affect_the_next_request(start: Start) -> None:
     """Made of what parsers stumble over; some of the clients go in the middle of it."""
     echod = start()
     chance = random.Random(7)
@@ -236,7 +236,9 @@ def test_a_hostile_accept_header_gets_the_metrics_in_one_of_two_formats(
     assert b"echod_build_info" in body
 
 
-def test_whoever_has_only_just_come_has_time_to_ask(shared_echod: Echod) -> None:
+def test_a_new_client_of_a_full_metrics_port_has_time_to_send_its_request(
+    shared_echod: Echod,
+) -> None:
     """The oldest gives way, not the newest: a request is on its way behind its connection."""
     with connections(shared_echod.metrics_port, METRICS_CLIENTS) as silent, ExitStack() as later:
         late = later.enter_context(connect(shared_echod.metrics_port))

@@ -47,7 +47,7 @@ UNHURRIED = altered(
 PATIENT = {State.LINGERING: 0.0, State.READING: NEVER, State.SENDING: NEVER}
 
 
-def test_without_free_descriptors_it_waits_quietly_and_recovers(start: Start) -> None:
+def test_without_free_descriptors_echod_pauses_accepting_and_recovers(start: Start) -> None:
     """Counted, one line in and one out, hardly any CPU, and nobody served is cut."""
     echod = start()
     port = echod.port
@@ -83,7 +83,7 @@ def test_without_free_descriptors_it_waits_quietly_and_recovers(start: Start) ->
 
 
 @pytest.mark.parametrize("limit", [64, 65, 80, 100, 128, 200, 256])
-def test_a_low_limit_is_shared_so_that_nothing_runs_out(
+def test_a_low_open_file_limit_is_shared_so_that_no_accept_fails(
     tmp_path: Path, start: Start, limit: int
 ) -> None:
     """With every connection and every client of the metrics port there at once, and more: no
@@ -91,10 +91,10 @@ def test_a_low_limit_is_shared_so_that_nothing_runs_out(
     """
     echod = start(command=lambda *more: with_open_files(limit, *more))
     warning = echod.event("limits lowered to fit the open-file limit")
-    places, clients = warning["max_connections"], warning["metrics_clients"]
+    slots, clients = warning["max_connections"], warning["metrics_clients"]
     assert (warning["level"], warning["open_files"]) == ("warning", limit)
-    assert places >= limit // 3
-    with connections(echod.port, places) as full, connections(echod.metrics_port, clients):
+    assert slots >= limit // 3
+    with connections(echod.port, slots) as full, connections(echod.metrics_port, clients):
         for client in full:
             ask(client, b"x\n")
         for path in PAGES * 2:
@@ -110,7 +110,7 @@ def test_a_low_limit_is_shared_so_that_nothing_runs_out(
         for client in full:
             ask(client, b"still here\n")
         metrics = echod.metrics()
-    assert metrics("echod_connections_limit") == metrics("echod_connections_opened_total") == places
+    assert metrics("echod_connections_limit") == metrics("echod_connections_opened_total") == slots
     assert metrics("echod_connections_rejected_total") == 10
     assert metrics("echod_accept_errors_total") == 0
     until(lambda: echod.metrics()("echod_connections_active") == 0)
@@ -150,7 +150,7 @@ def test_without_free_descriptors_metrics_and_health_are_answered(start: Start) 
     echod.stop()
 
 
-def test_whoever_keeps_the_last_descriptor_of_the_metrics_port_gives_way(start: Start) -> None:
+def test_a_client_that_keeps_the_reserve_descriptor_is_closed_for_a_probe(start: Start) -> None:
     """To a probe: who says nothing, who has the answer and stays, and who does not read it."""
     # Its page is larger than a socket's buffer.
     echod = start(ports=",".join(["0"] * 40), command=UNHURRIED)
@@ -170,7 +170,7 @@ def test_whoever_keeps_the_last_descriptor_of_the_metrics_port_gives_way(start: 
             stay(say, hear)
 
 
-def test_ten_scrapes_at_once_share_the_last_descriptor(start: Start) -> None:
+def test_ten_scrapes_at_once_share_the_reserve_descriptor(start: Start) -> None:
     """One after another, and each gets its whole page."""
     echod = start()
     with starving(echod), ThreadPoolExecutor(10) as pool:
@@ -210,7 +210,9 @@ def stage(running: Running, *calls: Callable[[], None]) -> None:
     assert done.wait(PATIENCE)
 
 
-def test_no_echo_connection_gets_what_the_metrics_port_lets_go(running: Running) -> None:
+def test_no_echo_connection_takes_the_descriptor_that_the_metrics_port_releases(
+    running: Running,
+) -> None:
     """Who waits there is accepted when the metrics port has its client, not in between."""
     opened: list[int] = []
     with ExitStack() as clients:
@@ -226,7 +228,7 @@ def test_no_echo_connection_gets_what_the_metrics_port_lets_go(running: Running)
         until(lambda: running.metrics()("echod_connections_opened_total") == 1)
 
 
-def test_a_pause_of_the_metrics_port_holds_up_nobody_who_is_in(
+def test_a_pause_in_accepting_at_the_metrics_port_delays_no_accepted_client(
     timed: Callable[..., Timed],
 ) -> None:
     """Its one thread has other clients to answer while it cannot accept."""
@@ -254,7 +256,7 @@ def test_a_pause_of_the_metrics_port_holds_up_nobody_who_is_in(
             assert read_to_end(waiting).endswith(b"ok\n")
 
 
-def test_a_client_on_the_last_descriptor_has_a_moment_to_ask(
+def test_a_client_on_the_reserve_descriptor_has_a_moment_to_send_its_request(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though another waits; who has its answer has had its turn."""
@@ -270,7 +272,7 @@ def test_a_client_on_the_last_descriptor_has_a_moment_to_ask(
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-def test_a_spare_descriptor_that_others_take_is_had_again_later(
+def test_a_reserve_descriptor_that_another_process_takes_is_regained_later(
     running: Running, number: int
 ) -> None:
     """Of the host's open files any process may take the one that was let go."""
@@ -284,7 +286,9 @@ def test_a_spare_descriptor_that_others_take_is_had_again_later(
     assert running.events() == []
 
 
-def test_a_client_that_is_gone_when_its_turn_comes_costs_nothing(running: Running) -> None:
+def test_a_client_that_has_gone_before_its_accept_leaves_the_reserve_descriptor(
+    running: Running,
+) -> None:
     """The spare descriptor is back, and the next one is answered with it."""
     stage(running, refuse, partial(refuse, errno.EAGAIN), refuse)
     with connect(running.metrics_port):
@@ -292,7 +296,7 @@ def test_a_client_that_is_gone_when_its_turn_comes_costs_nothing(running: Runnin
     assert running.events() == []
 
 
-def test_a_bug_of_a_metrics_port_that_is_closed_already_starts_nothing(
+def test_an_exception_in_a_closed_metrics_port_does_not_listen_again(
     running: Running,
 ) -> None:
     """Not even a pause, whose end would listen again."""
@@ -313,7 +317,7 @@ def test_a_bug_of_a_metrics_port_that_is_closed_already_starts_nothing(
     assert len(running.events()) == 1
 
 
-def test_a_drain_without_free_descriptors_ends(start: Start) -> None:
+def test_a_drain_without_free_descriptors_completes(start: Start) -> None:
     """What cannot be accepted does not hold the stop up."""
     echod = start()
     with without_descriptors(echod), connect(echod.port):

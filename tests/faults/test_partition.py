@@ -396,7 +396,7 @@ DISAPPEARING: dict[str, Callable[[Network], object]] = {
 
 def gone(scene: Scene, disappear: Callable[[Network], object]) -> None:
     network = scene.network
-    # About 50 s of retransmissions, in the place of a quarter of an hour.
+    # About 50 s of retransmissions, instead of a quarter of an hour.
     network.server.run("sysctl -qw net.ipv4.tcp_retries2=7")
     with ExitStack() as closing:
         idle, waiting = (
@@ -435,7 +435,9 @@ def acts(start_once: Start) -> Iterator[dict[str, Future[None]]]:
         }
 
 
-def test_a_tenth_of_all_packets_may_be_lost(acts: dict[str, Future[None]]) -> None:
+def test_clients_get_every_byte_when_a_tenth_of_all_packets_is_lost(
+    acts: dict[str, Future[None]],
+) -> None:
     """In both directions: every client gets every byte, and all of it is counted once."""
     acts["loss"].result()
 
@@ -448,7 +450,7 @@ def test_conversations_go_on_after_ten_seconds_without_a_network(
 
 
 @pytest.mark.parametrize("way", DISAPPEARING)
-def test_clients_that_are_gone_for_good_leave_nothing_behind(
+def test_connections_of_clients_that_vanished_are_detected_and_closed(
     acts: dict[str, Future[None]], way: str
 ) -> None:
     """Found by keep-alive, or by a reply that nobody acknowledges; however the network says so."""

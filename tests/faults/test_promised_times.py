@@ -28,7 +28,7 @@ pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("timeout", ["0", "0.05", "1.3"])
-def test_a_stop_takes_its_time_to_drain_and_a_second_at_most(start: Start, timeout: str) -> None:
+def test_a_stop_takes_the_drain_timeout_and_a_second_at_most(start: Start, timeout: str) -> None:
     """With a client that takes nothing, and a scraper that has its answer and stays."""
     echod = start("--drain-timeout", timeout, "--write-timeout", "none")
     with pending(echod), connect(echod.metrics_port) as scraper:
@@ -40,7 +40,7 @@ def test_a_stop_takes_its_time_to_drain_and_a_second_at_most(start: Start, timeo
     assert float(timeout) <= seconds() < float(timeout) + 1.0
 
 
-def test_clients_that_keep_sending_or_do_not_close_hold_a_stop_up_for_little_more_than_a_second(
+def test_clients_that_keep_sending_or_do_not_close_delay_a_stop_by_a_second_or_so(
     start: Start,
 ) -> None:
     """Far less than the time to drain."""
@@ -68,7 +68,7 @@ def test_clients_that_keep_sending_or_do_not_close_hold_a_stop_up_for_little_mor
     assert seconds() < 2
 
 
-def test_a_stop_without_free_descriptors_is_in_time(start: Start) -> None:
+def test_a_stop_without_free_descriptors_ends_in_time(start: Start) -> None:
     """Though clients wait who cannot be accepted."""
     echod = start("--drain-timeout", "1", "--write-timeout", "none")
     with pending(echod), without_descriptors(echod), connect(echod.port):
@@ -79,7 +79,7 @@ def test_a_stop_without_free_descriptors_is_in_time(start: Start) -> None:
     assert seconds() < 1 + 1
 
 
-def test_a_reader_of_the_log_who_stalls_delays_a_stop_by_less_than_a_second(start: Start) -> None:
+def test_a_stalled_reader_of_the_log_delays_a_stop_by_less_than_a_second(start: Start) -> None:
     """Which has nothing else to wait for."""
     theirs, ours = socket.socketpair()
     with theirs, ours:

@@ -43,7 +43,7 @@ def test_each_thread_and_descriptor_is_there_before_anything_listens(
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_a_start_that_listens_asks_for_nothing_more(start: Start, broken: str) -> None:
+def test_a_start_needs_no_thread_or_descriptor_once_it_listens(start: Start, broken: str) -> None:
     """The call that would be refused next is not made, whatever clients do."""
     count, errors = BROKEN[broken]
     echod = start(
@@ -58,7 +58,9 @@ def test_a_start_that_listens_asks_for_nothing_more(start: Start, broken: str) -
 
 
 @pytest.mark.parametrize("number", range(1, 7))
-def test_a_socket_that_no_thread_can_wait_for_is_one_line(tmp_path: Path, number: int) -> None:
+def test_a_socket_that_cannot_be_polled_ends_the_start_with_one_line(
+    tmp_path: Path, number: int
+) -> None:
     """Three pairs that wake threads, two echo ports, the metrics port: of these some listen
     already, and the threads are ended again.
     """
@@ -67,7 +69,9 @@ def test_a_socket_that_no_thread_can_wait_for_is_one_line(tmp_path: Path, number
     assert '"ready"' not in result.stdout
 
 
-def test_with_little_memory_it_starts_or_says_so(tmp_path: Path, start: Start) -> None:
+def test_a_start_with_little_memory_works_or_ends_with_one_line(
+    tmp_path: Path, start: Start
+) -> None:
     """Nothing hangs, aborts, or ends in a traceback, wherever in the start memory runs out."""
     for size in (0, 1, 3, 6, 9, 13, 20, 31):
         assert_refused(call(tmp_path, with_memory(size * MEGABYTE, *OPTIONS)))
@@ -78,7 +82,7 @@ def test_with_little_memory_it_starts_or_says_so(tmp_path: Path, start: Start) -
         echod.stop()
 
 
-def test_with_hardly_any_descriptor_it_says_so(tmp_path: Path) -> None:
+def test_a_start_with_hardly_any_descriptor_ends_with_one_line(tmp_path: Path) -> None:
     """From where the interpreter itself has enough."""
     for limit in (6, 8, 12, 16, 20):
         assert_refused(call(tmp_path, with_open_files(limit, *OPTIONS)))
@@ -105,7 +109,7 @@ sys.exit(cli.main())
 """
 
 
-def test_a_recursion_without_end_costs_one_connection(start: Start) -> None:
+def test_an_endless_recursion_closes_one_connection_and_not_the_process(start: Start) -> None:
     """Not the process: a thread's stack holds what the interpreter's own limit allows."""
     echod = start(command=lambda *all_: [sys.executable, "-c", RECURSING, *all_])
     with pytest.raises(ConnectionResetError):
@@ -116,7 +120,7 @@ def test_a_recursion_without_end_costs_one_connection(start: Start) -> None:
     echod.stop()
 
 
-def test_health_needs_no_thread_and_little_else(tmp_path: Path, start: Start) -> None:
+def test_health_works_without_threads_and_with_little_memory(tmp_path: Path, start: Start) -> None:
     """A probe must not fail because the process beside it has used up what there is."""
     port = str(start().metrics_port)
     question = ("health", "--metrics-port", port)

@@ -114,7 +114,7 @@ def restart(
 
 
 @pytest.mark.parametrize("overlap", [False, True], ids=["in turn", "overlapping"])
-def test_a_restart_under_load_refuses_and_resets_nobody(
+def test_a_restart_under_load_refuses_and_resets_no_client(
     door: Door, tmp_path: Path, overlap: bool
 ) -> None:
     """Every line taken is answered, and an end comes between lines."""
@@ -124,7 +124,9 @@ def test_a_restart_under_load_refuses_and_resets_nobody(
 
 
 @pytest.mark.long
-def test_fifty_restarts_at_two_hundred_connections_a_second(door: Door, tmp_path: Path) -> None:
+def test_fifty_restarts_at_200_connections_a_second_refuse_no_client(
+    door: Door, tmp_path: Path
+) -> None:
     """The same on a quiet machine, which keeps next to nobody from asking."""
     load = restart(door, tmp_path, 50, overlap=False)
     assert load["connections"] == sum(load["outcomes"].values()) >= 200 * load["seconds"]
@@ -179,7 +181,9 @@ def see_end(client: socket.socket) -> None:
         assert read_to_end(client) == b""
 
 
-def test_a_full_queue_at_a_stop_is_answered_by_one_or_the_other(door: Door) -> None:
+def test_a_full_inherited_queue_at_a_stop_is_answered_by_the_old_or_the_new_process(
+    door: Door,
+) -> None:
     """What the old process has not accepted when it stops, it leaves to the new one."""
     old = door.open()
     old.freeze()
@@ -198,7 +202,7 @@ def test_a_full_queue_at_a_stop_is_answered_by_one_or_the_other(door: Door) -> N
     assert sum(last["totals"][0]["requests"] for last in stopped) == 350
 
 
-def test_who_comes_during_a_drain_is_the_next_ones(door: Door) -> None:
+def test_clients_that_connect_during_a_drain_are_served_by_the_next_process(door: Door) -> None:
     """However long the old process still answers those whom it has accepted."""
     data = b"".join(b"%06d\n" % number for number in range(10_000))
     prefix = "x" * 1024

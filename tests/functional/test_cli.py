@@ -24,7 +24,7 @@ from support import (
 )
 
 
-def test_without_arguments_it_prints_its_usage_and_ends_with_2(tmp_path: Path) -> None:
+def test_without_arguments_echod_prints_its_usage_and_exits_with_2(tmp_path: Path) -> None:
     """As the contract has it for a wrong call."""
     result = call(tmp_path, command())
     assert result.returncode == 2
@@ -60,7 +60,7 @@ def test_the_console_script_is_the_same_program_as_the_module(start: Start) -> N
     echod.stop()
 
 
-def test_everything_can_come_from_the_environment(start: Start) -> None:
+def test_every_option_can_come_from_the_environment(start: Start) -> None:
     """No argument at all is needed then."""
     environment = clean_environment(
         ECHOD_PORTS="0", ECHOD_PREFIX="env", ECHOD_METRICS_PORT="0", ECHOD_SERVICE_VERSION="v7"
@@ -130,7 +130,7 @@ def test_version_and_help_are_answered_at_once(tmp_path: Path) -> None:
         (["0", "-" + "x" * 1000, "--log-level", "debug"], "(if it is PREFIX: echod [options]"),
     ],
 )
-def test_a_wrong_call_gives_one_line_and_2(
+def test_a_wrong_call_prints_one_line_and_exits_with_2(
     tmp_path: Path, arguments: list[str], words: str
 ) -> None:
     """The line names the option, the value and what is allowed."""
@@ -161,7 +161,7 @@ def test_a_prefix_may_begin_with_a_dash(start: Start, arguments: list[str], pref
 
 
 @pytest.mark.parametrize("call_", [["--version"], ["--help"], ["health", "--metrics-port", "1"]])
-def test_a_reader_who_is_gone_changes_nothing_about_the_status(
+def test_a_closed_standard_output_does_not_change_the_exit_status(
     tmp_path: Path, call_: list[str]
 ) -> None:
     """A probe's status is its answer."""
@@ -211,7 +211,7 @@ def test_descriptors_that_were_inherited_count_against_the_limit(start: Start) -
     echod.stop()
 
 
-def test_a_signal_that_the_parent_blocks_still_stops_it(start: Start) -> None:
+def test_a_stop_signal_that_the_parent_blocks_still_stops_echod(start: Start) -> None:
     """The mask is inherited; whoever sends SIGTERM means it."""
     block = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]);"
     block += "os.execv(sys.executable, sys.argv[1:])"
@@ -300,7 +300,7 @@ def test_a_default_limit_that_does_not_fit_is_lowered_with_a_warning(start: Star
     echod.stop()
 
 
-def test_no_room_for_a_single_connection_is_refused(tmp_path: Path) -> None:
+def test_an_open_file_limit_without_room_for_a_connection_ends_the_start(tmp_path: Path) -> None:
     """There is nothing to lower to."""
     result = call(tmp_path, with_open_files(20, "0", "x", "--metrics-port", "0"))
     assert result.returncode == 1
@@ -341,7 +341,7 @@ def test_on_a_terminal_the_log_is_for_people(
         os.close(theirs)
 
 
-def test_the_console_format_can_be_asked_for(start: Start) -> None:
+def test_the_console_log_format_has_no_colors_in_a_file(start: Start) -> None:
     """In a file there are no colours."""
     echod = start("--log-format", "console", "--metrics-port", "none")
     until(lambda: any("ready" in line for line in echod.lines()))

@@ -70,7 +70,7 @@ def test_a_line_that_has_begun_past_the_age_is_waited_for(timed: Make) -> None:
         assert closed(running, "max_age") == 2
 
 
-def test_a_drain_gives_whoever_has_just_connected_a_second_to_ask(timed: Make) -> None:
+def test_a_drain_waits_a_second_for_the_first_line_of_a_new_client(timed: Make) -> None:
     """From the connection on: its first line may be on its way. Who stays silent ends then."""
     running = timed()
     with connect(running.port) as asking, connect(running.port) as silent:
@@ -87,7 +87,7 @@ def test_a_drain_gives_whoever_has_just_connected_a_second_to_ask(timed: Make) -
         assert closed(running, "drain") == 2
 
 
-def test_a_client_that_does_not_close_holds_a_drain_up_for_less_than_half_a_second(
+def test_a_client_that_does_not_close_delays_a_drain_by_less_than_half_a_second(
     timed: Make,
 ) -> None:
     """Past the time to drain; a second before that is what an end is given otherwise."""

@@ -54,7 +54,7 @@ def test_only_public_hooks_of_socketserver_are_overridden() -> None:
         assert hook not in vars(EchoServer)
 
 
-def test_a_daemon_has_the_threads_it_says_it_has(start: Start) -> None:
+def test_a_daemon_runs_the_threads_that_echod_threads_counts(start: Start) -> None:
     """main, log, exporter and the handlers, however many ports and clients there are."""
     echod = start("--handler-threads", "3", ports="0,0")
     port, other = echod.ports
@@ -120,7 +120,7 @@ def test_a_burst_is_accepted_in_batches(running: Running, monkeypatch: pytest.Mo
     assert len(rounds) >= 5
 
 
-def test_what_waits_to_be_accepted_at_the_stop_is_served(running: Running) -> None:
+def test_connections_in_the_accept_queue_at_the_stop_are_served(running: Running) -> None:
     """The queue is emptied before the port closes."""
     server, thaw = running.service.servers[0], freeze(running)
     with connections(running.port, 3) as waiting:
@@ -131,7 +131,7 @@ def test_what_waits_to_be_accepted_at_the_stop_is_served(running: Running) -> No
     until(lambda: server.socket.fileno() == -1)
 
 
-def test_a_drain_waits_a_moment_for_the_first_line_of_a_client_just_come(
+def test_a_drain_waits_a_moment_for_the_first_line_of_a_new_client(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had connected before the signal: a restart refuses nobody. Later ones end at once."""
@@ -148,7 +148,7 @@ def test_a_drain_waits_a_moment_for_the_first_line_of_a_client_just_come(
     until(lambda: running.metrics()("echod_connections_closed_total", reason="drain") == 2)
 
 
-def test_a_silent_client_just_come_holds_a_drain_up_for_a_moment_only(running: Running) -> None:
+def test_a_new_silent_client_delays_a_drain_for_a_moment_only(running: Running) -> None:
     """A second after its coming it is ended like the others."""
     with connect(running.port) as client:
         until(lambda: running.metrics()("echod_connections_opened_total") == 1)

@@ -97,7 +97,9 @@ def big_request(port: int) -> socket.socket:
     return client
 
 
-def test_a_client_that_says_or_reads_nothing_is_let_go_in_time(clock: StandingClock) -> None:
+def test_a_metrics_client_that_sends_or_reads_nothing_is_closed_at_its_deadline(
+    clock: StandingClock,
+) -> None:
     """After ten seconds: a deadline holds for each connection."""
     started = Started()
     clients, loop = started.exporter.clients, started.exporter.loop
@@ -180,7 +182,7 @@ def test_a_hundred_clients_that_have_their_answer_and_stay_keep_nobody_out(
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_client_gives_way_before_another_that_has_more_to_lose(
+def test_a_full_metrics_port_closes_the_client_with_least_to_lose(
     started: Started, answered: bool
 ) -> None:
     """One that has its answer first, then one that has yet to ask, though others came earlier;
@@ -204,7 +206,7 @@ def test_a_client_gives_way_before_another_that_has_more_to_lose(
         assert len(read_to_end(reading)) > len(BIG)
 
 
-def test_what_a_client_sends_after_its_request_is_dropped(started: Started) -> None:
+def test_the_metrics_port_drops_data_after_a_request(started: Started) -> None:
     """One answer a connection."""
     with connect(started.port) as client:
         client.sendall(b"GET /ok HTTP/1.1\r\n\r\n")
@@ -227,7 +229,7 @@ def test_a_client_that_is_gone_already_is_left_alone(started: Started) -> None:
     assert get(started.port, "/ok")[0] == 200
 
 
-def test_a_response_on_its_way_has_until_the_end_of_the_stop(started: Started) -> None:
+def test_a_response_being_sent_is_cut_off_at_the_end_of_the_stop(started: Started) -> None:
     """A slow reader is cut then, however much is left."""
     loop = started.exporter.loop
     with big_request(started.port) as client:

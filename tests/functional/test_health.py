@@ -34,7 +34,7 @@ def test_a_ready_daemon_is_healthy_by_flag_or_environment(start: Start, tmp_path
     )
 
 
-def test_a_draining_daemon_is_not_healthy_and_says_so(start: Start, tmp_path: Path) -> None:
+def test_health_reports_a_draining_daemon_as_not_ready(start: Start, tmp_path: Path) -> None:
     """Readiness goes first, while connections are still accepted and answered."""
     echod = start("--drain-delay", str(NEVER))
     port = echod.metrics_port
@@ -51,7 +51,7 @@ def test_a_draining_daemon_is_not_healthy_and_says_so(start: Start, tmp_path: Pa
     echod.wait()
 
 
-def test_a_port_where_nothing_listens_is_not_healthy(tmp_path: Path) -> None:
+def test_health_fails_where_nothing_listens(tmp_path: Path) -> None:
     """The line says what was asked and how it failed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -117,7 +117,7 @@ ECHOD = b"HTTP/1.1 503 Service Unavailable\r\nserver: echod\r\n"
         (ECHOD + b"X: " + b"x" * 20_000, "no complete HTTP response"),
     ],
 )
-def test_a_health_answer_is_judged_as_soon_as_it_can_be(
+def test_health_does_not_wait_for_the_server_to_close(
     tmp_path: Path, said: bytes, words: str
 ) -> None:
     """Whether or not the server closes after it."""
@@ -157,7 +157,7 @@ def test_a_health_answer_that_breaks_off_is_not_taken(tmp_path: Path, said: byte
 
 
 @pytest.mark.parametrize("port", ["none", "0"])
-def test_without_a_metrics_port_there_is_nothing_to_ask(tmp_path: Path, port: str) -> None:
+def test_health_without_a_metrics_port_is_not_ready(tmp_path: Path, port: str) -> None:
     """A container probe knows 0 and 1 alone."""
     status, line = health(tmp_path, ECHOD_METRICS_PORT=port)
     assert (status, "no metrics port to ask" in line) == (1, True)

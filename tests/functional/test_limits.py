@@ -79,7 +79,7 @@ def test_a_connection_past_its_age_ends_right_after_a_reply(start: Start, clock:
     assert echod.metrics()("echod_requests_total") == answered
 
 
-def test_a_client_that_does_not_take_its_replies_is_not_read_and_ends(
+def test_echod_stops_reading_from_a_client_that_does_not_read_and_closes_it(
     start: Start, clock: Clock
 ) -> None:
     """Backpressure first, then the write timeout; others are served all along."""
@@ -145,7 +145,7 @@ def read_exactly_fast(client: socket.socket, size: int) -> bytes:
     return b"".join(pieces)
 
 
-def test_the_connection_that_would_pass_the_buffer_budget_ends(start: Start) -> None:
+def test_the_connection_that_would_exceed_the_buffer_budget_closes(start: Start) -> None:
     """Unfinished lines of all clients together are bounded; whole lines need no budget."""
     echod = start("--max-buffered-bytes", "100000")
     with connections(echod.port, 5) as clients, connect(echod.port) as healthy:
@@ -169,7 +169,7 @@ def test_unsent_replies_count_for_the_budget_and_end_with_a_reset(start: Start) 
         assert echod.metrics()("echod_buffered_bytes") == 0
 
 
-def test_a_client_that_has_seen_its_end_finds_its_place_free(start: Start) -> None:
+def test_a_client_that_has_seen_the_close_finds_its_slot_free(start: Start) -> None:
     """Whichever thread ended it: the one that accepts may be faster than the one that closes."""
     echod = start("--max-connections", "1", "--handler-threads", "2")
     port = echod.port

@@ -161,7 +161,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyP
     return monkeypatch
 
 
-def test_other_encodings_give_what_the_kernel_was_given(elsewhere: pytest.MonkeyPatch) -> None:
+def test_arguments_in_every_encoding_are_the_bytes_that_the_kernel_has(
+    elsewhere: pytest.MonkeyPatch,
+) -> None:
     """Python's text may have lost something."""
     assert runtime.arguments() == ["0", "caf\udce9", ""]
     elsewhere.setattr("sys.orig_argv", ["python", "-m", "echod"])
@@ -170,7 +172,7 @@ def test_other_encodings_give_what_the_kernel_was_given(elsewhere: pytest.Monkey
     assert runtime.arguments() == []
 
 
-def test_without_the_kernels_word_ascii_is_taken_and_nothing_else(
+def test_without_proc_arguments_must_be_ascii(
     elsewhere: pytest.MonkeyPatch,
 ) -> None:
     """A chroot without /proc, a program that calls ``main`` with arguments of its own."""

@@ -22,7 +22,7 @@ HOSTILE = [
 ]
 
 
-def test_the_life_of_a_daemon_is_told_in_order(start: Start) -> None:
+def test_the_log_has_each_event_of_a_daemons_life_once_and_in_order(start: Start) -> None:
     """Each event once, in words that can be searched for."""
     echod = start("--service-version", "v1", ports="0,0")
     port, began = echod.port, monotonic()
@@ -105,7 +105,7 @@ def test_at_warning_connections_are_not_logged(start: Start) -> None:
     assert echod.events() == []
 
 
-def test_a_log_nobody_reads_any_more_does_not_end_the_service(start: Start) -> None:
+def test_a_closed_log_does_not_end_the_service(start: Start) -> None:
     """EPIPE is counted, echoing goes on."""
     reader, writer = os.pipe()
     echod = start(stdout=writer)
@@ -122,7 +122,7 @@ def test_a_log_nobody_reads_any_more_does_not_end_the_service(start: Start) -> N
     assert echod.error_path.read_text() == ""
 
 
-def test_the_start_is_logged_whole_however_many_ports_there_are(start: Start) -> None:
+def test_every_event_of_a_start_on_many_ports_is_logged(start: Start) -> None:
     """And however slowly: who does not read the log does not keep it from starting."""
     count = QUEUED_EVENTS + 100
     reader, writer = os.pipe()

@@ -63,7 +63,7 @@ def test_every_label_set_is_there_before_the_first_connection(start: Start) -> N
         assert metrics(other) >= 0
 
 
-def test_without_a_version_there_is_no_such_label(shared_echod: Echod) -> None:
+def test_without_a_service_version_metrics_have_no_version_label(shared_echod: Echod) -> None:
     """An invented value would overwrite the right one of the scrape's target."""
     names = {name for name, _ in shared_echod.metrics().samples if name.startswith("echod_")}
     labels = {
@@ -204,7 +204,7 @@ def test_head_gives_the_head_alone(shared_echod: Echod) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics/", "/livez/", "/readyz/", "/readyz//", "/livez/?a/b"])
-def test_a_slash_at_the_end_changes_nothing(shared_echod: Echod, path: str) -> None:
+def test_a_trailing_slash_does_not_change_a_page(shared_echod: Echod, path: str) -> None:
     """As configurations of scrapers and load balancers often have it."""
     plain = shared_echod.get("/" + path.split("/")[1])
     found = shared_echod.get(path)
@@ -228,7 +228,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
         ("TEXT/HTML", "html"),
     ],
 )
-def test_the_root_leads_to_the_pages(
+def test_the_landing_page_links_to_the_other_pages(
     shared_echod: Echod, path: str, accept: str | None, kind: str
 ) -> None:
     """In HTML for browsers, in plain text for curl; each link leads to what it says."""
@@ -244,7 +244,7 @@ def test_the_root_leads_to_the_pages(
     assert text.endswith("\n")
 
 
-def test_the_page_for_browsers_is_whole(shared_echod: Echod) -> None:
+def test_the_html_of_the_landing_page_closes_every_tag(shared_echod: Echod) -> None:
     """Each tag that must be closed is."""
     page = shared_echod.get("/", Accept=BROWSER)[1].decode()
     assert page.startswith('<!doctype html><html lang="en"><meta charset="utf-8"><title>')
@@ -279,7 +279,7 @@ def test_other_methods_are_405(shared_echod: Echod) -> None:
             assert (status, headers["Allow"]) == (405, "GET, HEAD")
 
 
-def test_nothing_of_a_request_is_in_the_landing_page(shared_echod: Echod) -> None:
+def test_the_landing_page_repeats_nothing_of_a_request(shared_echod: Echod) -> None:
     """Whatever it is called by."""
     for head in (
         b"GET /?<script> HTTP/1.1\r\nHost: <script>\r\nAccept: text/html, <script>\r\n\r\n",

@@ -101,7 +101,9 @@ def test_a_stop_that_is_repeated_without_end_has_exit_status_0(start: Start, num
 
 
 @pytest.mark.parametrize("number", [TERM, INT, HUP])
-def test_a_stop_before_it_is_ready_is_kept_and_may_be_repeated(start: Start, number: int) -> None:
+def test_a_stop_signal_before_readiness_is_kept_and_may_be_repeated(
+    start: Start, number: int
+) -> None:
     """From the first line of its own code on, long before its handlers stand."""
     echod = start()
     until(lambda: holds_back(echod.process.pid, number))
@@ -232,7 +234,7 @@ def test_two_interrupts_that_are_read_late_do_not_force_the_end(start: Start, cl
 
 
 @pytest.mark.parametrize("number", [HUP, INT])
-def test_what_was_ignored_at_the_start_stays_ignored(start: Start, number: int) -> None:
+def test_signals_ignored_at_the_start_stay_ignored(start: Start, number: int) -> None:
     """nohup ignores SIGHUP, a shell without job control SIGINT for what runs in the background."""
     name = signal.Signals(number).name.removeprefix("SIG")
     words = ["/bin/sh", "-c", f'trap "" {name}; exec "$0" "$@"']
@@ -289,7 +291,7 @@ def test_signals_without_a_meaning_here_are_ignored(start: Start, number: int) -
     echod.stop()
 
 
-def test_a_quit_signal_ends_it_for_diagnosis(start: Start) -> None:
+def test_sigquit_ends_echod_by_its_default_action(start: Start) -> None:
     """With a core, where cores are allowed."""
     echod = start()
     echod.event("ready")

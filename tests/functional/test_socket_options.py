@@ -77,7 +77,7 @@ def test_inherited_sockets_without_the_options_that_tune_are_served_on(
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_what_a_promise_rests_on_ends_the_start(tmp_path: Path, error: str) -> None:
+def test_a_refused_so_reuseaddr_ends_the_start(tmp_path: Path, error: str) -> None:
     """A restart could not bind its ports: one line says which option, and why."""
     variables = refusing_process(tmp_path, error, "SO_REUSEADDR")
     result = call(tmp_path, command("0", "one", "--metrics-port", "0"), **variables)

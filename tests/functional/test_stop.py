@@ -25,7 +25,9 @@ from support import (
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_it_in_order_with_its_totals(start: Start, number: int) -> None:
+def test_a_stop_signal_shuts_echod_down_gracefully_and_logs_totals(
+    start: Start, number: int
+) -> None:
     """Exit status 0, and the last event accounts for every port."""
     echod = start(ports="0,0")
     with connect(echod.port) as client:
@@ -42,7 +44,9 @@ def test_a_signal_ends_it_in_order_with_its_totals(start: Start, number: int) ->
     assert ended["reason"] == "drain"
 
 
-def test_while_the_drain_is_delayed_everything_goes_on(start: Start, clock: Clock) -> None:
+def test_echod_keeps_accepting_and_answering_during_the_drain_delay(
+    start: Start, clock: Clock
+) -> None:
     """Endpoints lag: new connections come for a while after the signal."""
     echod = start(
         "--drain-delay", str(NEVER), "--drain-timeout", str(NEVER), "--idle-timeout", "none",
@@ -99,7 +103,7 @@ def test_everything_that_arrived_before_the_signal_is_answered(start: Start) -> 
     assert echod.events()[-1]["cut"] == 0
 
 
-def test_clients_that_never_stop_sending_do_not_hold_the_drain_up(start: Start) -> None:
+def test_clients_that_never_stop_sending_do_not_delay_the_drain(start: Start) -> None:
     """What arrives after the signal is dropped; the connection ends at the end of a line."""
     echod = start("--drain-timeout", str(NEVER))
     outcomes: list[bytes] = []
@@ -130,7 +134,7 @@ def test_clients_that_never_stop_sending_do_not_hold_the_drain_up(start: Start) 
         assert outcome == b"one on and on\n" * (len(outcome) // 14)
 
 
-def test_clients_that_take_nothing_are_cut_when_the_time_is_over(
+def test_clients_that_do_not_read_are_cut_off_at_the_drain_timeout(
     start: Start, clock: Clock
 ) -> None:
     """And counted; not before, and the exit is still in order."""
@@ -162,7 +166,7 @@ def test_a_drain_waits_for_clients_to_close_but_not_for_ever(start: Start) -> No
 
 
 @pytest.mark.parametrize("timeout", ["0", "0.05", "1.3"])
-def test_any_time_to_drain_comes_to_an_end(start: Start, timeout: str) -> None:
+def test_a_drain_ends_at_any_drain_timeout(start: Start, timeout: str) -> None:
     """With a client that takes nothing, and a scraper that has its answer and stays."""
     echod = start(
         "--drain-timeout", timeout, "--write-timeout", "none",
@@ -253,7 +257,7 @@ def test_the_port_can_be_bound_again_at_once(start: Start) -> None:
     second.stop()
 
 
-def test_a_reader_of_the_log_who_stalls_delays_neither_service_nor_stop(start: Start) -> None:
+def test_a_stalled_reader_of_the_log_delays_neither_service_nor_stop(start: Start) -> None:
     """Echoing goes on, what is dropped is counted, and SIGTERM still ends it."""
     theirs, ours = socket.socketpair()
     with theirs, ours:

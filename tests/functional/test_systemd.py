@@ -37,7 +37,7 @@ def tcp() -> Iterator[Any]:
         yield lambda: opened.enter_context(socket.create_server(("127.0.0.1", 0)))
 
 
-def test_it_serves_on_the_sockets_that_it_inherits(start: Start, tcp: Any) -> None:
+def test_echod_serves_on_inherited_sockets(start: Start, tcp: Any) -> None:
     """By their names, without PORTS; a restart behind them refuses nobody."""
     first, second, metrics = tcp(), tcp(), tcp()
     port, other = first.getsockname()[1], second.getsockname()[1]
@@ -97,7 +97,7 @@ def refusal(directory: Path, sockets: Sockets, **variables: str) -> str:
     return result.stderr
 
 
-def test_a_socket_that_nobody_would_answer_on_is_refused(tmp_path: Path, tcp: Any) -> None:
+def test_inherited_sockets_that_echod_cannot_serve_are_refused(tmp_path: Path, tcp: Any) -> None:
     """An unknown name, a second one for metrics, a port twice, and what is no listener at all."""
     one = tcp()
     assert "LISTEN_FDNAMES 'echo:other'" in refusal(tmp_path, Sockets(echo=[one], other=[tcp()]))
@@ -113,7 +113,7 @@ def test_a_socket_that_nobody_would_answer_on_is_refused(tmp_path: Path, tcp: An
 
 def test_sockets_for_another_process_are_left_alone(start: Start, tcp: Any) -> None:
     """The variables are inherited by children that they are not meant for; or a wrapper has not
-    executed echod in its place. One warning says so.
+    started echod without exec. One warning says so.
     """
     echod = start_with(
         start, Sockets(echo=[tcp()]), "0", "--metrics-port", "0", LISTEN_PID=str(os.getpid())
@@ -128,7 +128,7 @@ def test_sockets_for_another_process_are_left_alone(start: Start, tcp: Any) -> N
     )
 
 
-def test_a_start_that_fails_for_want_of_its_sockets_says_so(tmp_path: Path, tcp: Any) -> None:
+def test_a_start_that_fails_without_ignored_sockets_names_them(tmp_path: Path, tcp: Any) -> None:
     """Behind a wrapper that does not exec its ports are missing, or in use."""
     echo = tcp()
     sockets = Sockets(echo=[echo])
@@ -164,7 +164,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield receiver
 
 
-def told(manager: socket.socket, wanted: str) -> list[str]:
+def notified(manager: socket.socket, wanted: str) -> list[str]:
     """The first message with an assignment that begins so; skips those before."""
     while True:
         message = manager.recv(4096).decode().split("\n")
@@ -172,19 +172,21 @@ def told(manager: socket.socket, wanted: str) -> list[str]:
             return message
 
 
-def test_the_service_manager_is_told_how_it_is(start: Start, manager: socket.socket) -> None:
+def test_the_service_manager_receives_readiness_status_and_stop(
+    start: Start, manager: socket.socket
+) -> None:
     """Ready when it listens and not before, its connections, and how long a stop may take."""
     echod = start(
         "--drain-delay", "0.5", env=clean_environment(NOTIFY_SOCKET=manager.getsockname())
     )
-    message = told(manager, "READY=1")
+    message = notified(manager, "READY=1")
     port = echod.port
     assert message == ["READY=1", f"STATUS=ready: 0 connections on ports {port}"]
     with connect(port) as client:
         ask(client, b"x\n")
-        assert told(manager, "STATUS=") == [f"STATUS=ready: 1 connections on ports {port}"]
+        assert notified(manager, "STATUS=") == [f"STATUS=ready: 1 connections on ports {port}"]
         echod.terminate()
-        message = told(manager, "STOPPING=1")
+        message = notified(manager, "STOPPING=1")
         assert message[1:] == [
             f"EXTEND_TIMEOUT_USEC={(0.5 + 4 + 10) * 1e6:.0f}",
             f"STATUS=draining: 1 connections on ports {port}",
@@ -197,10 +199,10 @@ def test_the_watchdog_is_fed_in_time(start: Start, manager: socket.socket) -> No
     environment = clean_environment(NOTIFY_SOCKET=manager.getsockname(), WATCHDOG_USEC="400000")
     echod = start("--drain-delay", "1", env=environment)
     for _ in range(10):
-        told(manager, "WATCHDOG=1")
+        notified(manager, "WATCHDOG=1")
     echod.terminate()
-    told(manager, "STOPPING=1")
-    told(manager, "WATCHDOG=1")
+    notified(manager, "STOPPING=1")
+    notified(manager, "WATCHDOG=1")
     assert echod.wait() == 0
 
 
@@ -210,10 +212,10 @@ def test_a_watchdog_for_another_process_is_not_fed(start: Start, manager: socket
         NOTIFY_SOCKET=manager.getsockname(), WATCHDOG_USEC="400000", WATCHDOG_PID="1"
     )
     echod = start(env=environment)
-    told(manager, "READY=1")
+    notified(manager, "READY=1")
     with connect(echod.port) as client:
         ask(client, b"x\n")
-        assert "WATCHDOG=1" not in told(manager, "STATUS=")
+        assert "WATCHDOG=1" not in notified(manager, "STATUS=")
     (event,) = echod.events("watchdog ignored")
     assert event["level"] == "warning"
     assert event["reason"].startswith("WATCHDOG_PID '1' is not this process, ")
@@ -230,7 +232,7 @@ def test_a_watchdog_without_a_time_is_refused(tmp_path: Path, wanted: str) -> No
     )
 
 
-def test_a_service_manager_that_is_gone_costs_one_event(start: Start, tmp_path: Path) -> None:
+def test_a_service_manager_that_has_gone_causes_one_event(start: Start, tmp_path: Path) -> None:
     """And is told again when it is back."""
     path = tmp_path / "notify"
     environment = clean_environment(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="400000")
@@ -240,7 +242,7 @@ def test_a_service_manager_that_is_gone_costs_one_event(start: Start, tmp_path: 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.settimeout(PATIENCE)
         receiver.bind(str(path))
-        told(receiver, "WATCHDOG=1")
+        notified(receiver, "WATCHDOG=1")
     echod.stop()
     assert len(echod.events("sd_notify failed")) in (1, 2)  # gone again
 
@@ -252,7 +254,7 @@ def test_a_service_manager_at_an_abstract_address_is_notified(start: Start) -> N
         receiver.settimeout(PATIENCE)
         address = "@" + receiver.getsockname()[1:].decode()
         echod = start(env=clean_environment(NOTIFY_SOCKET=address))
-        told(receiver, "READY=1")
+        notified(receiver, "READY=1")
         echod.stop()
 
 

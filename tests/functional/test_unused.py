@@ -119,7 +119,7 @@ def test_checks_amid_clients_are_told_apart(start: Start, threads: str) -> None:
 @pytest.mark.parametrize(
     "sent", [b"\n", b"x", b"\x00", CLIENT_HELLO, b"PROXY UNKNOWN\r\n"], ids=repr
 )
-def test_any_byte_is_use(start: Start, sent: bytes) -> None:
+def test_a_connection_with_any_byte_received_is_not_unused(start: Start, sent: bytes) -> None:
     """A line without its end, TLS, a PROXY header: its end is what it was before."""
     echod = start()
     converse(echod.port, sent)

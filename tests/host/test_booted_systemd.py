@@ -88,7 +88,7 @@ def test_a_dynamic_user_without_privileges_runs_it(guest: Guest) -> None:
     assert user not in guest.run("cat /etc/passwd")
 
 
-def test_status_and_journal_tell_how_it_is(guest: Guest) -> None:
+def test_systemctl_status_and_the_journal_show_the_state(guest: Guest) -> None:
     """In systemctl's words, and in events of one line each."""
     guest.run("systemctl start echod@v1")
     guest.start("(echo hi; sleep 30) | nc 127.0.0.1 9001")  # one without a byte is not logged
@@ -106,7 +106,7 @@ def test_status_and_journal_tell_how_it_is(guest: Guest) -> None:
     assert show(guest, "echod@v1", "Result") == "success"
 
 
-def test_a_stop_that_reaches_it_twice_is_a_drain(guest: Guest) -> None:
+def test_a_stop_by_execstop_and_then_by_systemd_drains(guest: Guest) -> None:
     """By ExecStop=, and then by systemd itself."""
     settings = "ExecStop=/bin/kill -s TERM $MAINPID", "Environment=ECHOD_DRAIN_DELAY=1"
     guest.run(drop_in("echod@v1.service", *settings))
@@ -119,7 +119,7 @@ def test_a_stop_that_reaches_it_twice_is_a_drain(guest: Guest) -> None:
     assert "status=" not in journal
 
 
-def test_verify_has_nothing_to_say(guest: Guest) -> None:
+def test_systemd_analyze_verify_reports_nothing(guest: Guest) -> None:
     """Not even a warning, which would leave its exit status at 0."""
     units = " ".join(
         path.name.replace("@.", "@v2.") for path in sorted((ROOT / "systemd").glob("*.s*t"))
@@ -177,7 +177,7 @@ def test_what_an_echo_server_has_no_business_with_is_refused(
     assert {"tcp", "netlink", "priority", "home", "another process", "chroot"} <= set(unguarded)
 
 
-def test_one_frozen_thread_has_it_restarted(guest: Guest) -> None:
+def test_systemd_restarts_echod_when_one_thread_is_frozen(guest: Guest) -> None:
     """The watchdog is fed by the stamps of those that work; the journal says who stood where."""
     guest.run(drop_in("echod@v1.service", "WatchdogSec=4") + "systemctl start echod@v1")
     before = show(guest, "echod@v1", "MainPID")
@@ -231,7 +231,7 @@ def test_sockets_by_name_start_it_in_a_network_of_its_own(guest: Guest) -> None:
     assert "ok" in guest.run("/opt/echod/bin/echod health --metrics-port 9465 && echo ok")
 
 
-def test_fifty_restarts_under_load_refuse_nobody(guest: Guest) -> None:
+def test_fifty_restarts_under_load_refuse_no_client(guest: Guest) -> None:
     """At 200 connections a second. The sockets are systemd's, who keeps them open; every line that
     is taken is answered, and all of it is counted once."""
     guest.run("systemctl start echod@v2.socket echod@v2.service; touch /load")

@@ -36,7 +36,7 @@ def test_the_dashboard_is_current() -> None:
     assert made == PATH.read_text(), "run: make monitoring"
 
 
-def test_grafana_knows_every_key_of_it() -> None:
+def test_grafana_knows_every_key_of_the_dashboard() -> None:
     """What its types do not know, or know elsewhere, is lost when they read and write it."""
     register_default_plugins()
     board = json.loads(PATH.read_text())

@@ -53,7 +53,9 @@ def limited(packages: Path, threads: int, *words: str) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("threads", range(1, NEEDED))
-def test_with_room_for_too_few_threads_it_does_not_listen(packages: Path, threads: int) -> None:
+def test_echod_does_not_listen_where_the_system_allows_too_few_threads(
+    packages: Path, threads: int
+) -> None:
     """One line, exit status 1."""
     result = limited(packages, threads, "0", "one", "--metrics-port", "0")
     assert (result.returncode, result.stdout) == (1, "")
@@ -61,7 +63,7 @@ def test_with_room_for_too_few_threads_it_does_not_listen(packages: Path, thread
     assert result.stderr == message
 
 
-def test_with_room_for_its_four_threads_it_serves(packages: Path) -> None:
+def test_echod_serves_where_the_system_allows_four_threads(packages: Path) -> None:
     """It needs no other one, at the start or later."""
     result = limited(packages, NEEDED, "0", "one", "--metrics-port", "0")
     assert '"event": "ready"' in result.stdout

@@ -180,7 +180,7 @@ def test_the_image_says_what_it_is(engine: Engine) -> None:
     assert labels["revision"] == revision.stdout.strip()
 
 
-def test_hadolint_finds_nothing() -> None:
+def test_hadolint_reports_nothing() -> None:
     """The usual mistakes in a Dockerfile."""
     result = subprocess.run(
         [Path(sys.executable).parent / "hadolint", "Dockerfile"],

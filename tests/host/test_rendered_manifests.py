@@ -104,8 +104,8 @@ def test_steps_reach_the_namespace_and_the_image_its_tag() -> None:
             one for step in STEPS for one in rendered(f"{exercise}/{step}")
         ]
         (namespace,) = Manifests(whole).all("Namespace")
-        places = {one["metadata"].get("namespace") for one in whole if one is not namespace}
-        assert places == {namespace["metadata"]["name"]}
+        namespaces = {one["metadata"].get("namespace") for one in whole if one is not namespace}
+        assert namespaces == {namespace["metadata"]["name"]}
         images = {
             pod["spec"]["containers"][0]["image"]
             for name, pod in Manifests(whole).pods().items()
@@ -177,7 +177,7 @@ def test_the_drop_in_page_swaps_the_samples_image(tmp_path: Path, image: str) ->
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("exercise", ["istio", "gateway-api"])
-def test_istioctl_finds_nothing(tmp_path: Path, exercise: str, step: str) -> None:
+def test_istioctl_analyze_reports_nothing(tmp_path: Path, exercise: str, step: str) -> None:
     """Neither in the objects nor in what they say of each other."""
     if not shutil.which("istioctl"):
         pytest.skip("optional: istioctl is not on the path")
@@ -187,9 +187,9 @@ def test_istioctl_finds_nothing(tmp_path: Path, exercise: str, step: str) -> Non
         objects += rendered("vm")
     path.write_text(yaml.safe_dump_all(objects))
     (namespace,) = Manifests(objects).all("Namespace")
-    place = namespace["metadata"]["name"]
+    name = namespace["metadata"]["name"]
     assert istioctl("validate", "-f", path) == f'"{path}" is valid'
-    analysis = istioctl("analyze", "--use-kube=false", "-n", place, path)
+    analysis = istioctl("analyze", "--use-kube=false", "-n", name, path)
     assert analysis == f"✔ No validation issues found when analyzing {path}."
 
 

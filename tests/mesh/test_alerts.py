@@ -95,8 +95,8 @@ class Watch:
         for alert in alerts:
             labels = alert["labels"]
             if alert["state"] == "firing":
-                place = labels.get("instance", labels.get("version", ""))
-                self.fired.setdefault(labels["alertname"], set()).add(place)
+                where = labels.get("instance", labels.get("version", ""))
+                self.fired.setdefault(labels["alertname"], set()).add(where)
 
 
 @pytest.fixture
@@ -161,5 +161,5 @@ def test_every_alert_fires_when_it_is_caused_and_resolves_after(scene: Scene, wa
         return cured == alerts and not watch.active
 
     until(over, 120)
-    assert watch.fired == {name: places for name, (_, _, places) in cases.items()}
+    assert watch.fired == {name: where for name, (_, _, where) in cases.items()}
     assert broken_rules(watch.port) == []

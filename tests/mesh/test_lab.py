@@ -135,7 +135,7 @@ def test_weights_that_are_changed_a_little_fail_the_exercise(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-def test_a_signal_ends_everything(lab: Running, number: int) -> None:
+def test_a_signal_ends_the_lab_and_its_children(lab: Running, number: int) -> None:
     """No process, port or file is left."""
     port = lab.port()
     lab.wait_for("shift with")
@@ -150,7 +150,7 @@ def test_a_signal_ends_everything(lab: Running, number: int) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_a_child_that_dies_ends_everything(lab: Running, which: int) -> None:
+def test_a_child_that_dies_ends_the_lab(lab: Running, which: int) -> None:
     """With one line that says which it was."""
     lab.wait_for("shift with")
     children = lab.children()

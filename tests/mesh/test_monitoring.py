@@ -58,7 +58,7 @@ def test_the_lab_shows_the_split_and_what_is_expected(lab: Running) -> None:
     assert list(lab.temporary.iterdir()) == []
 
 
-def test_without_prometheus_it_is_said_how_to_get_it(tmp_path: Path) -> None:
+def test_without_prometheus_the_error_says_how_to_install_it(tmp_path: Path) -> None:
     """Before anything is started."""
     running = subprocess.run(
         command("lab", "--once", "--prometheus", "--socket", str(tmp_path / "socket")),

@@ -188,7 +188,7 @@ def test_the_deviation_is_in_standard_errors(seen: Seen) -> None:
     assert all(abs(value) < 6 for value in found.values())
 
 
-def test_bytes_and_lines_are_those_on_the_wire(seen: Seen) -> None:
+def test_counters_of_bytes_and_lines_equal_the_wire(seen: Seen) -> None:
     """Both directions by version; what is of one target is scraped at one time, and exact."""
     received, sent = seen.ask("Received by version"), seen.ask("Sent by version")
     assert_a_minute_of(received, of_each(seen, "received"))
@@ -201,7 +201,7 @@ def test_bytes_and_lines_are_those_on_the_wire(seen: Seen) -> None:
 
 
 def test_connections_are_as_many_as_are_held(seen: Seen) -> None:
-    """Active ones, the places that they take, and the line that is not finished."""
+    """Active ones, the slots that they take, and the line that is not finished."""
     held = seen.split.held
     assert seen.ask("Active connections by version") == {name: held[name] for name in WEIGHTS}
     assert sum(held.values()) == HELD

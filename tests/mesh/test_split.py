@@ -105,7 +105,7 @@ def test_a_version_that_is_gone_is_failures_not_a_share(
     assert status == 3
 
 
-def test_nothing_is_left_behind(versions: dict[str, Echod]) -> None:
+def test_a_stopped_envoy_leaves_no_process_file_or_port(versions: dict[str, Echod]) -> None:
     """No process, no file, no port."""
     upstreams = {name: ("127.0.0.1", one.port) for name, one in versions.items()}
     mesh = Envoy(FREE, upstreams, {"v1": 1})
@@ -153,7 +153,7 @@ def test_an_envoy_that_died_is_a_clear_error(mesh: Envoy) -> None:
         mesh.shift({"v1": 1})
 
 
-def test_without_envoy_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_envoy_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package's program first, then the one on the path."""
     assert envoy.find().endswith("envoy/_bin/envoy")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)

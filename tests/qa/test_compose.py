@@ -13,14 +13,14 @@ COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
-def test_every_port_is_this_hosts_alone() -> None:
+def test_compose_publishes_every_port_on_loopback_alone() -> None:
     """Nobody else reaches what stands here without a password."""
     ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
     assert len(ports) == 3
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_grafana_lets_everybody_look_and_nobody_in() -> None:
+def test_grafana_allows_anonymous_viewing_and_no_login() -> None:
     """No account, no form, no default password."""
     settings = SERVICES["grafana"]["environment"]
     assert settings["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
@@ -29,7 +29,7 @@ def test_grafana_lets_everybody_look_and_nobody_in() -> None:
     assert not [name for name in settings if "PASSWORD" in name]
 
 
-def test_grafana_asks_nobody_outside() -> None:
+def test_grafana_makes_no_outside_requests() -> None:
     """By default it looks for releases, reports its use, and fetches plugins when it starts."""
     settings = SERVICES["grafana"]["environment"]
     for name in ("REPORTING_ENABLED", "CHECK_FOR_UPDATES", "CHECK_FOR_PLUGIN_UPDATES"):
@@ -37,7 +37,7 @@ def test_grafana_asks_nobody_outside() -> None:
     assert settings["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
 
 
-def test_versions_run_this_version_locked_down() -> None:
+def test_compose_runs_this_release_with_least_privileges() -> None:
     """With the lab's prefixes and versions."""
     for version, prefix in (("v1", "one"), ("v2", "two")):
         service = SERVICES[version]
@@ -48,7 +48,7 @@ def test_versions_run_this_version_locked_down() -> None:
         assert service["cap_drop"] == ["ALL"]
 
 
-def test_what_is_mounted_is_in_the_checkout() -> None:
+def test_compose_mounts_files_of_the_checkout_alone() -> None:
     """Read-only, from the project's own files."""
     mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", ())]
     assert len(mounts) == 5

@@ -75,9 +75,9 @@ def used_variables(text: str) -> set[str]:
 
 
 def squares(item: dict[str, Any]) -> set[tuple[int, int]]:
-    place = item["gridPos"]
-    columns = range(place.get("x", 0), place.get("x", 0) + place["w"])
-    return {(x, y) for x in columns for y in range(place["y"], place["y"] + place["h"])}
+    grid = item["gridPos"]
+    columns = range(grid.get("x", 0), grid.get("x", 0) + grid["w"])
+    return {(x, y) for x in columns for y in range(grid["y"], grid["y"] + grid["h"])}
 
 
 def test_the_first_panel_is_requests_per_second_by_version() -> None:
@@ -94,8 +94,8 @@ def test_the_first_panel_is_requests_per_second_by_version() -> None:
     assert "sum by (version) (echod:requests:rate1m{" in query
 
 
-def test_the_rows_are_those_that_were_promised() -> None:
-    """Each question has its place."""
+def test_the_dashboard_has_the_documented_rows() -> None:
+    """Each question has its row."""
     rows = [item["title"] for item in ITEMS if item["type"] == "row"]
     assert rows == [
         "Requests",
@@ -107,12 +107,12 @@ def test_the_rows_are_those_that_were_promised() -> None:
     ]
 
 
-def test_it_is_small_enough_for_a_config_map() -> None:
+def test_the_dashboard_is_small_enough_for_a_config_map() -> None:
     """Under 200 KB, with room for the sidecar that loads it."""
     assert PATH.stat().st_size < 200_000
 
 
-def test_panels_are_told_apart() -> None:
+def test_panels_have_unique_titles_and_ids() -> None:
     """By title and by number; links to one go by its number."""
     assert len(set(TITLES)) == len(TITLES)
     assert len({item["id"] for item in ITEMS}) == len(ITEMS)
@@ -141,20 +141,20 @@ def test_each_panel_asks_the_chosen_data_source(panel: dict[str, Any]) -> None:
 def test_panels_lie_side_by_side_in_24_columns() -> None:
     """None over another, none past the edge, none too narrow to read at 1280 pixels."""
     for item in ITEMS:
-        place = item["gridPos"]
-        assert place.get("x", 0) + place["w"] <= 24
-        assert place["w"] >= 6
+        grid = item["gridPos"]
+        assert grid.get("x", 0) + grid["w"] <= 24
+        assert grid["w"] >= 6
     for one, other in combinations(ITEMS, 2):
         assert not squares(one) & squares(other), f"{one['title']} and {other['title']}"
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=TITLES)
-def test_titles_are_not_cut(panel: dict[str, Any]) -> None:
+def test_panel_titles_fit_their_width(panel: dict[str, Any]) -> None:
     """Four characters a column go into what Grafana's menu leaves of 1280 pixels."""
     assert len(panel["title"]) <= 4 * panel["gridPos"]["w"]
 
 
-def test_queries_ask_for_what_somebody_exports() -> None:
+def test_queries_use_metrics_that_are_exported() -> None:
     """The daemon, its process, the recording rules, the mesh, or the one who sets the weights."""
     known = exported() | RULES | MESH | {"echod_expected_share"}
     for query in every_query():
@@ -189,7 +189,7 @@ def test_variables_are_defined_and_used() -> None:
     assert used_variables(" ".join(every_query())) - GRAFANA <= defined
 
 
-def test_all_includes_what_lacks_the_label() -> None:
+def test_all_includes_series_that_lack_the_label() -> None:
     """On VMs there is no namespace, and without a service version there may be none."""
     for variable in VARIABLES:
         if variable["type"] == "query":
@@ -218,7 +218,7 @@ def test_shares_are_of_all_versions() -> None:
             assert "$version" not in whole
 
 
-def test_it_can_be_found_and_leads_further() -> None:
+def test_the_dashboard_has_tags_links_and_a_refresh_interval() -> None:
     """Tags, links that open beside it, and a refresh of its own."""
     assert {"echod", "istio"} <= set(BOARD["tags"])
     assert BOARD["uid"]
@@ -229,7 +229,7 @@ def test_it_can_be_found_and_leads_further() -> None:
         assert link["targetBlank"]
 
 
-def test_it_is_no_newer_than_the_oldest_grafana_it_is_for() -> None:
+def test_the_dashboards_schema_is_that_of_the_oldest_supported_grafana() -> None:
     """Schema 39 is that of Grafana 10.4; later ones migrate it, earlier ones could not."""
     assert BOARD["schemaVersion"] <= 39
 

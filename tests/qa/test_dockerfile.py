@@ -21,7 +21,7 @@ def instructions(name: str) -> list[str]:
     return re.findall(rf"^{name} +(.*)$", DOCKERFILE, re.MULTILINE)
 
 
-def test_a_plain_build_labels_the_version_it_has() -> None:
+def test_an_image_build_without_arguments_labels_the_release() -> None:
     """Without make nobody gives the argument."""
     assert f"VERSION={echod.__version__}" in instructions("ARG")
 
@@ -33,7 +33,7 @@ def test_the_base_is_an_argument_and_no_digest_is_made_up() -> None:
     assert "sha256" not in DOCKERFILE
 
 
-def test_nothing_that_runs_is_given_to_a_shell() -> None:
+def test_the_image_runs_no_command_in_a_shell() -> None:
     """Bare images have none, and a shell as PID 1 would keep the signals."""
     for name in ("ENTRYPOINT", "CMD", "HEALTHCHECK"):
         (instruction,) = instructions(name)
@@ -118,7 +118,7 @@ def test_every_installed_file_is_checked_by_its_hash() -> None:
     assert "--hash=sha256:" in locked
 
 
-def test_the_builder_is_sent_what_it_copies_and_no_more() -> None:
+def test_the_build_context_has_only_the_files_that_are_copied() -> None:
     """A stray file beside the sources ends in no image."""
     sent = {line[1:].removesuffix("/**") for line in IGNORED.split() if line.startswith("!")}
     copied = {

@@ -1,4 +1,4 @@
-"""Which interpreters are supported is said in many places: all of them say the same."""
+"""Which interpreters are supported is written in many files: all of them say the same."""
 
 from __future__ import annotations
 

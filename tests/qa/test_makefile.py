@@ -54,7 +54,7 @@ def variables() -> set[str]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_others_export_does_not_change_what_make_does(target: str) -> None:
+def test_exported_variables_do_not_change_what_make_does(target: str) -> None:
     """PREFIX=/usr/local, say: every name that the Makefile uses is taken for another's here."""
     names = variables()
     assert {"PREFIX", "PORTS", "VENV", "BIN", "IMAGE", "PYTHON", "BUILD_OPTIONS", "BASE"} <= names
@@ -73,13 +73,13 @@ def test_variables_on_the_command_line_change_what_make_does() -> None:
     assert image.endswith("--build-arg BASE=base --pull -t mine .\n")
 
 
-def test_the_daemons_own_variables_change_what_make_does() -> None:
+def test_echod_ports_and_echod_prefix_change_what_make_runs() -> None:
     """They are nobody else's, and taken as they are."""
     run = make("-n", "run", ECHOD_PORTS="7000,7001", ECHOD_PREFIX="it's $(PORTS)").splitlines()
     assert run[-1].endswith(r"/echod '7000,7001' 'it'\''s $(PORTS)'")
 
 
-def test_python_loads_no_modules_of_others() -> None:
+def test_pythonpath_does_not_add_modules() -> None:
     """PYTHONPATH is there for other programs: it would come before the environment's packages."""
     shown = make(
         "-f", "Makefile", "--eval", "show: ; @env", "show", PYTHONPATH="/other", PYTHONHOME="/other"
@@ -88,7 +88,7 @@ def test_python_loads_no_modules_of_others() -> None:
     assert "/other" not in shown
 
 
-def test_nothing_is_installed_by_pip_as_it_is_set_up() -> None:
+def test_make_installs_with_the_pip_wrapper_alone() -> None:
     """But by the one that knows what of that counts."""
     for path in (ROOT / "Makefile", ROOT / "systemd/install.sh"):
         assert "pip_install.py" in path.read_text()
@@ -157,7 +157,7 @@ def conf(directory: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_pip_variables_for_other_installs_do_not_move_ours(
+def test_pip_variables_do_not_move_the_install(
     tmp_path: Path, interpreter: Path, index: str
 ) -> None:
     """And where packages come from stays as it is set."""
@@ -179,7 +179,7 @@ def test_pip_variables_for_other_installs_do_not_move_ours(
     assert {*os.listdir(tmp_path)} <= {"other.txt", "home"}
 
 
-def test_a_pip_conf_for_other_installs_does_not_move_ours(
+def test_a_pip_conf_does_not_move_the_install(
     tmp_path: Path, interpreter: Path, index: str
 ) -> None:
     """The user's own, whose index counts, but for what a variable says."""

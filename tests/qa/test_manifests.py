@@ -46,7 +46,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_no_manifest_is_left_out() -> None:
+def test_every_manifest_is_applied_by_some_directory() -> None:
     """Every file is part of some directory that can be applied, or is applied by itself."""
     used = {path for name in directories() for path in files(name)} | {PROBE_JOB}
     used |= set(K8S.rglob("kustomization.yaml"))
@@ -63,7 +63,7 @@ def test_the_image_is_named_in_one_place() -> None:
     assert {path.name for path in mentions} == {"v1.yaml", "v2.yaml", PROBE_JOB.name}
 
 
-def test_all_namespaces_are_the_one_that_is_made() -> None:
+def test_all_manifests_use_the_namespace_that_is_created() -> None:
     """A step that went to another would change nothing."""
     namespaces = {kustomization(name).get("namespace") for name in directories()} - {None}
     (made,) = Manifests.of("mesh").all("Namespace")
@@ -96,7 +96,7 @@ def test_labels_name_the_version_alike(name: str) -> None:
     assert BASE.selected(deployment["spec"]["selector"]["matchLabels"]) == [name]
 
 
-def test_the_service_is_the_references_own() -> None:
+def test_the_service_has_the_names_and_ports_of_the_reference() -> None:
     """Both versions, its two ports under their names, and 9002 left out."""
     (service,) = BASE.all("Service")
     assert service["metadata"]["name"] == "tcp-echo"
@@ -186,20 +186,22 @@ def test_a_step_of_istio_shifts_gateway_and_mesh_alike(step: str) -> None:
     opened = {server["port"]["number"] for server in gateway["spec"]["servers"]}
     ports = {port["port"] for port in service["spec"]["ports"]}
     assert rule["spec"]["host"] == service["metadata"]["name"]
-    places = {}
+    ports_by_gateway = {}
     for route in setting.all("VirtualService"):
-        (place,) = route["spec"]["gateways"]
-        places[place] = {match["port"] for tcp in route["spec"]["tcp"] for match in tcp["match"]}
+        (name,) = route["spec"]["gateways"]
+        ports_by_gateway[name] = {
+            match["port"] for tcp in route["spec"]["tcp"] for match in tcp["match"]
+        }
         for tcp in route["spec"]["tcp"]:
             weights = dict.fromkeys(subsets, 0)
             for leg in tcp["route"]:
                 to = leg["destination"]
                 assert to["host"] == service["metadata"]["name"]
                 assert to["port"]["number"] in ports
-                assert place != "mesh" or [{"port": to["port"]["number"]}] == tcp["match"]
+                assert name != "mesh" or [{"port": to["port"]["number"]}] == tcp["match"]
                 weights[to["subset"]] = leg.get("weight", 100)
             assert list(weights.values()) == STEPS[step]
-    assert places == {gateway["metadata"]["name"]: opened, "mesh": ports}
+    assert ports_by_gateway == {gateway["metadata"]["name"]: opened, "mesh": ports}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -223,7 +225,7 @@ def test_a_step_of_gateway_api_shifts_gateway_and_mesh_alike(step: str) -> None:
     assert list(weights.values()) == STEPS[step]
 
 
-def test_older_clusters_have_the_same_steps() -> None:
+def test_v1alpha2_routes_equal_those_of_v1() -> None:
     """v1alpha2 is v1 with another number."""
     for step in STEPS:
         older = kustomization(f"gateway-api/v1alpha2/{step}")

@@ -93,7 +93,7 @@ def test_outputs_are_compared_by_their_shape(
     assert alike(said, expected) is same
 
 
-def test_a_session_is_read_as_it_is_typed() -> None:
+def test_a_console_block_is_parsed_into_commands_and_output() -> None:
     """Continued lines belong to their command, what follows is its output."""
     text = "$ one \\\n    more\nout\n$ two\n$ three\na\nb"
     assert Block("console", text, 1, 1).calls() == [

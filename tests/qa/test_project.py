@@ -67,7 +67,7 @@ def test_the_daemon_needs_two_packages_and_each_is_explained() -> None:
 
 @pytest.mark.parametrize("lock", sorted(one.stem for one in (ROOT / "requirements").iterdir()))
 def test_the_locks_hold_every_requirement_with_hashes(lock: str) -> None:
-    """And no address of the place they were made at."""
+    """And no address of the index that they were made with."""
     text = (ROOT / "requirements" / f"{lock}.lock").read_text()
     locked = set(re.findall(r"^([a-z][\w-]*)==", text, re.MULTILINE))
     extras = setup_cfg()["options.extras_require"]
@@ -81,7 +81,7 @@ def test_the_locks_hold_every_requirement_with_hashes(lock: str) -> None:
     assert "://" not in text
 
 
-def test_no_document_installs_somebody_elses_program() -> None:
+def test_no_document_installs_the_unrelated_echod_package() -> None:
     """echod on the package index is not this one."""
     documents = [path for path in ROOT.rglob("*.md") if ".venv" not in str(path)]
     assert documents

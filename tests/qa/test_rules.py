@@ -19,13 +19,13 @@ def rules(kind: str) -> list[dict[str, Any]]:
     return [rule for group in RULES["groups"] for rule in group["rules"] if kind in rule]
 
 
-def test_what_is_made_of_other_files_is_current() -> None:
+def test_generated_rules_and_configurations_are_current() -> None:
     """The lab's own rules and scrapes, and the object for the operator."""
     for name, text in made().items():
         assert (ROOT / name).read_text() == text, "run: make monitoring"
 
 
-def test_rules_ask_for_what_is_there() -> None:
+def test_rules_use_metrics_that_exist() -> None:
     """A family of the daemon, a record of their own, or what Prometheus has of itself."""
     known = {family.name for family in FAMILIES} | {rule["record"] for rule in rules("record")}
     known |= {"up", "echod_expected_share"}

@@ -23,7 +23,7 @@ FIELDS = (
     "line_too_long",
     "unused",
 )
-PLACES = {name: place for place, name in enumerate(FIELDS)}
+CELLS = {name: cell for cell, name in enumerate(FIELDS)}
 ROW_BYTES = 8 * len(FIELDS)
 
 
@@ -35,10 +35,10 @@ class Tally:
 
     def add(self, **amounts: int) -> None:
         for name, amount in amounts.items():
-            self._cells[PLACES[name]] += amount
+            self._cells[CELLS[name]] += amount
 
     def of(self, name: str) -> int:
-        return self._cells[PLACES[name]]
+        return self._cells[CELLS[name]]
 
 
 class Board:
@@ -56,4 +56,4 @@ class Board:
         return Tally(self._cells[index * len(FIELDS) : (index + 1) * len(FIELDS)])
 
     def sums(self) -> dict[str, int]:
-        return {name: sum(self._cells[place :: len(FIELDS)]) for name, place in PLACES.items()}
+        return {name: sum(self._cells[cell :: len(FIELDS)]) for name, cell in CELLS.items()}

@@ -33,7 +33,7 @@ from soak.restarts import Clients, Restarts
 KIB, MIB = 1024, 1024 * 1024
 PROCESSES = 3
 """Of clients; more than two cores can serve, since clients wait most of the time."""
-PLACES = 200
+SLOTS = 200
 REFUSED = 20
 IDLE_SECONDS = 10.0
 """Longer than any process is likely to stand still on a busy machine."""
@@ -95,7 +95,7 @@ class Soak:
         self.refused = 0
         options = {
             "--handler-threads": plan.threads,
-            "--max-connections": PLACES,
+            "--max-connections": SLOTS,
             "--max-line-bytes": MAX_LINE_BYTES,
             "--max-buffered-bytes": BUDGET,
             "--idle-timeout": IDLE_SECONDS,
@@ -179,16 +179,16 @@ class Soak:
         self._rest()
 
     def _crowd(self) -> None:
-        """Every place is taken, and more are asked for."""
+        """Every connection slot is taken, and more are asked for."""
         self._wait_for_active(0)
-        self.own_tally.add(tried=PLACES)
-        with connections(self.certain, PLACES):
-            self._wait_for_active(PLACES)
+        self.own_tally.add(tried=SLOTS)
+        with connections(self.certain, SLOTS):
+            self._wait_for_active(SLOTS)
             for _ in range(REFUSED):
                 with connect(self.certain) as client, suppress(ConnectionResetError):
                     assert read_to_end(client) == b""
             self.refused += REFUSED
-        self.own_tally.add(unused=PLACES)
+        self.own_tally.add(unused=SLOTS)
 
     def _wait_for_active(self, wanted: int) -> None:
         active = 0.0

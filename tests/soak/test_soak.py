@@ -9,7 +9,7 @@ from soak.run import MIB, Plan, Soak
 
 
 @pytest.mark.long
-def test_a_long_run_leaves_nothing_and_loses_nothing(
+def test_a_long_run_leaks_nothing_and_loses_no_byte(
     start: Start, tmp_path: Path, plan: Plan
 ) -> None:
     """Open files, threads and memory stay as they were, and every count is the clients'."""

@@ -9,7 +9,7 @@ Each paragraph of faults/conversations.txt is one:
     pause                  long enough for a piece to arrive by itself
     end b'one hello\n'     the half-close, and what then comes up to the end of the stream
 
-``close`` in the place of ``end``: the client, which has taken every answer, hangs up.
+``close`` instead of ``end``: the client, which has taken every answer, hangs up.
 ``small-window`` comes first: the client has room for little, and takes it late. Long replies
 are shown by their length and their digest.
 

@@ -21,7 +21,7 @@ from support import PATIENCE, Metrics, get, until
 
 
 class Running:
-    """Two echo ports and a metrics port, with the log in a pipe's place: a list of events."""
+    """Two echo ports and a metrics port, with a list of events instead of the log's pipe."""
 
     def __init__(self, *, inherited: bool = False, **flags: str) -> None:
         self.lines: list[str] = []

@@ -157,15 +157,15 @@ class Odd:
     def _active(self) -> float:
         return self.echod.metrics()("echod_connections_active")
 
-    def _reject(self, port: int, places: int) -> None:
-        """Takes all places, and asks for more."""
-        with connections(port, places):
+    def _reject(self, port: int, slots: int) -> None:
+        """Takes all slots, and asks for more."""
+        with connections(port, slots):
             until(lambda: self._active() == ODD_LIMIT)
             for _ in range(6):
                 with connect(port) as client, suppress(ConnectionResetError):
                     assert read_to_end(client) == b""
-        until(lambda: self._active() == ODD_LIMIT - places)
-        self.closed["unused"] += places
+        until(lambda: self._active() == ODD_LIMIT - slots)
+        self.closed["unused"] += slots
         self.rejected = 6
 
     def _starve(self, port: int) -> None:

@@ -20,7 +20,7 @@ def shared(limit: int, *, metrics: bool = True, **flags: str) -> Capacity:
     return capacity(config(**flags), limit, TAKEN, metrics=metrics)
 
 
-def test_with_descriptors_enough_everything_is_as_set() -> None:
+def test_enough_descriptors_leave_the_limits_as_set() -> None:
     """And nothing is to be told."""
     fits = shared(20_000)
     assert fits == Capacity(20_000, 10_000, METRICS_CLIENTS)
@@ -43,7 +43,7 @@ def test_all_shares_fit_and_a_higher_limit_takes_from_none(limit: int, metrics: 
     assert fits.connections + fits.metrics_clients + 8 + TAKEN <= limit
 
 
-def test_a_wish_that_does_not_fit_is_refused_by_name() -> None:
+def test_a_connection_limit_over_the_open_file_limit_is_refused_by_name() -> None:
     """With what would fit."""
     room = shared(128).connections
     assert shared(128, max_connections=str(room)).connections == room
@@ -52,7 +52,7 @@ def test_a_wish_that_does_not_fit_is_refused_by_name() -> None:
         shared(128, max_connections=str(room + 1))
 
 
-def test_what_connections_leave_is_the_metrics_ports() -> None:
+def test_descriptors_that_connections_leave_go_to_the_metrics_port() -> None:
     """A few connections under a low limit lower nothing."""
     fits = shared(256, max_connections="50")
     assert fits == Capacity(256, 50, METRICS_CLIENTS)
@@ -60,7 +60,7 @@ def test_what_connections_leave_is_the_metrics_ports() -> None:
     assert shared(128, max_connections="50").lowered(config(max_connections="50"))
 
 
-def test_without_a_metrics_port_it_has_no_share() -> None:
+def test_without_a_metrics_port_it_takes_no_descriptors() -> None:
     """And its lack is no lowering."""
     assert shared(64, metrics=False).connections > shared(64).connections
     fits = shared(20_000, metrics=False)
@@ -68,7 +68,7 @@ def test_without_a_metrics_port_it_has_no_share() -> None:
     assert not fits.lowered(config())
 
 
-def test_an_open_file_limit_that_fits_nothing_says_what_it_takes() -> None:
+def test_an_open_file_limit_that_fits_nothing_names_what_echod_needs() -> None:
     """One connection, and the least of the others."""
     assert shared(TAKEN + 13).connections == 1
     message = "open-file limit of 27 has no room for a connection: echod itself needs 27 file"

@@ -195,7 +195,7 @@ def test_a_missing_argument_is_named_with_its_variable(missing: str) -> None:
         load(flags, {})
 
 
-def test_one_setting_alone_is_found_the_same_way() -> None:
+def test_a_single_setting_is_found_like_all_together() -> None:
     """echod health finds the port that the daemon uses."""
     assert setting("metrics_port", None, {}) == 9464
     assert setting("metrics_port", None, {"ECHOD_METRICS_PORT": "1"}) == 1

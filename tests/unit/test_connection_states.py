@@ -166,7 +166,7 @@ TABLE: dict[Callable[[], Connection], dict[Callable[[Connection], None], str]] =
     [(state, event, row[event]) for state, row in TABLE.items() for event in row],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_connection_goes_from_state_to_state_as_its_table_says(
+def test_a_connection_changes_states_as_its_table_says(
     state: Callable[[], Connection], event: Callable[[Connection], None], outcome: str
 ) -> None:
     connection = state()

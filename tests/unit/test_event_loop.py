@@ -38,7 +38,9 @@ def loop() -> Iterator[EventLoop]:
     loop.join()
 
 
-def test_what_cannot_even_crash_is_thrown_out_and_the_driver_goes_on(loop: EventLoop) -> None:
+def test_a_handler_whose_on_error_raises_is_unregistered_and_the_loop_goes_on(
+    loop: EventLoop,
+) -> None:
     """Nothing that a loop calls can end it or keep it busy for ever."""
     ours, theirs = socket.socketpair()
     with ours:
@@ -52,7 +54,7 @@ def test_what_cannot_even_crash_is_thrown_out_and_the_driver_goes_on(loop: Event
     until(lambda: done)
 
 
-def test_a_bug_of_a_thing_that_is_out_already_is_reported_only(loop: EventLoop) -> None:
+def test_an_exception_of_an_unregistered_handler_is_reported_alone(loop: EventLoop) -> None:
     """It may have taken itself out before it raised."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -61,7 +63,7 @@ def test_a_bug_of_a_thing_that_is_out_already_is_reported_only(loop: EventLoop) 
         until(lambda: loop.bugs)  # type: ignore[attr-defined]
 
 
-def test_more_calls_than_the_waking_pipe_holds_are_all_made(loop: EventLoop) -> None:
+def test_more_posted_calls_than_the_wake_up_socket_holds_are_all_made(loop: EventLoop) -> None:
     """A full pipe has wake-ups enough."""
     made: list[int] = []
     for number in range(20_000):
@@ -70,14 +72,14 @@ def test_more_calls_than_the_waking_pipe_holds_are_all_made(loop: EventLoop) -> 
     assert made == list(range(20_000))
 
 
-def test_who_asks_knows_that_it_is_done(loop: EventLoop) -> None:
+def test_ask_returns_after_the_loop_has_made_the_call(loop: EventLoop) -> None:
     """In the loop's own thread, before anything else happens."""
     made: list[str] = []
     loop.ask(lambda: made.append(threading.current_thread().name))
     assert made == ["under test"]
 
 
-def test_who_asks_is_told_what_went_wrong(loop: EventLoop) -> None:
+def test_ask_raises_what_its_call_raises(loop: EventLoop) -> None:
     """Which is no bug of the loop's."""
 
     def refuse() -> NoReturn:
@@ -89,7 +91,7 @@ def test_who_asks_is_told_what_went_wrong(loop: EventLoop) -> None:
     assert loop.bugs == []  # type: ignore[attr-defined]
 
 
-def test_a_thread_that_does_not_answer_is_not_waited_for_without_end(
+def test_ask_times_out_if_the_loop_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has died, or stands still: for longer than a busy machine may need."""
@@ -130,7 +132,7 @@ class Ending(Recording):
         self.loop.unregister(self)
 
 
-def test_one_that_was_taken_out_in_this_round_is_not_called() -> None:
+def test_a_handler_unregistered_in_this_round_is_not_called() -> None:
     """Its event was there already."""
     loop = EventLoop("under test", lambda: None)
     seen: list[str] = []
@@ -149,7 +151,7 @@ def test_one_that_was_taken_out_in_this_round_is_not_called() -> None:
             one.close()
 
 
-def test_calls_are_made_when_the_events_of_the_round_are_dealt_with() -> None:
+def test_posted_calls_are_made_after_the_events_of_the_round() -> None:
     """A call may end a connection; an event of the same round must not find it ended."""
     loop = EventLoop("under test", lambda: None)
     ours, theirs = socket.socketpair()
@@ -185,7 +187,7 @@ def test_a_periodic_call_that_raises_is_reported_and_made_again(loop: EventLoop)
     assert loop.bugs == ["bug"]  # type: ignore[attr-defined]
 
 
-def test_a_socket_that_wakes_no_more_is_reported(loop: EventLoop) -> None:
+def test_a_broken_wake_up_socket_is_reported(loop: EventLoop) -> None:
     """The loop goes on: it has other calls to make."""
     loop.ask(lambda: loop._inbox.on_error(OSError()))
     assert loop.bugs == ["bug"]  # type: ignore[attr-defined]
@@ -227,7 +229,7 @@ def test_a_loop_that_has_no_memory_for_a_round_goes_on(report: str) -> None:
     loop.join()
 
 
-def test_a_handler_is_thrown_out_though_its_report_raises() -> None:
+def test_a_handler_is_unregistered_though_reporting_its_bug_raises() -> None:
     """It would be called again at once and for ever."""
 
     def report_bug() -> NoReturn:

@@ -66,7 +66,7 @@ def read(directory: Path, text: str) -> weights.Weights:
     return route.read(str(path))
 
 
-def test_what_stands_beside_a_route_does_not_matter(tmp_path: Path) -> None:
+def test_other_objects_beside_a_route_are_ignored(tmp_path: Path) -> None:
     """The sample has its Gateway and its DestinationRule in the same file."""
     beside = "kind: Gateway\napiVersion: networking.istio.io/v1\n---\n- a list\n---\n---\n"
     assert read(tmp_path, beside + SERVICE) == {"v1": 80, "v2": 20}
@@ -125,10 +125,10 @@ def test_what_stands_beside_a_route_does_not_matter(tmp_path: Path) -> None:
         (TCP_ROUTE, "weight: 3}", "weight: 3, filters: []}", "filters: the lab cannot do that"),
     ],
 )
-def test_what_the_lab_cannot_do_is_refused_by_name(
+def test_unsupported_fields_of_a_route_are_refused_by_name(
     tmp_path: Path, text: str, old: str, new: str, message: str
 ) -> None:
-    """With the file and the place in it."""
+    """With the file and the field in it."""
     assert old in text
     with pytest.raises(UsageError) as caught:
         read(tmp_path, text.replace(old, new, 1))
@@ -171,7 +171,7 @@ def refusal(path: str) -> str:
         return str(error)
 
 
-def test_another_terminal_is_answered(tmp_path: Path) -> None:
+def test_the_lab_answers_another_terminal(tmp_path: Path) -> None:
     """Over a socket that its user alone can open."""
     path = str(tmp_path / "control")
     door = control.Control(path)
@@ -211,7 +211,7 @@ def test_another_terminal_is_answered(tmp_path: Path) -> None:
 
 
 def test_the_socket_of_a_lab_that_was_killed_is_replaced(tmp_path: Path) -> None:
-    """And nothing else that lies in its place."""
+    """And no other file at its path."""
     path = tmp_path / "control"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
@@ -222,7 +222,7 @@ def test_the_socket_of_a_lab_that_was_killed_is_replaced(tmp_path: Path) -> None
     assert path.read_text() == "mine"
 
 
-def test_a_lab_that_says_nothing_is_an_error(tmp_path: Path) -> None:
+def test_a_lab_that_closes_without_an_answer_is_an_error(tmp_path: Path) -> None:
     """It has ended while it was asked."""
     path = str(tmp_path / "control")
     with socket.socket(socket.AF_UNIX) as server:
@@ -250,7 +250,7 @@ def ending(child: Process) -> str:
     return ""
 
 
-def test_a_child_that_ends_is_noticed_with_what_it_said(tmp_path: Path) -> None:
+def test_a_child_that_ends_is_reported_with_its_last_line(tmp_path: Path) -> None:
     """Or with that it has written none."""
     for script, said in (("echo a; echo why >&2; exit 3", "why"), ("exit 3", "no output")):
         child = Process("child", ["/bin/sh", "-c", script], tmp_path)
@@ -320,7 +320,7 @@ def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_a_host_without_room_for_files_is_one_line(tmp_path: Path) -> None:
+def test_a_host_without_temporary_files_is_one_line(tmp_path: Path) -> None:
     """Status 1, and no traceback."""
     script = (
         "import errno, sys, tempfile\n"

@@ -64,7 +64,7 @@ class Failing(socket.socket):
 
 
 @pytest.mark.parametrize("failing", ["shutdown", "recv", "bug"])
-def test_whatever_happens_after_the_end_the_socket_goes(loop: EventLoop, failing: str) -> None:
+def test_a_lingering_close_closes_its_socket_after_any_error(loop: EventLoop, failing: str) -> None:
     """Its connection is counted already: nothing is left to report."""
     sockets = Sockets()
     sockets.ours.failing = failing
@@ -74,7 +74,7 @@ def test_whatever_happens_after_the_end_the_socket_goes(loop: EventLoop, failing
     sockets.wait_until_closed()
 
 
-def test_what_still_arrives_is_counted_until_the_peer_closes(loop: EventLoop) -> None:
+def test_a_lingering_close_counts_bytes_until_the_peer_closes(loop: EventLoop) -> None:
     """Every byte read counts, an unanswered one too."""
     sockets = Sockets()
     sockets.linger(loop)
@@ -85,8 +85,8 @@ def test_what_still_arrives_is_counted_until_the_peer_closes(loop: EventLoop) ->
     sockets.wait_until_closed()
 
 
-def test_a_peer_that_does_not_close_has_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then its place is free again."""
+def test_a_lingering_close_gives_the_peer_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then its slot is free again."""
     clock = StandingClock()
     monkeypatch.setattr("echod.loop.event_loop.monotonic", clock)
     loop, sockets = EventLoop("under test", lambda: None), Sockets()

@@ -21,7 +21,7 @@ from echod.telemetry.throttling import RateLimitedEvent
 
 
 class Lines:
-    """In the place of the writer: keeps what it is given."""
+    """Replaces the writer: keeps what it is given."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -62,7 +62,7 @@ def test_a_json_event_begins_with_time_level_and_text_and_leaves_out_what_is_not
 
 
 @given(st.binary(max_size=2000))
-def test_what_a_client_sent_is_shown_as_text_and_cut(data: bytes) -> None:
+def test_data_of_clients_is_logged_as_text_and_truncated(data: bytes) -> None:
     """Invalid UTF-8 is escaped, a megabyte does not reach the log."""
     assert len(printable(data)) <= max(4 * logs.CUT_AT, 8) + 3
 
@@ -115,7 +115,9 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(descriptor)
 
 
-def test_a_reader_who_stalls_costs_events_and_never_the_caller(pipe: tuple[int, int]) -> None:
+def test_a_stalled_reader_of_the_log_costs_events_and_never_the_caller(
+    pipe: tuple[int, int],
+) -> None:
     """The queue is bounded; what does not fit is counted, and writing goes on afterwards."""
     reader, descriptor = pipe
     writer = LogWriter(descriptor)
@@ -133,7 +135,7 @@ def test_a_reader_who_stalls_costs_events_and_never_the_caller(pipe: tuple[int, 
     drain.join(PATIENCE)
 
 
-def test_a_writer_who_is_late_is_waited_for_while_the_log_takes_more(
+def test_a_late_log_writer_is_waited_for_while_the_log_is_writable(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread that gets no CPU for a moment, or a slow disk, must not cost the last event."""
@@ -156,7 +158,7 @@ def test_a_writer_who_is_late_is_waited_for_while_the_log_takes_more(
     assert os.read(reader, 100) == b"stopped\n"
 
 
-def test_a_pipe_made_non_blocking_loses_nothing(
+def test_a_log_pipe_made_non_blocking_loses_no_event(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever shares the pipe may have changed its mode."""
@@ -182,7 +184,7 @@ def test_a_pipe_made_non_blocking_loses_nothing(
     assert writer.dropped == 0
 
 
-def test_an_event_after_one_that_was_torn_begins_its_own_line(
+def test_an_event_after_a_partly_written_one_begins_its_own_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A disk that was full for a moment damages one event, not two."""
@@ -209,7 +211,7 @@ def test_an_event_after_one_that_was_torn_begins_its_own_line(
     assert writer.dropped == 1
 
 
-def test_a_reader_who_is_gone_is_counted_and_survived() -> None:
+def test_a_closed_log_counts_its_events_as_dropped() -> None:
     """EPIPE is no reason to stop the service."""
     ours, theirs = socket.socketpair()
     with ours:
@@ -241,7 +243,7 @@ def test_json_keeps_letters_and_escapes_what_is_none(text: str, shown: str) -> N
     lines.lines[0].encode()
 
 
-def test_room_can_be_made_for_events_known_before(pipe: tuple[int, int]) -> None:
+def test_the_log_queue_can_be_made_larger(pipe: tuple[int, int]) -> None:
     """However little of them the log takes meanwhile."""
     reader, descriptor = pipe
     count = 3 * logs.QUEUED_EVENTS

@@ -10,7 +10,7 @@ from support import call
 from echod import cli
 
 
-def test_windows_is_told_about_wsl(
+def test_on_windows_the_error_names_wsl(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One line, before anything is imported that Windows has not got."""

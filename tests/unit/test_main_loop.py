@@ -75,7 +75,7 @@ class Log:
     warning = error
 
 
-def test_after_the_whole_process_has_stood_still_the_watchdog_is_fed_at_once(
+def test_after_a_suspension_of_the_process_the_watchdog_is_fed_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No thread has had its turn yet, and none has stalled; one that really has is found."""

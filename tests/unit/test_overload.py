@@ -10,7 +10,7 @@ from echod.telemetry import throttling
 from echod.telemetry.throttling import OverloadState
 
 
-def test_places_are_taken_up_to_the_limit_and_given_back() -> None:
+def test_connection_slots_are_taken_up_to_the_limit_and_freed() -> None:
     """Two in, the third refused; one out, the next gets in."""
     admission = Admission(2)
     assert [admission.take(), admission.take(), admission.take()] == [True, True, False]
@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_state_is_reported_once_going_in_and_once_coming_out(clock: Clock) -> None:
+def test_an_overload_state_is_logged_once_at_its_begin_and_once_at_its_end(clock: Clock) -> None:
     """Overload must not flood the log that it is reported in."""
     seen: list[Any] = []
     overload = OverloadState(lambda **facts: seen.append(facts), seen.append)
@@ -63,7 +63,7 @@ def test_a_state_is_reported_once_going_in_and_once_coming_out(clock: Clock) -> 
     assert seen == [{"limit": 1}, 2, {"limit": 3}]
 
 
-def test_a_state_lasts_while_its_cause_does(clock: Clock) -> None:
+def test_an_overload_state_lasts_while_its_cause_does(clock: Clock) -> None:
     """A full server that nobody calls is still full."""
     seen: list[Any] = []
     full = [True]

@@ -21,7 +21,7 @@ def ready(poller: Poller) -> list[int]:
     return [fd for fd, _ in poller.wait(0)]
 
 
-def test_a_socket_is_ready_for_what_is_waited_for(poller: Poller) -> None:
+def test_a_socket_is_polled_for_reading_or_writing_or_not_at_all(poller: Poller) -> None:
     """For reading at first, for writing when that is asked for, for nothing when it is out."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -52,7 +52,7 @@ def test_a_hang_up_is_reported_whatever_is_waited_for(poller: Poller, writing: b
         assert ready(poller) == [ours.fileno()]
 
 
-def test_a_single_socket_can_be_asked_for() -> None:
+def test_a_single_socket_can_be_polled_without_waiting() -> None:
     """Without waiting, and without being watched."""
     one, other = socket.socketpair()
     with one, other:

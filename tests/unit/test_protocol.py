@@ -37,8 +37,8 @@ def run(protocol: LineProtocol, pieces: list[bytes]) -> tuple[bytes, int]:
 
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
-    places = sorted({place % (len(data) + 1) for place in cuts} | {0, len(data)})
-    return [data[a:b] for a, b in itertools.pairwise(places)]
+    cuts_inside = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
+    return [data[a:b] for a, b in itertools.pairwise(cuts_inside)]
 
 
 @given(lines_and_more, st.lists(st.integers(0, 2000)), st.binary(min_size=1, max_size=20))

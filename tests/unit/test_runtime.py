@@ -45,7 +45,7 @@ def test_cpus_are_those_of_the_process_or_of_the_machine(monkeypatch: pytest.Mon
 
 
 class Limits:
-    """In the place of the kernel's."""
+    """Replaces the kernel's."""
 
     def __init__(self, soft: int, hard: int, *, refuse: bool = False) -> None:
         self.now, self.refuse = (soft, hard), refuse

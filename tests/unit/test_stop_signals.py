@@ -96,7 +96,7 @@ def test_two_sigints_that_are_read_late_do_not_force_the_end(
     assert not forces(stops, signal.SIGINT)
 
 
-def test_what_comes_when_all_is_over_is_ignored(stops: StopSignals) -> None:
+def test_signals_after_the_end_of_the_context_are_ignored(stops: StopSignals) -> None:
     """The interpreter would restore the default, and end with another status."""
     stops.__exit__()
     assert {signal.getsignal(number) for number in NUMBERS} == {signal.SIG_IGN}
@@ -127,7 +127,7 @@ class Kept(StopSignals):
         return [request.forces for request in requests if request]
 
 
-def test_a_standstill_between_two_interrupts_is_no_time_in_which_none_came(
+def test_a_suspension_between_two_sigints_does_not_count_as_quiet_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Even if the wait has ended by its time when the process goes on: a wait is a tenth long."""

@@ -92,7 +92,7 @@ def test_a_thread_without_memory_to_spare_is_named(
         threads.start(waiting(go, 1))
 
 
-def test_without_memory_for_all_none_is_started(
+def test_without_memory_for_all_threads_none_is_started(
     go: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The heaps of those that ran would take what the others need."""
@@ -139,7 +139,9 @@ def test_a_thread_that_dies_before_its_first_line_is_not_waited_for(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_thread_that_dies_in_silence_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_dies_without_a_report_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """For longer than a busy machine may need."""
     assert threads.LOOKS * threads.LOOK_SECONDS >= 5
     monkeypatch.setattr(threads, "LOOK_SECONDS", 0.01)
@@ -147,7 +149,7 @@ def test_a_thread_that_dies_in_silence_is_not_waited_for(monkeypatch: pytest.Mon
         threads.start([Silent(daemon=True)])
 
 
-def test_other_reports_of_the_interpreter_go_where_they_go(
+def test_other_unraisable_exceptions_reach_the_original_hook(
     go: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another object that fails as it is deleted is no thread's death."""

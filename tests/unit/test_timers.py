@@ -35,7 +35,7 @@ def test_an_entry_that_moves_is_due_once_at_its_new_time() -> None:
     assert timers.due(110.0) == []
 
 
-def test_a_time_in_the_past_is_is_due_in_the_next_slot() -> None:
+def test_a_time_in_the_past_is_due_in_the_next_slot() -> None:
     """Nothing is put into a bucket that has had its turn."""
     timers: Timers[Entry] = Timers(100.0)
     entry = Entry()

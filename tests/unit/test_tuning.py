@@ -46,7 +46,7 @@ def test_an_option_that_only_tunes_may_be_refused(
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_promise_rests_on_reusing_the_address(
+def test_a_listener_without_so_reuseaddr_is_refused(
     monkeypatch: pytest.MonkeyPatch, error: str
 ) -> None:
     """A start without it ends, and says what was refused."""
@@ -56,7 +56,7 @@ def test_a_promise_rests_on_reusing_the_address(
         bound()
 
 
-def test_a_promise_rests_on_sockets_that_never_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_that_cannot_be_non_blocking_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason is the true one, for an inherited socket too: it is a listening one."""
 
     class Blocking(socket.socket):
@@ -99,7 +99,7 @@ class Families(socket.socket):
         (None, ":: serves IPv6 clients alone (0.0.0.0 serves IPv4)"),
     ],
 )
-def test_what_a_refused_choice_of_families_means_is_read_back(
+def test_a_refused_ipv6_v6only_is_reported_by_what_holds(
     monkeypatch: pytest.MonkeyPatch, only: int | None, effect: str
 ) -> None:
     """At :: alone: elsewhere it means nothing."""
@@ -114,7 +114,7 @@ def test_what_a_refused_choice_of_families_means_is_read_back(
         assert other.tuning.refused == []
 
 
-def test_what_many_sockets_refuse_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_options_of_many_sockets_are_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each option, reason and effect once, in the order in which they came."""
     refuse(monkeypatch, "EINVAL", "TCP_KEEPIDLE", "TCP_KEEPCNT", "TCP_NODELAY")
     refusals = []
@@ -156,7 +156,7 @@ with socket.socket() as _one:
     OPTIONS: tuple[Option, ...] = Tuning(_one).by_hand
 
 
-def test_accepted_sockets_are_looked_at_once_where_they_inherit_everything() -> None:
+def test_accepted_sockets_are_checked_once_if_they_inherit_every_option() -> None:
     """Which costs every other connection nothing."""
     with socket.socket() as listener:
         tuning = Tuning(listener)
@@ -178,7 +178,7 @@ def test_accepted_sockets_are_given_what_they_do_not_inherit(takes: bool) -> Non
             assert [one.name for one in tuning.by_hand] == [*TUNING[2:]]
 
 
-def test_accepted_sockets_that_differ_are_all_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepted_sockets_that_differ_are_all_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a listener for MPTCP some are plain TCP, and inherit less."""
     with socket.socket() as listener:
         monkeypatch.delattr(socket, "SO_PROTOCOL")  # then the socket itself has to know

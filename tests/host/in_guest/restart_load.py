@@ -91,21 +91,21 @@ class Client:
 
     async def hold(self) -> None:
         """Several lines, with time between them in which the end may come."""
-        self.due = b"".join(self.head + self.line(place) for place in range(LINES))
-        for place in range(LINES):
-            await self.send(place)
-            while self.replies <= place:
+        self.due = b"".join(self.head + self.line(index) for index in range(LINES))
+        for index in range(LINES):
+            await self.send(index)
+            while self.replies <= index:
                 if not await self.receive():
                     return
             await asyncio.sleep(HESITATION)
             if self.ended():
                 return
 
-    def line(self, place: int) -> bytes:
-        return b"%d of %d\n" % (place, self.number)
+    def line(self, index: int) -> bytes:
+        return b"%d of %d\n" % (index, self.number)
 
-    async def send(self, place: int) -> None:
-        line = self.line(place)
+    async def send(self, index: int) -> None:
+        line = self.line(index)
         self.due = self.due or self.head + line
         self.sent += line
         await asyncio.get_running_loop().sock_sendall(self.socket, line)
