@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 import sys
@@ -10,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import call, command, until
+from support import PATIENCE, call, command, until
 
 from echod.errors import SystemRefused, UsageError
 from echod.lab import control, route, weights
-from echod.lab.processes import Process
+from echod.lab.processes import Process, free_port
 
 ROUTES = Path(__file__).parents[2] / "k8s"
 STEPS = {
@@ -259,6 +260,24 @@ def test_a_child_that_ends_is_reported_with_its_last_line(tmp_path: Path) -> Non
         child.stop(1)
     with pytest.raises(SystemRefused, match="nobody cannot be started: No such file"):
         Process("nobody", ["/no/such/program"], tmp_path)
+
+
+def test_a_child_is_waited_for_until_it_is_ready(tmp_path: Path) -> None:
+    """Or until it has ended, or until its time is over: each with a reason."""
+    child = Process("child", ["/bin/sh", "-c", "echo up; exec sleep 600"], tmp_path)
+    looks = iter([False, False, True])
+    child.wait_until(lambda: next(looks), PATIENCE, "is not ready")
+    with pytest.raises(SystemRefused, match=r"^child is not ready after 0\.1 s$"):
+        child.wait_until(lambda: False, 0.1, "is not ready")
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(SystemRefused, match="child has ended with status -9: up"):
+        child.wait_until(lambda: False, PATIENCE, "is not ready")
+    child.stop(1)
+
+
+def test_a_free_port_can_be_bound() -> None:
+    """At once, on the loopback address."""
+    socket.create_server(("127.0.0.1", free_port())).close()
 
 
 def test_a_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
