@@ -27,7 +27,7 @@ def usable_cpus() -> int:
 
 
 def open_files() -> int:
-    """How many descriptors are open now, as far as the system tells."""
+    """How many descriptors are open now, as far as the system shows it."""
     try:
         return len(os.listdir("/dev/fd"))
     except OSError:  # a bare chroot
@@ -39,7 +39,7 @@ def arguments() -> list[str]:
 
     The C library decodes them by the locale, and ``os.fsencode`` encodes them by a codec of
     Python's. For Big5, GB18030, CP1255 and others the two differ: bytes change, or are lost. So
-    what the kernel was given is read, and where it does not tell, what is not ASCII is refused.
+    what the kernel was given is read, and where that is hidden, arguments must be ASCII.
     Raises UsageError.
     """
     words = sys.argv[1:]

@@ -24,7 +24,7 @@ DURATION_BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 
 
 
 class Counters:
-    """Counters of one thread for one port. Only that thread writes; anyone may read."""
+    """Counters of one thread for one port. That thread alone writes; every thread may read."""
 
     __slots__ = (
         "accept_errors",

@@ -21,7 +21,7 @@ class Events:
     """All events of servers and connections, which share it."""
 
     def __init__(self, logger: Logger, is_full: Callable[[], bool]) -> None:
-        """``is_full`` tells whether connections are still rejected."""
+        """``is_full`` gives whether connections are still rejected."""
         self.rejecting = OverloadState(
             lambda **facts: logger.warning("rejecting connections", **facts),
             lambda times: logger.warning("no longer rejecting connections", rejected=times),

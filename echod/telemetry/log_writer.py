@@ -117,7 +117,7 @@ def _on_one_line(_logger: object, _name: str, event: MutableMapping[str, Any]) -
 
 
 def cut(text: str) -> str:
-    """As much of a text as one event may hold of it."""
+    """A text, truncated to what one event may have of it."""
     return text if len(text) <= CUT_AT else text[:CUT_AT] + "..."
 
 
