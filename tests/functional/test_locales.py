@@ -11,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from support import PATIENCE, Start, clean_environment, command, converse, peers
+from support import PATIENCE, Start, clean_environment, command, converse, peers, start_with_prefix
 from support.peers import serving
 
 from echod.config import runtime
@@ -42,13 +42,7 @@ def test_the_prefix_is_the_bytes_that_were_given(
     start: Start, locale: dict[str, str], prefix: bytes, given: str
 ) -> None:
     """Whatever the locale takes them for. The log shows them escaped, in one line of UTF-8."""
-    words: list[Any] = command("0")
-    variables: dict[Any, Any] = {**locale, "ECHOD_METRICS_PORT": "none"}
-    if given == "argument":
-        words.append(prefix)
-    else:
-        variables[b"ECHOD_PREFIX"] = prefix
-    echod = start(command=lambda *_: words, env=variables)
+    echod = start_with_prefix(start, locale, prefix, given)
     assert converse(echod.port, b"x\n") == prefix + b" x\n"
     event = echod.event("listening on")["event"]
     assert event == f"listening on [::]:{echod.port}, prefix: {shown(prefix)}"

@@ -25,6 +25,18 @@ def child_of(pid: int) -> int:
     return int(until(lambda: children.read_text().split())[0])
 
 
+def in_network(directory: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script in a network namespace of its own."""
+    return subprocess.run(
+        ["unshare", "--net", "bash", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        timeout=60,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_as_pid_1_it_drains_and_exits_with_0(start: Start, number: int) -> None:
     """The kernel ignores signals for PID 1 that it has no handler for."""
@@ -64,14 +76,7 @@ def test_on_a_host_without_ipv6_it_serves_ipv4(tmp_path: Path) -> None:
         {sys.executable} -m echod health
         kill $pid; wait $pid; echo "status $?"
     """
-    result = subprocess.run(
-        ["unshare", "--net", "bash", "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=30,
-        check=False,
-    )
+    result = in_network(tmp_path, script)
     assert result.stdout.splitlines() == ["one hello", "ready", "status 0"], result.stderr
 
 
@@ -83,29 +88,15 @@ def test_without_the_privilege_a_low_port_is_refused_by_name() -> None:
         exec setpriv --inh-caps=-all \\
           --bounding-set=-all {sys.executable} -m echod 7 one
     """
-    result = subprocess.run(
-        ["unshare", "--net", "bash", "-c", script],
-        capture_output=True,
-        text=True,
-        cwd="/",
-        timeout=30,
-        check=False,
-    )
+    result = in_network(Path("/"), script)
     assert result.returncode == 1
     assert "PORTS 7: cannot listen on it at address ::: Permission denied" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def in_network(directory: Path, script: str) -> list[str]:
-    """What a script prints, in a network of its own."""
-    result = subprocess.run(
-        ["unshare", "--net", "bash", "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=directory,
-        timeout=60,
-        check=False,
-    )
+def printed(directory: Path, script: str) -> list[str]:
+    """What a script prints that has no error output."""
+    result = in_network(directory, script)
     assert result.stderr == ""
     return result.stdout.splitlines()
 
@@ -113,7 +104,7 @@ def in_network(directory: Path, script: str) -> list[str]:
 def test_a_host_with_other_privileged_ports_is_named(tmp_path: Path) -> None:
     """The number that holds on this host, below 1024 and above; the first free port serves."""
     unprivileged = "setpriv --inh-caps=-all --bounding-set=-all"
-    lines = in_network(
+    lines = printed(
         tmp_path,
         f"""
         ip link set lo up
@@ -137,7 +128,7 @@ def test_a_link_local_address_has_its_zone_by_name_or_by_number(tmp_path: Path, 
     """For both ports, for who asks, and for who connects from it."""
     address = f"fe80::ff:fe00:1%{zone}"
     echod = f"{sys.executable} -m echod"
-    lines = in_network(
+    lines = printed(
         tmp_path,
         f"""
         ip link set lo up

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE, Start, clean_environment, command, converse
+from support import PATIENCE, Start, clean_environment, command, converse, start_with_prefix
 
 HIGH = range(0x80, 0x100)
 CHARMAPS = {
@@ -78,13 +78,7 @@ def test_replies_begin_with_the_bytes_of_the_prefix(
     start: Start, locale: Any, prefix: bytes, given: str
 ) -> None:
     """In whatever encoding a shell has written them."""
-    words: list[Any] = command("0")
-    variables: dict[Any, Any] = {**locale[0], "ECHOD_METRICS_PORT": "none"}
-    if given == "argument":
-        words.append(prefix)
-    else:
-        variables[b"ECHOD_PREFIX"] = prefix
-    echod = start(command=lambda *_: words, env=variables)
+    echod = start_with_prefix(start, locale[0], prefix, given)
     assert converse(echod.port, b"x\n") == prefix + b" x\n"
     echod.stop()
 

@@ -35,9 +35,6 @@ def test_the_loop_of_the_tutorial_prints_the_reply_and_ends(shared_echod: Echod,
         assert result.stdout.startswith(b"one ")
         assert result.stdout.count(b"\n") == 1
         assert (result.returncode, result.stderr) == (0, b"")
-    assert result.stdout.startswith(b"one ")
-    assert result.stdout.count(b"\n") == 1
-    assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_the_authorization_task_gets_exactly_its_text(shared_echod: Echod) -> None:

@@ -41,6 +41,7 @@ from support.processes import (
     repeat,
     scrape,
     start_with,
+    start_with_prefix,
     stopwatch,
     without_descriptors,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "scrape",
     "soon",
     "start_with",
+    "start_with_prefix",
     "stopwatch",
     "take_nothing",
     "unsent_bytes",

@@ -146,6 +146,17 @@ Start = Callable[..., Echod]
 """The fixture ``start``: options, and ports, prefix, command, env, stdout by name."""
 
 
+def start_with_prefix(start: Start, variables: dict[str, str], prefix: bytes, given: str) -> Echod:
+    """Starts echod with a prefix that may be no text, as an ``argument`` or as its variable."""
+    words: list[Any] = command("0")
+    environment: dict[Any, Any] = {**variables, "ECHOD_METRICS_PORT": "none"}
+    if given == "argument":
+        words.append(prefix)
+    else:
+        environment[b"ECHOD_PREFIX"] = prefix
+    return start(command=lambda *_: words, env=environment)
+
+
 def start_with(
     start: Start,
     sockets: Sockets,
