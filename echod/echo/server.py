@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -20,6 +21,7 @@ from echod.echo.protocol import LineProtocol, LoggedProtocol
 from echod.loop.acceptor import Acceptor
 from echod.loop.event_loop import HandlerThread
 from echod.loop.listeners import BACKLOG, Listener, listen
+from echod.loop.sockets import close, make_non_blocking
 from echod.telemetry.counters import ACCEPT_ERROR_REASONS, Counters, PortCounters
 from echod.telemetry.events import Events
 
@@ -106,12 +108,12 @@ class EchoServer(ThreadingTCPServer):
         try:
             with self._accepting:
                 request, client_address = self.socket.accept()
+            make_non_blocking(request)
         except BlockingIOError:
             raise
         except OSError as error:
             self._count_accept_error(error)
             raise
-        request.setblocking(False)
         if self._tuning.by_hand:
             self._tuning.pass_on(request)
         return request, client_address
@@ -141,6 +143,10 @@ class EchoServer(ThreadingTCPServer):
     ) -> None:
         """Makes the handler, which registers with the loop in whose thread this is called."""
         LineHandler(request, client_address, self, loop or self.loop)
+
+    def close_request(self, request: Any) -> None:
+        """Closes the socket of a connection, which is over even if that reports an error."""
+        close(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Reports the exception being handled: it cost one connection."""
@@ -199,7 +205,8 @@ class EchoServer(ThreadingTCPServer):
 
     def _close(self) -> None:
         if not self.listener.inherited:
-            self.server_close()
+            with suppress(OSError):  # it is closed all the same
+                self.server_close()
 
     def _finish_in(self, loop: HandlerThread, request: Any, client_address: Any) -> None:
         try:

@@ -10,6 +10,7 @@ from threading import Lock
 from time import monotonic
 
 from echod.loop.event_loop import EventLoop
+from echod.loop.sockets import close
 
 BATCH = 100
 """Connections accepted at one wake before those that are open have their turn."""
@@ -153,17 +154,18 @@ class ReserveDescriptor:
     def replace(self, request: socket.socket) -> None:
         """Closes a socket; its descriptor becomes the reserve if there is none."""
         if not self.in_use:
-            request.close()
+            close(request)
             return
         with self._accepting:
-            request.close()
+            close(request)
             self._take_back()
 
     def close(self) -> None:
         """Releases it."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            with suppress(OSError):  # it is free, whatever the error
+                os.close(descriptor)
 
     def _take_back(self) -> None:
         with suppress(OSError):  # another process may have been faster, or /dev is not there

@@ -19,6 +19,7 @@ from typing import Protocol
 from echod.loop.heartbeat import Heartbeat
 from echod.loop.inbox import Inbox
 from echod.loop.poller import is_ready, make_poller
+from echod.loop.sockets import close
 from echod.loop.timers import Timed, Timers
 
 READ, WRITE = 1, 2
@@ -197,7 +198,8 @@ class EventLoop(Thread):
                     self.report_bug()
                 sleep(PAUSE_SECONDS)  # not to be met again at once and for ever
         self.heartbeat.end()
-        self._poller.close()
+        with suppress(OSError):
+            self._poller.close()
         self._inbox.close()
 
     def _rounds(self) -> None:
@@ -260,7 +262,7 @@ class EventLoop(Thread):
             finally:
                 for registered in [one for one in self._registered if one is handler]:
                     self.unregister(registered)
-                    registered.request.close()
+                    close(registered.request)
 
 
 class HandlerThread(EventLoop):

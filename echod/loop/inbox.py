@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from echod.loop.sockets import close
+
 
 class Inbox:
     """The calls, in order, as a handler of that socket. ``request`` is its reading end."""
@@ -46,5 +48,5 @@ class Inbox:
 
     def close(self) -> None:
         """Closes both ends."""
-        self.request.close()
-        self._waker.close()
+        close(self.request)
+        close(self._waker)

@@ -32,15 +32,16 @@ class LingeringClose:
         self._loop = loop
         self._close_request = close
         self._count = count
-        loop.register(self)
+        try:
+            request.shutdown(socket.SHUT_WR)
+            loop.register(self)
+        except OSError:  # the peer has reset it, or the system has no memory to poll it
+            close(request)
+            return
         deadline = loop.now + LINGER_SECONDS
         if loop.stop_deadline is not None:
             deadline = min(deadline, loop.stop_deadline + STOP_LINGER_SECONDS)
         loop.timers.schedule(self, deadline)
-        try:
-            request.shutdown(socket.SHUT_WR)
-        except OSError:  # the peer has reset it
-            self.close()
 
     def handle(self) -> None:
         """Drops what still arrives, but counts it."""

@@ -15,6 +15,7 @@ from echod.config.options import Config
 from echod.config.runtime import gil_enabled, open_files, raise_open_file_limit
 from echod.errors import refusals
 from echod.loop.listeners import Listener, bind
+from echod.loop.sockets import close
 from echod.loop.tuning import summed_up
 from echod.process import shutdown
 from echod.process.capacity import Capacity, capacity
@@ -114,7 +115,7 @@ def _start(config: Config, service: Service, logger: Logger) -> None:
 
 def _bound(sockets: ExitStack, option: str, address: str, port: int) -> Listener:
     listener = bind(option, address, port)
-    sockets.callback(listener.socket.close)
+    sockets.callback(close, listener.socket)
     return listener
 
 

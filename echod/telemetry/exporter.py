@@ -16,6 +16,7 @@ from echod.loop.event_loop import WRITE, EventLoop
 from echod.loop.heartbeat import Heartbeat
 from echod.loop.lingering_close import LingeringClose
 from echod.loop.listeners import Listener
+from echod.loop.sockets import close
 from echod.telemetry.http import MAX_HEAD_BYTES, Pages, answer
 
 DEADLINE_SECONDS = 10.0
@@ -69,7 +70,7 @@ class Exporter:
         if self.acceptor.is_open:
             self._reserve.replace(request)
         else:
-            request.close()
+            close(request)
 
     def _accept_one(self) -> bool:
         """Accepts one client, and closes another if there are too many."""
@@ -77,10 +78,14 @@ class Exporter:
             request = self._accept()
         except BlockingIOError:
             return False
-        request.setblocking(False)
         if len(self.clients) >= self._max_clients:
             self._first_to_go().close()
-        client = _Client(request, self)
+        try:
+            request.setblocking(False)
+            client = _Client(request, self)
+        except OSError:  # the system has no memory to poll it, say
+            self.release(request)
+            raise
         self.loop.guarded(client, client.handle)  # its request has probably arrived already
         return True
 
@@ -108,7 +113,7 @@ class Exporter:
         """Closes the port, and the clients that have their answer."""
         self._reserve.close()
         if not self.listener.inherited:
-            self.listener.socket.close()
+            close(self.listener.socket)
         for client in [one for one in self.clients if one.state is State.LINGERING]:
             client.close()
 
@@ -127,8 +132,8 @@ class _Client:
         self._unsent = b""
         self._lingering: LingeringClose | None = None
         self.since = self._loop.now
-        exporter.clients[self] = None
         self._loop.register(self)
+        exporter.clients[self] = None
         self._loop.timers.schedule(self, self._loop.now + DEADLINE_SECONDS)
 
     def handle(self) -> None:

@@ -1,0 +1,117 @@
+"""Calls that hardly ever fail: what the injection of every fault has found, one by one."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from support import PATIENCE, connect, converse, read_to_end, until
+from support.refused import Refusing
+from support.running import Running, made_in
+
+from echod.loop.event_loop import EventLoop
+
+
+def refuse_at_listener(running: Running, **calls: int) -> Refusing:
+    """Has the next connection of the first port meet these errors."""
+    server = running.service.servers[0]
+    listener = Refusing(fileno=server.socket.detach())
+    listener.setblocking(False)
+    for call, number in calls.items():
+        listener.refuse(call.replace("_", "."), number)
+
+    def replace() -> None:
+        server.socket = server.acceptor.request = server.listener.socket = listener
+
+    server.loop.post(replace)
+    made_in(server.loop)
+    return listener
+
+
+def refuse_to_poll(monkeypatch: pytest.MonkeyPatch, loop: EventLoop, *later: int) -> None:
+    """Has the loop's poller take no more, from the registration with that number on, once."""
+    poller, left = loop._poller, [*later]
+    add = poller.add
+
+    def refusing(fd: int, *, writing: bool = False) -> None:
+        if left:
+            left[0] -= 1
+            if left[0] < 0:
+                left.clear()
+                raise OSError(errno.ENOSPC, "No space left on device")
+        add(fd, writing=writing)
+
+    monkeypatch.setattr(poller, "add", refusing)
+
+
+def test_an_accepted_socket_that_stays_blocking_is_counted_and_logged(running: Running) -> None:
+    """As a failed accept: no handler has had it."""
+    refuse_at_listener(running, accepted_setblocking=errno.ENOMEM)
+    with connect(running.port) as client, suppress(ConnectionResetError):
+        assert read_to_end(client) == b""
+    until(lambda: running.metrics()("echod_accept_errors_total", reason="ENOMEM") == 1)
+    assert len(running.events("cannot accept connections")) == 1
+    assert converse(running.port, b"x\n") == b"one x\n"
+    assert running.metrics()("echod_connections_opened_total") == 1
+
+
+def test_a_close_that_reports_an_error_is_a_close_like_any_other(running: Running) -> None:
+    """With its own event and no other."""
+    refuse_at_listener(running, accepted_close=errno.EINTR)
+    assert converse(running.port, b"x\n") == b"one x\n"
+    (event,) = until(lambda: running.events("connection closed"))
+    assert (event["reason"], event["lines"]) == ("eof", 1)
+    assert {one["level"] for one in running.events()} == {"info"}
+
+
+def test_a_socket_that_cannot_be_polled_for_its_last_bytes_is_closed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would keep its slot and its descriptor for good."""
+    running = Running(max_line_bytes="10")
+    refuse_to_poll(monkeypatch, running.service.handlers[0], 1)
+    with connect(running.port) as client, suppress(ConnectionResetError):
+        client.sendall(b"x\n" + b"x" * 20)
+        assert read_to_end(client) in (b"", b"one x\n")
+    until(lambda: running.service.admission._taken == 0)
+    (event,) = until(lambda: running.events("connection closed"))
+    assert event["reason"] == "line_too_long"
+    assert {one["level"] for one in running.events()} == {"info"}
+    running.close()
+
+
+def test_a_client_of_the_metrics_port_that_cannot_be_polled_is_let_go(
+    monkeypatch: pytest.MonkeyPatch, running: Running
+) -> None:
+    """Whether that shows when it comes, or when its response is sent."""
+    exporter: Any = running.service.exporter
+    for later in (0, 1):
+        refuse_to_poll(monkeypatch, exporter.loop, later)
+        with connect(running.metrics_port) as client, suppress(ConnectionResetError):
+            client.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+            read_to_end(client)
+        until(lambda: not exporter.clients)
+    assert b"ok" in running.get("/livez")[1]
+    assert running.events() == []
+
+
+def test_loops_end_though_their_closes_report_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their threads are as good as gone."""
+    died: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    loop = EventLoop("under test", lambda: None)
+
+    def refused() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    real = loop._poller.close
+    monkeypatch.setattr(loop._poller, "close", refused)
+    loop.start()
+    loop.stop(0.0)
+    loop.join(PATIENCE)
+    real()
+    assert died == []
+    assert loop._inbox.request.fileno() == -1

@@ -1,0 +1,52 @@
+"""A socket whose next call the system refuses."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, ClassVar
+
+
+class Refusing(socket.socket):
+    """``refuse`` names a call and the error that it meets the next time."""
+
+    to_refuse: ClassVar[dict[str, int]] = {}  # of all sockets made from now on
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._refused = dict(self.to_refuse)
+
+    def refuse(self, call: str, number: int) -> None:
+        self._refused[call] = number
+
+    def _meet(self, call: str) -> None:
+        if number := self._refused.pop(call, 0):
+            raise OSError(number, os.strerror(number))
+
+    def setblocking(self, flag: bool) -> None:
+        self._meet("setblocking")
+        super().setblocking(flag)
+
+    def settimeout(self, value: float | None) -> None:
+        self._meet("settimeout")
+        super().settimeout(value)
+
+    def getsockopt(self, *arguments: Any) -> Any:
+        self._meet("getsockopt")
+        return super().getsockopt(*arguments)
+
+    def recv(self, *arguments: Any) -> bytes:
+        self._meet("recv")
+        return super().recv(*arguments)
+
+    def accept(self) -> Any:
+        """The accepted one is of this kind, and meets what was meant for it."""
+        accepted, address = super().accept()
+        ours = Refusing(fileno=accepted.detach())
+        for call in [one for one in self._refused if one.startswith("accepted.")]:
+            ours.refuse(call.removeprefix("accepted."), self._refused.pop(call))
+        return ours, address
+
+    def close(self) -> None:
+        super().close()
+        self._meet("close")
