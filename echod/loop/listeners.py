@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from echod.errors import SystemRefused, UsageError
+from echod.loop.sockets import close
 from echod.loop.tuning import Tuning, serve_both_families
 
 BACKLOG = 65535
@@ -65,17 +66,18 @@ def inherit(descriptor: int) -> Listener:
     """
     try:
         inherited = socket.socket(fileno=descriptor)
-        if inherited.family not in (socket.AF_INET, socket.AF_INET6):
-            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
-        if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     except OSError as error:
-        message = f"inherited descriptor {descriptor}: must be a listening TCP socket"
-        raise UsageError(f"{message} ({_why(error)})") from error
+        if error.errno in (errno.EBADF, errno.ENOTSOCK):
+            raise _unfit(descriptor, error.errno) from error
+        raise SystemRefused(f"inherited descriptor {descriptor}: {_why(error)}") from error
     try:
+        if inherited.family not in (socket.AF_INET, socket.AF_INET6):
+            raise _unfit(descriptor, errno.EAFNOSUPPORT)
+        if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise _unfit(descriptor, errno.EINVAL)
         return Listener(inherited, inherited=True)
     except OSError as error:
-        inherited.close()
+        close(inherited)
         raise SystemRefused(f"inherited descriptor {descriptor}: {_why(error)}") from error
 
 
@@ -98,6 +100,11 @@ def normalized(address: str) -> tuple[object, int]:
     return found.ipv4_mapped or found, _zone_number(zone)
 
 
+def _unfit(descriptor: int, number: int) -> UsageError:
+    message = f"inherited descriptor {descriptor}: must be a listening TCP socket"
+    return UsageError(f"{message} ({os.strerror(number)})")
+
+
 def _bound(address: str, port: int) -> Listener:
     family, kind, protocol, target = _resolved(address, port)
     made = socket.socket(family, kind, protocol)
@@ -109,7 +116,7 @@ def _bound(address: str, port: int) -> Listener:
         _bind(made, target, port)
         listener = Listener(made)
     except OSError:
-        made.close()
+        close(made)
         raise
     if lost and address == "::":
         listener.tuning.refused.append(lost)

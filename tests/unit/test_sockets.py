@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from threading import Lock
+
+import pytest
+from support.refused import Refusing
+
+from echod.errors import SystemRefused
+from echod.loop.acceptor import ReserveDescriptor
+from echod.loop.listeners import inherit
+from echod.loop.sockets import close, make_non_blocking
+
+
+def test_a_close_that_reports_an_error_has_closed_the_socket() -> None:
+    """EINTR and EIO come when the descriptor is free already."""
+    ours, theirs = socket.socketpair()
+    refusing = Refusing(fileno=ours.detach())
+    refusing.refuse("close", errno.EIO)
+    close(refusing)
+    assert refusing.fileno() == -1
+    assert theirs.recv(1) == b""
+    theirs.close()
+
+
+def test_a_socket_that_cannot_be_made_non_blocking_is_closed() -> None:
+    """It would stop the thread that serves it."""
+    ours, theirs = socket.socketpair()
+    refusing = Refusing(fileno=ours.detach())
+    refusing.refuse("setblocking", errno.ENOMEM)
+    with pytest.raises(OSError, match="Cannot allocate"):
+        make_non_blocking(refusing)
+    assert theirs.recv(1) == b""
+    theirs.close()
+
+
+def test_a_reserve_whose_close_reports_an_error_is_not_closed_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its number may be another socket's by then."""
+    reserve, closed = ReserveDescriptor(Lock()), []
+    real = os.close
+
+    def interrupted(descriptor: int) -> None:
+        real(descriptor)
+        closed.append(descriptor)
+        raise OSError(errno.EINTR, "interrupted")
+
+    monkeypatch.setattr("os.close", interrupted)
+    reserve.close()
+    reserve.close()
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EPERM])
+def test_a_system_that_does_not_describe_an_inherited_socket_is_not_the_callers_fault(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Exit status 1, not 2: the same call may work next time."""
+    given = socket.create_server(("127.0.0.1", 0)).detach()
+    monkeypatch.setattr(socket, "socket", Refusing)
+    monkeypatch.setattr(Refusing, "to_refuse", {"getsockopt": number})
+    with pytest.raises(SystemRefused, match=f"inherited descriptor {given}: "):
+        inherit(given)
