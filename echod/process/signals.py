@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import socket
 from math import inf
-from time import monotonic
+from time import monotonic, sleep
 from types import FrameType
 from typing import NamedTuple, Self
+
+from echod.loop.sockets import close
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 QUIT = signal.SIGQUIT
@@ -16,6 +18,8 @@ IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 """By default they would end the process without a drain."""
 FORCE_SECONDS = 1.0
 """A SIGINT that follows the first one after this time or more forces the end."""
+REFUSED_SECONDS = 0.02
+"""Time until the next wait if the system refuses one."""
 LOOK_SECONDS = 0.1
 """How often ``wait`` checks, after a SIGINT, that no second one has come."""
 
@@ -71,20 +75,23 @@ class StopSignals:
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
-        self._kept.close()
-        self._keeping.close()
+        close(self._kept)
+        close(self._keeping)
 
     def wait(self, timeout: float | None = None) -> StopRequest | None:
         """The next signal, or None when ``timeout`` seconds, or fewer, have passed without one."""
         if self._interrupted_at < inf and (timeout is None or timeout > LOOK_SECONDS):
             timeout = LOOK_SECONDS
-        self._kept.settimeout(timeout)
         began = monotonic()
         try:
+            self._kept.settimeout(timeout)
             number = signal.Signals(self._kept.recv(1)[0])
         except (TimeoutError, BlockingIOError):
             # A signal that arrives while the process is suspended is read by the next wait.
             self._quiet_at = began + (timeout or 0.0)
+            return None
+        except OSError:  # the system has no memory to wait, say: what has come is kept
+            sleep(REFUSED_SECONDS)
             return None
         return StopRequest(number, number == signal.SIGINT and self._insists(monotonic()))
 

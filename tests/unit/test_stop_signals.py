@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from math import inf
 from typing import Any
 
 import pytest
+from support.refused import Refusing
 
 from echod.process import signals
 from echod.process.signals import FORCE_SECONDS, StopSignals
@@ -137,3 +139,14 @@ def test_a_suspension_between_two_sigints_does_not_count_as_quiet_time(
         True,
     ]
     assert Kept(monkeypatch, signal.SIGINT, 0.1, 5.0, signal.SIGINT).all_forces() == [False, False]
+
+
+@pytest.mark.parametrize("call", ["settimeout", "recv"])
+def test_a_wait_that_the_system_refuses_loses_no_signal(stops: StopSignals, call: str) -> None:
+    """For want of memory, say: the next wait has it."""
+    refusing = Refusing(fileno=stops._kept.detach())
+    stops._kept = refusing
+    refusing.refuse(call, errno.ENOMEM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stops.wait(1) is None
+    assert stops.wait(1) == (signal.SIGTERM, False)
