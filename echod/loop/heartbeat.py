@@ -13,11 +13,7 @@ class Heartbeat:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.at: float | None = None  # nothing is expected before the start
-
-    def beat(self, now: float) -> None:
-        """Stamps the time ``now`` (monotonic seconds)."""
-        self.at = now
+        self.at: float | None = None  # monotonic seconds; no stamp is expected before the start
 
     def end(self) -> None:
         """Expects no more stamps: the thread has ended as it should."""

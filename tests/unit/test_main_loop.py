@@ -27,7 +27,7 @@ class World(StopSignals):
         assert timeout is not None
         self.now += timeout
         if self.goes_round:
-            self.heartbeat.beat(self.now)
+            self.heartbeat.at = self.now
 
     def stand_still(self, seconds: float) -> None:
         """All of it, with everything that goes round otherwise."""
