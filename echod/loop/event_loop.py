@@ -23,7 +23,6 @@ from echod.loop.sockets import close
 from echod.loop.timers import Timed, Timers
 
 READ, WRITE = 1, 2
-LONGEST_WAIT = 1.0  # seconds: an idle thread stamps its heartbeat this often
 PAUSE_SECONDS = 0.1
 """After a round that the loop itself could not finish."""
 LOOKS, LOOK_SECONDS = 10, 1.0
@@ -80,8 +79,8 @@ class Loop(Protocol):
     def modify(self, handler: EventHandler, events: int) -> None:
         """Polls its socket for READ or WRITE instead of what it was polled for before."""
 
-    def unregister(self, handler: EventHandler) -> None:
-        """Takes a handler out, before its socket is closed or changes hands."""
+    def unregister(self, handler: EventHandler, *, closes: bool = False) -> None:
+        """Takes a handler out, before its socket is closed (``closes``) or changes hands."""
 
     def is_ready(self, handler: EventHandler, events: int) -> bool:
         """Whether its socket is ready for READ or WRITE right now."""
@@ -170,11 +169,17 @@ class EventLoop(Thread):
         """Polls its socket again after ``pause``."""
         self._poll(handler)
 
-    def unregister(self, handler: EventHandler) -> None:
-        """Takes a handler out, before its socket is closed or changes hands."""
+    def unregister(self, handler: EventHandler, *, closes: bool = False) -> None:
+        """Takes a handler out, before its socket is closed (``closes``) or changes hands."""
         self.timers.cancel(handler)
         self._registered.remove(handler)
-        self.pause(handler)
+        if closes:
+            fd = handler.request.fileno()
+            if self._polled.pop(fd, None):
+                self._poller.closes(fd)
+                self._writing.discard(fd)
+        else:
+            self.pause(handler)
 
     def is_ready(self, handler: EventHandler, events: int) -> bool:
         """Whether its socket is ready for READ or WRITE right now; a system call each time."""
@@ -205,36 +210,42 @@ class EventLoop(Thread):
     def _rounds(self) -> None:
         """Round after round until it is stopped."""
         # Looked up once: a round with few events is paid for by each of them.
-        wait, polled, writing, inbox = self._poller.wait, self._polled, self._writing, self._inbox
-        while self.stop_deadline is None or self._registered:
-            events = wait(self._wait())
-            self.now = self.heartbeat.at = monotonic()
-            for fd, _ in events:
-                handler = polled.get(fd)
-                if handler is None:  # unregistered by another in this very round
+        wait, polled, writing = self._poller.wait, self._polled, self._writing
+        inbox, timers, heartbeat = self._inbox, self.timers, self.heartbeat
+        now = self.now
+        while True:
+            seconds = timers.next_at - now
+            events = wait(seconds if seconds > 0.0 else 0.0)  # for a second at most
+            self.now = now = heartbeat.at = monotonic()
+            for fd, event in events:
+                try:
+                    handler = polled[fd]
+                except KeyError:  # unregistered by another in this very round
                     continue
                 try:
-                    if fd in writing:
-                        handler.flush()
-                    else:
+                    if event == READ or fd not in writing:
                         handler.handle()
+                    else:
+                        handler.flush()
                 except Exception as error:  # noqa: BLE001  # see guarded
                     self._on_error(handler, error)
             # Not before the events of this round are dealt with: a call may close connections.
             if inbox.calls:
                 inbox.make_calls()
-            for due in self.timers.due(self.now):
-                self.guarded(due, due.on_timer, self.now)
-            if self.stop_deadline is not None and self.now >= self.stop_deadline:
-                for left in list(self._registered):
-                    self.guarded(left, left.abort)
+            if now >= timers.next_at:
+                for due in timers.due(now):
+                    self.guarded(due, due.on_timer, now)
+            if self.stop_deadline is not None and self._has_stopped(self.stop_deadline):
+                return
 
-    def _wait(self) -> float:
-        """Seconds until something is to be done without an event."""
-        wait = self.timers.wait(self.now, LONGEST_WAIT)
-        if self.stop_deadline is not None and self.now < self.stop_deadline:
-            return min(wait, self.stop_deadline - self.now)
-        return wait
+    def _has_stopped(self, deadline: float) -> bool:
+        """Whether no handler is left; from the deadline on they are aborted."""
+        if self.now >= deadline:
+            for left in list(self._registered):
+                self.guarded(left, left.abort)
+        else:
+            self.timers.look_at(deadline)
+        return not self._registered
 
     def _begin_stop(self, deadline: float) -> None:
         self.stop_deadline = deadline

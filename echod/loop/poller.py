@@ -24,6 +24,9 @@ class Poller(Protocol):
     def remove(self, fd: int) -> None:
         """Waits for it no longer."""
 
+    def closes(self, fd: int) -> None:
+        """The same for one that is closed next, and has no duplicate."""
+
     def wait(self, seconds: float) -> list[tuple[int, int]]:
         """Those that are ready, and what for, after this time at most.
 
@@ -51,6 +54,8 @@ class SelectorPoller:
     def remove(self, fd: int) -> None:
         """Waits for it no longer."""
         self._selector.unregister(fd)
+
+    closes = remove
 
     def wait(self, seconds: float) -> list[tuple[int, int]]:
         """Those that are ready, and what for, after this time at most."""
@@ -90,6 +95,9 @@ class EpollPoller:
     def remove(self, fd: int) -> None:
         """Waits for it no longer."""
         self._epoll.unregister(fd)
+
+    def closes(self, fd: int) -> None:
+        """Nothing to do: the kernel lets go of it as it is closed."""
 
     def close(self) -> None:
         """Closes its own descriptor."""

@@ -4,8 +4,8 @@ from math import ceil
 from typing import Generic, Protocol, TypeVar
 
 SLOT_SECONDS = 0.1
-HORIZON = 11
-"""Slots that are searched ahead for the next entry; a wait ends there at the latest."""
+HORIZON = 10
+"""Slots that are searched ahead for the next entry: a second, after which loops look again."""
 
 
 class Timed(Protocol):
@@ -22,23 +22,36 @@ class Timers(Generic[Entry]):
 
     Adding and removing cost a set operation each, so that connections that come and go
     leave nothing behind, however far away their deadlines are.
+
+    ``next_at`` is when ``due`` is to be called next (monotonic seconds): no entry is due before.
     """
 
     def __init__(self, now: float) -> None:
         self._slots: dict[int, set[Entry]] = {}
         self._done_slot = int(now / SLOT_SECONDS)  # the last slot whose entries were due
-        self._next_slot = self._done_slot + HORIZON  # no entry is due before this slot
+        self.next_at = (self._done_slot + HORIZON) * SLOT_SECONDS
 
     def schedule(self, entry: Entry, at: float) -> None:
         """Moves ``entry`` to the slot of the time ``at`` (monotonic seconds)."""
         # Never into a slot whose entries were due already.
-        slot = max(ceil(at / SLOT_SECONDS), self._done_slot + 1)
+        slot = ceil(at / SLOT_SECONDS)
+        if slot <= self._done_slot:
+            slot = self._done_slot + 1
         if slot == entry.timer_slot:
             return
-        self.cancel(entry)
-        self._slots.setdefault(slot, set()).add(entry)
+        if entry.timer_slot:
+            self.cancel(entry)
         entry.timer_slot = slot
-        self._next_slot = min(self._next_slot, slot)
+        if slot in self._slots:
+            self._slots[slot].add(entry)
+        else:
+            self._slots[slot] = {entry}
+            self.look_at(slot * SLOT_SECONDS)
+
+    def look_at(self, at: float) -> None:
+        """Has ``due`` called at this time already, for something that is no entry."""
+        if at < self.next_at:
+            self.next_at = at
 
     def cancel(self, entry: Entry) -> None:
         """Takes ``entry`` out, if it is in."""
@@ -52,7 +65,7 @@ class Timers(Generic[Entry]):
 
     def due(self, now: float) -> list[Entry]:
         """Takes out and gives every entry whose time has come."""
-        if now < self._next_slot * SLOT_SECONDS:
+        if now < self.next_at:
             return []
         entries: list[Entry] = []
         slot = int(now / SLOT_SECONDS)
@@ -62,9 +75,6 @@ class Timers(Generic[Entry]):
             entry.timer_slot = 0
         self._done_slot = slot
         ahead = range(slot + 1, slot + HORIZON)
-        self._next_slot = next((one for one in ahead if one in self._slots), slot + HORIZON)
+        next_slot = next((one for one in ahead if one in self._slots), slot + HORIZON)
+        self.next_at = next_slot * SLOT_SECONDS
         return entries
-
-    def wait(self, now: float, most: float) -> float:
-        """Seconds until the next entry may be due, ``most`` at the most."""
-        return min(max(self._next_slot * SLOT_SECONDS - now, 0.0), most)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from typing import Any, cast
 
 from echod.config.options import load
@@ -49,6 +50,9 @@ class FakeSocket:
         self.room -= size
         return size
 
+    def sendmsg(self, parts: Iterable[bytes]) -> int:
+        return self.send(b"".join(parts))
+
     def shutdown(self, how: int) -> None:
         assert how == socket.SHUT_WR
 
@@ -77,7 +81,7 @@ class FakeLoop:
         assert self.registered[handler] != events
         self.registered[handler] = events
 
-    def unregister(self, handler: EventHandler) -> None:
+    def unregister(self, handler: EventHandler, *, closes: bool = False) -> None:
         del self.registered[handler]
         self.timers.cancel(handler)
 
@@ -139,9 +143,9 @@ class FakeServer:
 class Connection:
     """One handler with all that belongs to it."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, server: FakeServer) -> None:
         self.loop = FakeLoop()
-        self.server = FakeServer(**settings)
+        self.server = server
         self.end = FakeSocket()
         self.handler = LineHandler(self.end, ("192.0.2.1", 40000), self.server, self.loop)
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.loop.timers import SLOT_SECONDS, Timers
+from echod.loop.timers import HORIZON, SLOT_SECONDS, Timers
 
 
 class Entry:
@@ -48,9 +49,22 @@ def test_the_wait_ends_with_the_next_entry_or_the_longest_wait(offset: float, de
     """A loop that waits so long misses no deadline."""
     start = 1000.0 + offset
     timers: Timers[Entry] = Timers(start)
-    assert timers.wait(start, 1.0) == 1.0
+    longest = start + HORIZON * SLOT_SECONDS + 1e-6
+    assert longest - 2 * SLOT_SECONDS <= timers.next_at <= longest
     timers.schedule(Entry(), start + delay)
-    wait = timers.wait(start, 1.0)
-    assert 0.0 <= wait <= min(delay + SLOT_SECONDS + 1e-6, 1.0)
-    if wait < 1.0:
-        assert timers.due(start + wait + 1e-6)
+    assert timers.next_at <= start + min(delay, HORIZON * SLOT_SECONDS) + SLOT_SECONDS + 1e-6
+    while not timers.due(timers.next_at + 1e-6):
+        assert timers.next_at <= start + delay + SLOT_SECONDS + 1e-6
+
+
+def test_a_look_without_an_entry_finds_none_and_hides_none() -> None:
+    """Something else has its time, too: the deadline of a stop."""
+    timers: Timers[Entry] = Timers(100.0)
+    entry = Entry()
+    timers.schedule(entry, 100.55)
+    timers.look_at(100.25)
+    timers.look_at(100.45)
+    assert timers.next_at == 100.25
+    assert timers.due(100.25) == []
+    assert timers.next_at == pytest.approx(100.6)
+    assert timers.due(100.61) == [entry]
