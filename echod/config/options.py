@@ -72,19 +72,19 @@ class Config:
         "unfinished lines and unsent replies of all clients together;"
         " the connection that would pass it ends",
     )
-    idle_timeout: float | None = _row(
+    idle_timeout: float = _row(
         parsers.time_limit,
         "3600",
         "SECONDS",
         "longest time without a byte in or out; none: no limit",
     )
-    write_timeout: float | None = _row(
+    write_timeout: float = _row(
         parsers.time_limit,
         "30",
         "SECONDS",
         "longest time without progress of a due reply; none: no limit",
     )
-    max_connection_age: float | None = _row(
+    max_connection_age: float = _row(
         parsers.time_limit,
         "none",
         "SECONDS",

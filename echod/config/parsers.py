@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from math import inf
 
 from echod.texts import encoded
 
@@ -130,10 +131,10 @@ def seconds(value: str) -> float:
     return float(value)
 
 
-def time_limit(value: str) -> float | None:
-    """A time over 0, or none."""
+def time_limit(value: str) -> float:
+    """A time over 0, or none, which is infinite."""
     allowed = f"a number of seconds over 0, {MAX_TIME_LIMIT} at most, or none"
-    return None if value.lower() == "none" else number(allowed, 0, MAX_TIME_LIMIT)(value)
+    return inf if value.lower() == "none" else number(allowed, 0, MAX_TIME_LIMIT)(value)
 
 
 def one_of(*choices: str, **other_names: str) -> Callable[[str], str]:

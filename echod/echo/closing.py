@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import random
 from enum import Enum
 from typing import NamedTuple
+
+AGE_JITTER = 0.1
+"""Ages are spread by this share, so that connections made together do not return together."""
 
 
 class State(Enum):
@@ -46,3 +50,8 @@ _PEER_GONE = {
 def reason_of(error: OSError) -> str:
     """Why the connection has closed whose socket has met ``error``."""
     return _PEER_GONE.get(error.errno or 0, "error")
+
+
+def jittered(age: float) -> float:
+    """The age of one connection, in seconds: the configured one, spread."""
+    return age * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)  # noqa: S311  # no secret

@@ -21,7 +21,7 @@ class Admission:
     def take(self) -> bool:
         """Takes a slot if one is free."""
         with self._lock:
-            if self.full():
+            if self._taken >= self.limit:
                 return False
             self._taken += 1
             return True

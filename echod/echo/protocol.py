@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 STEP_BYTES = 256 * 1024
 """One step answers lines until its reply has this many bytes; the other lines wait."""
-SHORT_BYTES = 512
-"""Up to here ``bytes.count`` is fastest. It looks at one byte after another; ``replace`` goes from
-newline to newline, and the length of its result tells how many there were."""
 PIECE_BYTES = 8 * 1024
 """Pieces of an unfinished line that are shorter are put together, so that one that arrives byte by
 byte takes the memory of its bytes. Longer ones stay as they are: a buffer that grows with its line
 moves again and again, and leaves holes in the heap that hold half as much as the lines."""
-
-
-@lru_cache
-def _joint(prefix: bytes) -> bytes:
-    """What ends a line inside a reply and begins the next: one object for all connections."""
-    return b"\n" + prefix
 
 
 class LineProtocol:
@@ -28,25 +18,25 @@ class LineProtocol:
 
     ``clean`` is true while nothing is buffered and no line was too long: the caller's one
     check on the fast path. ``buffered`` counts the bytes of an unfinished line and of lines
-    that wait for their step.
+    that wait for their step. ``plain_bytes`` is the size of the longest line, newline included,
+    that the caller may answer itself while the protocol is clean: ``prefix``, then the line.
     """
 
     __slots__ = (
-        "_joint",
         "_max_line_bytes",
-        "_prefix",
         "_tail",
         "_tail_bytes",
         "clean",
         "overlong",
+        "plain_bytes",
+        "prefix",
         "waiting",
     )
 
     def __init__(self, prefix: bytes, max_line_bytes: int) -> None:
         r"""``prefix`` begins a reply, space included; ``max_line_bytes`` excludes the ``\n``."""
-        self._prefix = prefix
-        self._joint = _joint(prefix)
-        self._max_line_bytes = max_line_bytes
+        self.prefix = prefix
+        self._max_line_bytes = self.plain_bytes = max_line_bytes
         self._tail: list[bytes | bytearray] | None = None  # the unfinished line, in pieces
         self._tail_bytes = 0
         self.waiting = b""
@@ -86,13 +76,12 @@ class LineProtocol:
         return reply, count
 
     def _answer(self, lines: bytes) -> tuple[bytes, int]:
-        if len(lines) <= SHORT_BYTES and lines.count(b"\n") == 1:
-            return self._prefix + lines, 1
-        # Every "\n" but the last is followed by the prefix of the next reply.
-        prefix, body = self._prefix, lines[:-1]
-        most = (STEP_BYTES - len(lines)) // len(prefix)
-        joined = body.replace(b"\n", self._joint, max(most, 0))
-        count = (len(joined) - len(body)) // len(prefix) + 1
+        # Every "\n" but the last is followed by the prefix of the next reply. The length shows how
+        # many there were: counting looks at every byte, replacing goes from newline to newline.
+        prefix, body, size = self.prefix, lines[:-1], len(lines)
+        most = (STEP_BYTES - size) // len(prefix) if size < STEP_BYTES else 0
+        joined = body.replace(b"\n", b"\n" + prefix, most)
+        count = (len(joined) - size + 1) // len(prefix) + 1
         if count > most:
             return self._answer_step(lines)
         return b"".join((prefix, joined, b"\n")), count
@@ -103,16 +92,16 @@ class LineProtocol:
         self.waiting = lines[end:]
         self.clean = not self.waiting
         body = lines[: end - 1]
-        joined = body.replace(b"\n", self._joint)
-        count = (len(joined) - len(body)) // len(self._prefix) + 1
-        return b"".join((self._prefix, joined, b"\n")), count
+        joined = body.replace(b"\n", b"\n" + self.prefix)
+        count = (len(joined) - len(body)) // len(self.prefix) + 1
+        return b"".join((self.prefix, joined, b"\n")), count
 
     def _step_end(self, lines: bytes) -> int:
         """The end of the line with which the reply reaches STEP_BYTES (by bisection)."""
         first = lines.find(b"\n") + 1
-        if first + len(self._prefix) >= STEP_BYTES:
+        if first + len(self.prefix) >= STEP_BYTES:
             return first
-        prefix, low, high = len(self._prefix), 1, len(lines)
+        prefix, low, high = len(self.prefix), 1, len(lines)
         while low < high:
             middle = (low + high) // 2
             if middle + prefix * lines.count(b"\n", 0, middle) >= STEP_BYTES:
@@ -173,6 +162,7 @@ class LoggedProtocol(LineProtocol):
         """``log`` gets each line without its newline."""
         super().__init__(prefix, max_line_bytes)
         self._log = log
+        self.plain_bytes = 0  # to see every line
 
     def _answer(self, lines: bytes) -> tuple[bytes, int]:
         reply, count = super()._answer(lines)

@@ -21,7 +21,7 @@ from echod.echo.protocol import LineProtocol, LoggedProtocol
 from echod.loop.acceptor import Acceptor
 from echod.loop.event_loop import HandlerThread
 from echod.loop.listeners import BACKLOG, Listener, listen
-from echod.loop.sockets import close, make_non_blocking
+from echod.loop.sockets import accept, close
 from echod.telemetry.counters import ACCEPT_ERROR_REASONS, Counters, PortCounters
 from echod.telemetry.events import Events
 
@@ -76,6 +76,8 @@ class EchoServer(ThreadingTCPServer):
         self._events = context.events
         self._accepting = context.accepting
         self._tuning = listener.tuning
+        self._kind = int(self.socket.family), int(self.socket.type), self.socket.proto
+        self._logs_lines = context.events.every_line
         self._reply_prefix = context.config.prefix + b" "
 
     @property
@@ -107,8 +109,7 @@ class EchoServer(ThreadingTCPServer):
         """Accepts one connection. Raises OSError if there is none or the system refuses."""
         try:
             with self._accepting:
-                request, client_address = self.socket.accept()
-            make_non_blocking(request)
+                request, client_address = accept(self.socket, self._kind)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -157,7 +158,7 @@ class EchoServer(ThreadingTCPServer):
     def new_protocol(self, client_address: Any) -> LineProtocol:
         """The protocol of a new connection, of the kind that logs each line at debug level only."""
         limit = self.config.max_line_bytes
-        if not self._events.every_line:
+        if not self._logs_lines:
             return LineProtocol(self._reply_prefix, limit)
         log = self._events.line_log(client_address, self.listener.port)
         return LoggedProtocol(self._reply_prefix, limit, log)
@@ -172,17 +173,17 @@ class EchoServer(ThreadingTCPServer):
 
     def connection_closed(self, handler: LineHandler, seconds: float) -> None:
         """Reports the close of a connection."""
-        self._events.connection_closed(
-            handler.client_address,
-            {
-                "port": self.listener.port,
-                "reason": handler.reason,
-                "lines": handler.lines,
-                "received_bytes": handler.received,
-                "sent_bytes": handler.sent,
-                "seconds": round(seconds, 3),
-            },
-        )
+        reason, lines = handler.reason, handler.lines
+        if self._events.logs_close(reason, lines, handler.received, handler.sent):
+            self._events.connection_closed(
+                handler.client_address,
+                reason,
+                port=self.listener.port,
+                lines=lines,
+                received_bytes=handler.received,
+                sent_bytes=handler.sent,
+                seconds=round(seconds, 3),
+            )
 
     # Accepting.
 

@@ -44,6 +44,7 @@ class Events:
         )
         self._logger = logger
         self._debugging = logger.is_enabled_for(10)
+        self._informing = logger.is_enabled_for(20)
 
     def summarize(self, *, now: bool = False) -> None:
         """Reports states that are over, and the sums of events that were not logged one by one.
@@ -66,18 +67,20 @@ class Events:
         logger = self._logger.bind(peer=peer(client_address), port=port)
         return lambda line: logger.debug("line", bytes=len(line) + 1, line=printable(line))
 
-    def connection_closed(self, client_address: Any, facts: dict[str, Any]) -> None:
-        """Reports the end of a connection, at the level debug if it was not used.
+    def logs_close(self, reason: str, *amounts: int) -> bool:
+        """Whether the end of a connection has an event of its own; others are summed up.
 
-        ``facts`` has at least ``reason``, ``lines``, ``received_bytes`` and ``sent_bytes``.
+        ``amounts`` are its lines, received bytes and sent bytes. Asked first, because most of
+        what an event costs is to put it together.
         """
-        limited, log = self._closings, self._logger.info
-        if facts["reason"] == "unused":
-            if not self._debugging:
-                return
-            limited, log = self._unused_closings, self._logger.debug
-        if limited.allows(facts["lines"], facts["received_bytes"], facts["sent_bytes"]):
-            log("connection closed", peer=peer(client_address), **facts)
+        if reason == "unused":
+            return self._debugging and self._unused_closings.allows(*amounts)
+        return self._informing and self._closings.allows(*amounts)
+
+    def connection_closed(self, client_address: Any, reason: str, **facts: Any) -> None:
+        """Reports the end of a connection, at the level debug if it was not used."""
+        log = self._logger.debug if reason == "unused" else self._logger.info
+        log("connection closed", peer=peer(client_address), reason=reason, **facts)
 
     def connection_failed(self, client_address: Any, port: int) -> None:
         """Reports the exception being handled, which cost a connection."""

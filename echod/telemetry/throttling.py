@@ -75,18 +75,17 @@ class RateLimitedEvent:
 
     def allows(self, *amounts: int) -> bool:
         """Whether one more is to be logged now; what is not is summed up."""
-        now = monotonic()
-        if self._left_out and now - self._since >= 1.0:
-            self.summarize()
         with self._lock:
-            if now - self._logged_at[0] >= 1.0:
-                self._logged_at.append(now)
-                return True
-            if not self._left_out:
-                self._since = now
-            self._left_out += 1
-            self._sums = tuple(map(add, self._sums, amounts))
-        return False
+            now = monotonic()
+            if now - self._logged_at[0] < 1.0:
+                if not self._left_out:
+                    self._since = now
+                self._left_out += 1
+                self._sums = tuple(map(add, self._sums, amounts))
+                return False
+            self._logged_at.append(now)
+        self.summarize()  # those before this one
+        return True
 
     def summarize(self, *, now: bool = False) -> None:
         """Reports what was left out, a second after the first of it, or ``now``."""

@@ -44,10 +44,10 @@ class Refusing:
     def __init__(self, real: socket.socket, *numbers: int) -> None:
         self._real, self._numbers = real, [*numbers]
 
-    def accept(self) -> Any:
+    def _accept(self) -> Any:
         if self._numbers:
             raise OSError(self._numbers.pop(), "on purpose")
-        return self._real.accept()
+        return self._real._accept()  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)

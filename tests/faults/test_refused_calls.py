@@ -9,26 +9,10 @@ from typing import Any
 
 import pytest
 from support import PATIENCE, connect, converse, read_to_end, until
-from support.refused import Refusing
-from support.running import Running, made_in
+from support.refused import accept_refusing
+from support.running import Running
 
 from echod.loop.event_loop import EventLoop
-
-
-def refuse_at_listener(running: Running, **calls: int) -> Refusing:
-    """Has the next connection of the first port meet these errors."""
-    server = running.service.servers[0]
-    listener = Refusing(fileno=server.socket.detach())
-    listener.setblocking(False)
-    for call, number in calls.items():
-        listener.refuse(call.replace("_", "."), number)
-
-    def replace() -> None:
-        server.socket = server.acceptor.request = server.listener.socket = listener
-
-    server.loop.post(replace)
-    made_in(server.loop)
-    return listener
 
 
 def refuse_to_poll(monkeypatch: pytest.MonkeyPatch, loop: EventLoop, *later: int) -> None:
@@ -47,9 +31,11 @@ def refuse_to_poll(monkeypatch: pytest.MonkeyPatch, loop: EventLoop, *later: int
     monkeypatch.setattr(poller, "add", refusing)
 
 
-def test_an_accepted_socket_that_stays_blocking_is_counted_and_logged(running: Running) -> None:
+def test_an_accepted_socket_that_stays_blocking_is_counted_and_logged(
+    monkeypatch: pytest.MonkeyPatch, running: Running
+) -> None:
     """As a failed accept: no handler has had it."""
-    refuse_at_listener(running, accepted_setblocking=errno.ENOMEM)
+    accept_refusing(monkeypatch, setblocking=errno.ENOMEM)
     with connect(running.port) as client, suppress(ConnectionResetError):
         assert read_to_end(client) == b""
     until(lambda: running.metrics()("echod_accept_errors_total", reason="ENOMEM") == 1)
@@ -58,9 +44,11 @@ def test_an_accepted_socket_that_stays_blocking_is_counted_and_logged(running: R
     assert running.metrics()("echod_connections_opened_total") == 1
 
 
-def test_a_close_that_reports_an_error_is_a_close_like_any_other(running: Running) -> None:
+def test_a_close_that_reports_an_error_is_a_close_like_any_other(
+    monkeypatch: pytest.MonkeyPatch, running: Running
+) -> None:
     """With its own event and no other."""
-    refuse_at_listener(running, accepted_close=errno.EINTR)
+    accept_refusing(monkeypatch, close=errno.EINTR)
     assert converse(running.port, b"x\n") == b"one x\n"
     (event,) = until(lambda: running.events("connection closed"))
     assert (event["reason"], event["lines"]) == ("eof", 1)

@@ -118,8 +118,9 @@ def kernel() -> Iterator[Any]:
 class Forgetful(socket.socket):
     """Accepted sockets begin with the system's defaults, as those of gVisor do."""
 
-    def accept(self) -> tuple[socket.socket, Any]:
-        accepted, address = super().accept()
+    def _accept(self) -> tuple[int, Any]:
+        descriptor, address = super()._accept()  # type: ignore[misc]
+        accepted = original(fileno=descriptor)
         for level, option, default in (
             (socket.IPPROTO_TCP, socket.TCP_NODELAY, 0),
             (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),
@@ -129,7 +130,7 @@ class Forgetful(socket.socket):
             (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0),
         ):
             accepted.setsockopt(level, option, default)
-        return accepted, address
+        return accepted.detach(), address
 
 
 class Multipath(socket.socket):
@@ -171,6 +172,7 @@ def test_an_accepted_socket_that_refuses_every_option_is_served(
 ) -> None:
     """Nothing but its own options is worse for it."""
     refuse(monkeypatch, error, *TUNING)
+    monkeypatch.setattr("echod.loop.sockets.SocketType", socket.socket)  # which refuses
     running = kernel(socket.socket)
     for _ in range(3):
         with connect(running.port) as client:

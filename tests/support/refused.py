@@ -6,6 +6,8 @@ import os
 import socket
 from typing import Any, ClassVar
 
+import pytest
+
 
 class Refusing(socket.socket):
     """``refuse`` names a call and the error that it meets the next time."""
@@ -39,14 +41,18 @@ class Refusing(socket.socket):
         self._meet("recv")
         return super().recv(*arguments)
 
-    def accept(self) -> Any:
-        """The accepted one is of this kind, and meets what was meant for it."""
-        accepted, address = super().accept()
-        ours = Refusing(fileno=accepted.detach())
-        for call in [one for one in self._refused if one.startswith("accepted.")]:
-            ours.refuse(call.removeprefix("accepted."), self._refused.pop(call))
-        return ours, address
-
     def close(self) -> None:
         super().close()
         self._meet("close")
+
+
+def accept_refusing(monkeypatch: pytest.MonkeyPatch, **calls: int) -> None:
+    """The next accepted socket of an echo port meets these errors."""
+
+    def accepted(*kind: int) -> Refusing:
+        made = Refusing(*kind)
+        while calls:
+            made.refuse(*calls.popitem())
+        return made
+
+    monkeypatch.setattr("echod.loop.sockets.SocketType", accepted)

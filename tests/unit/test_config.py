@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
             max_buffered_bytes=64 * 1024 * 1024,
             idle_timeout=3600.0,
             write_timeout=30.0,
-            max_connection_age=None,
+            max_connection_age=inf,
             drain_delay=0.0,
             drain_timeout=4.0,
             handler_threads=None,
@@ -71,8 +72,8 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         ("address", "fe80::1%eth0", "fe80::1%eth0"),
         ("address", "::0", "::"),
         ("metrics_port", "None", None),
-        ("idle_timeout", "none", None),
-        ("idle_timeout", "NONE", None),
+        ("idle_timeout", "none", inf),
+        ("idle_timeout", "NONE", inf),
         ("write_timeout", "0.25", 0.25),
         ("max_connection_age", "1e3", 1000.0),
         ("drain_delay", "0", 0.0),

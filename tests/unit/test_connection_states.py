@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support import expected
-from support.fakes import START, Connection
+from support.fakes import START, Connection, FakeServer
 
 from echod.echo.closing import State
 from echod.loop.event_loop import READ, WRITE
@@ -25,14 +25,14 @@ SETTINGS = {
 
 def is_open() -> Connection:
     """It has answered a line, and nothing is pending."""
-    connection = Connection(**SETTINGS)
+    connection = Connection(FakeServer(**SETTINGS))
     connection.receive(b"a\n")
     return connection
 
 
 def is_pending() -> Connection:
     """Open; the kernel takes no more of its replies."""
-    connection = Connection(**SETTINGS)
+    connection = Connection(FakeServer(**SETTINGS))
     connection.end.room = 2
     connection.receive(b"a\n")
     return connection
@@ -47,7 +47,7 @@ def waits_for_a_line() -> Connection:
 
 def waits_for_the_first_byte() -> Connection:
     """Draining as a client that has only just connected."""
-    connection = Connection(**SETTINGS)
+    connection = Connection(FakeServer(**SETTINGS))
     connection.loop.stop(START + 10)
     return connection
 
@@ -204,7 +204,7 @@ class ConnectionModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.connection = Connection(**SETTINGS)
+        self.connection = Connection(FakeServer(**SETTINGS))
         self.sent = b""
         self.due_at_stop: bytes | None = None
 

@@ -6,12 +6,12 @@ import socket
 from threading import Lock
 
 import pytest
-from support.refused import Refusing
+from support.refused import Refusing, accept_refusing
 
 from echod.errors import SystemRefused
 from echod.loop.acceptor import ReserveDescriptor
 from echod.loop.listeners import inherit
-from echod.loop.sockets import close, make_non_blocking
+from echod.loop.sockets import accept, close
 
 
 def test_a_close_that_reports_an_error_has_closed_the_socket() -> None:
@@ -25,15 +25,17 @@ def test_a_close_that_reports_an_error_has_closed_the_socket() -> None:
     theirs.close()
 
 
-def test_a_socket_that_cannot_be_made_non_blocking_is_closed() -> None:
+def test_an_accepted_socket_that_cannot_be_made_non_blocking_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It would stop the thread that serves it."""
-    ours, theirs = socket.socketpair()
-    refusing = Refusing(fileno=ours.detach())
-    refusing.refuse("setblocking", errno.ENOMEM)
-    with pytest.raises(OSError, match="Cannot allocate"):
-        make_non_blocking(refusing)
-    assert theirs.recv(1) == b""
-    theirs.close()
+    accept_refusing(monkeypatch, setblocking=errno.ENOMEM)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        with pytest.raises(OSError, match="Cannot allocate"):
+            accept(listener, (socket.AF_INET, socket.SOCK_STREAM, 0))
+    assert client.recv(1) == b""
+    client.close()
 
 
 def test_a_reserve_whose_close_reports_an_error_is_not_closed_twice(

@@ -1,0 +1,144 @@
+"""LineHandler answers one plain line without the protocol: nothing may show which way it went."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support import expected
+from support.fakes import START, Connection, FakeServer
+
+from echod.echo.protocol import LineProtocol
+
+SETTINGS = {"max_line_bytes": "20", "max_buffered_bytes": "200", "max_connection_age": "50"}
+
+
+class GeneralServer(FakeServer):
+    """Every connection takes the general way, as it does when each line is logged."""
+
+    def new_protocol(self, client_address: Any) -> LineProtocol:
+        protocol = super().new_protocol(client_address)
+        protocol.plain_bytes = 0
+        return protocol
+
+
+class Seen(NamedTuple):
+    """All that clients, operators and the log can see of a connection."""
+
+    replies: bytes
+    lines: tuple[int, int, int]
+    counted: tuple[int, int, int]
+    ends: dict[str, list[int]]
+    closes: list[tuple[str, float]]
+    buffered: int
+    active_at: float
+    state: str
+    polled: list[int]
+    closed: bool
+
+
+def see(connection: Connection) -> Seen:
+    handler, server = connection.handler, connection.server
+    (counters,) = server.counters
+    return Seen(
+        bytes(connection.end.taken),
+        (handler.lines, handler.received, handler.sent),
+        (counters.requests, counters.received, counters.sent),
+        counters.ends,
+        server.closes,
+        server.budget.buffered,
+        handler.active_at,
+        handler.state.value,
+        list(connection.loop.registered.values()),
+        connection.end.closed,
+    )
+
+
+def arrive(data: bytes) -> Callable[[Connection], None]:
+    return lambda connection: connection.receive(data)
+
+
+def room(size: int) -> Callable[[Connection], None]:
+    def step(connection: Connection) -> None:
+        connection.end.room = size
+        connection.loop.run()
+
+    return step
+
+
+def time(seconds: float) -> Callable[[Connection], None]:
+    return lambda connection: connection.loop.pass_time(seconds)
+
+
+def end(connection: Connection) -> None:
+    connection.end.ended = True
+    connection.loop.run()
+
+
+def reset(connection: Connection) -> None:
+    connection.end.error = ConnectionResetError(errno.ECONNRESET, "")
+    connection.loop.run()
+
+
+def stop(connection: Connection) -> None:
+    if connection.loop.stop_deadline is None:
+        connection.loop.stop(connection.loop.now + 5)
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [b"", b"a", b"\n", b"a\n", b"\n\n", b"a\nb\n", b"a\nb"]
+        + [b"x" * size + b"\n" for size in (18, 19, 20, 21)]
+    ),
+    max_size=4,
+).map(b"".join)
+STEPS = st.one_of(
+    PIECES.map(arrive),
+    st.sampled_from([0, 3, 7, 1 << 20]).map(room),
+    st.sampled_from([0.2, 1.1, 40.0]).map(time),
+    st.sampled_from([end, reset, stop]),
+)
+
+
+def both_ways(steps: list[Callable[[Connection], None]]) -> list[Seen]:
+    """What is seen after each step, which must be the same either way."""
+    seen = []
+    ways = Connection(FakeServer(**SETTINGS)), Connection(GeneralServer(**SETTINGS))
+    for connection in ways:
+        connection.handler.ages_at = START + 50  # not jittered
+        connection.handler._schedule()
+    for step in steps:
+        fast, general = (act(step, connection) for connection in ways)
+        assert fast == general
+        seen.append(fast)
+    return seen
+
+
+def act(step: Callable[[Connection], None], connection: Connection) -> Seen:
+    if connection.loop.registered:
+        step(connection)
+    return see(connection)
+
+
+@given(st.lists(STEPS, max_size=12))
+@example([arrive(b"a\n"), room(3), arrive(b"b\n"), arrive(b"c\n"), room(1 << 20), stop])
+@example([arrive(b"x" * 20 + b"\n"), arrive(b"x" * 21 + b"\n")])
+@example([stop, arrive(b"a\n")])
+@example([time(49.9), time(0.2), arrive(b"a\n")])
+def test_a_connection_is_the_same_by_both_ways(steps: list[Callable[[Connection], None]]) -> None:
+    """Bytes, counts, events, deadlines and what is polled for, after every step."""
+    both_ways(steps)
+
+
+def test_every_cut_of_an_input_gives_the_same_replies_by_both_ways() -> None:
+    """In two, and in three."""
+    data = b"a\n\nbcd\n" + b"x" * 20 + b"\ne\n"
+    for first in range(len(data) + 1):
+        for second in range(first, len(data) + 1):
+            parts = data[:first], data[first:second], data[second:]
+            seen = both_ways([arrive(part) for part in parts])
+            assert seen[-1].replies == expected(data)
+            assert seen[-1].counted == (5, len(data), len(expected(data)))
