@@ -138,7 +138,7 @@ def _send_and_shut(connection: socket.socket, data: bytes) -> None:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
     except OSError:
-        pass  # whoever listens finds out
+        pass  # the other side finds out
 
 
 CASES: dict[str, Callable[[Client], None]] = {

@@ -139,7 +139,7 @@ static void report(const struct tally *t)
 	fflush(stdout);
 }
 
-/* Whoever measures takes its figures between two words, while nothing is on its way. */
+/* The benchmark takes its figures between two words, while nothing is on its way. */
 static void wait_for_word(const char *said)
 {
 	char line[16];
@@ -149,7 +149,7 @@ static void wait_for_word(const char *said)
 		fflush(stdout);
 	}
 	if (!fgets(line, sizeof line, stdin))
-		exit(1); /* nobody measures any more */
+		exit(1); /* the benchmark has ended */
 }
 
 /* A socket of its own loopback address in turn: the ports of one would not last, for those of

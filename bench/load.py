@@ -1,4 +1,4 @@
-"""The load generators, from outside: started, told to go on, and what they report."""
+"""The load generators as child processes: start, go on, report."""
 
 from __future__ import annotations
 

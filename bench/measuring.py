@@ -53,7 +53,7 @@ def measure(bench: Bench, scenario: Scenario, server: Server) -> Sample:
 
 
 def start_and_rest(bench: Bench, peer: Peer) -> Sample:
-    """How soon a server answers, and what it takes while nobody asks."""
+    """How soon a server answers, and what it takes while idle."""
     with closing(Server(peer, bench.directory)) as server:
         time.sleep(REST_SECONDS)
         sample = {"ready": server.ready, "rest": float(proc.snapshot(server.pid).resident)}

@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 def get(port: int, path: str) -> int:
-    """The status of one HTTP request; 0 if nobody answers."""
+    """The status of one HTTP request; 0 if there is no answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path)

@@ -30,7 +30,7 @@ OTHER_FILES = 200
 
 
 def say(text: str) -> None:
-    """Progress, for whoever waits."""
+    """Prints progress."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,6 +1,6 @@
 """The dashboard's PromQL: which series a panel asks for, and by which version it groups them.
 
-A version has three places. echod exports ``version`` when it was told one. A scrape without
+A version has three places. echod exports ``version`` when it was given one. A scrape without
 ``honor_labels``, of a target that has ``version`` too, renames echod's to ``exported_version``. And
 without a service version the target's label, if any, is all there is. The recording rules have
 settled that in ``version``; for other families it is settled here, before anything is selected or

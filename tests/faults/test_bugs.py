@@ -330,7 +330,7 @@ def test_a_reply_that_a_full_socket_refuses_is_sent_later(running: Running) -> N
 
 
 def test_bytes_that_only_the_kernel_buffers_do_not_postpone_the_write_timeout() -> None:
-    """It may take a little more at every try; whoever takes nothing ends in time all the same."""
+    """The kernel may take more at every try; the client is reset in time all the same."""
     running = Running(write_timeout="0.5")
 
     class Roomy(Failing):

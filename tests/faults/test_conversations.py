@@ -1,6 +1,6 @@
 """The same bytes as the reference, whatever is said and however it is cut.
 
-With ``--against HOST:PORT`` another server is held to them, whose counters nobody asks for.
+With ``--against HOST:PORT`` another server is held to them, whose counters are not compared.
 """
 
 from __future__ import annotations

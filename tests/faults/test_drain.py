@@ -39,12 +39,12 @@ class Quiet:
     delay, drain_timeout = 0.3, 3.0
     command = staticmethod(command)
 
-    def run_to_the_end(self, echod: Echod, everybody: Crowd, delay: float) -> None:
+    def run_to_the_end(self, echod: Echod, mixed: Crowd, delay: float) -> None:
         """Sees to it that the stop ends in its time."""
         with stopwatch(echod) as seconds:
-            everybody.run_to_the_end(delay)
+            mixed.run_to_the_end(delay)
         assert seconds() < delay + self.drain_timeout + PROMISED_SECONDS
-        if everybody.mutes:
+        if mixed.mutes:
             assert seconds() >= delay + self.drain_timeout
 
 
@@ -61,13 +61,13 @@ class Busy:
             loop__lingering_close__LINGER_SECONDS=PATIENCE, process__shutdown__LATE_LOOKS=1000
         )
 
-    def run_to_the_end(self, echod: Echod, everybody: Crowd, delay: float) -> None:
+    def run_to_the_end(self, echod: Echod, mixed: Crowd, delay: float) -> None:
         """Sees to it that the stop ends when its time is over, and that only mutes wait for it."""
         if delay:
-            everybody.run(Quiet.delay)
+            mixed.run(Quiet.delay)
             self._clock.move(delay)
-        everybody.run_to_the_end(0)
-        if everybody.mutes:
+        mixed.run_to_the_end(0)
+        if mixed.mutes:
             assert echod.process.poll() is None
             self._clock.move(self.drain_timeout)
         echod.wait()
@@ -85,24 +85,24 @@ def stop_amid_everything(
         "--write-timeout", "none", "--idle-timeout", "none",
         ports="0,0", prefix=PREFIX, command=pace.command,
     )  # fmt: skip
-    with crowd(echod, chance, size, mutes=mutes) as everybody:
-        everybody.run(chance.uniform(0.2, MIX_SECONDS))
+    with crowd(echod, chance, size, mutes=mutes) as mixed:
+        mixed.run(chance.uniform(0.2, MIX_SECONDS))
         before = echod.metrics()
         if number % 4 < 3:  # a machine that is busy elsewhere: much has arrived and waits
             echod.freeze()
-        everybody.run(0.05)
-        for client in everybody.clients:
+        mixed.run(0.05)
+        for client in mixed.clients:
             client.note_what_has_arrived()
         echod.terminate()
         echod.thaw()
         with repeated(echod, again):
-            pace.run_to_the_end(echod, everybody, delay)
-        for client in everybody.mutes:
+            pace.run_to_the_end(echod, mixed, delay)
+        for client in mixed.mutes:
             client.hear_out()
     assert echod.wait() == 0
-    for client in everybody.clients:
+    for client in mixed.clients:
         judge(client)
-    check_last_event(echod, everybody)
+    check_last_event(echod, mixed)
     check_scrape(before, echod)
     if mutes:
         assert echod.event("stopped")["cut"] > 0
@@ -135,20 +135,20 @@ def judge(client: Client) -> None:
         assert not replies
 
 
-def check_last_event(echod: Echod, everybody: Crowd) -> None:
+def check_last_event(echod: Echod, mixed: Crowd) -> None:
     """Against what the clients know."""
     last = echod.events()[-1]
     assert last["event"] == "stopped"
-    assert last["cut"] <= len(everybody.mutes)
+    assert last["cut"] <= len(mixed.mutes)
     for total in last["totals"]:
-        clients = [client for client in everybody.clients if client.port == total["port"]]
+        clients = [client for client in mixed.clients if client.port == total["port"]]
         assert total["opened"] == total["closed"]
         assert sum(client.end == "eof" for client in clients) <= total["opened"] <= len(clients)
         taken = sum(len(client.replies) for client in clients)
         lines = sum(client.replies.count(b"\n") for client in clients)
         assert total["requests"] >= lines
         assert total["sent_bytes"] >= taken
-        if not everybody.mutes:
+        if not mixed.mutes:
             assert (total["requests"], total["sent_bytes"]) == (lines, taken)
         assert total["received_bytes"] <= sum(len(client.sent) for client in clients)
     assert {event["level"] for event in echod.events()} == {"info"}
@@ -193,11 +193,11 @@ def test_fifty_stops_that_are_delivered_twice_keep_every_promise(start: Start, n
 def test_a_second_sigint_forces_the_end_of_a_drain_under_mixed_load(start: Start) -> None:
     """That would go on for minutes; what is left is cut."""
     echod = start("--drain-timeout", "600", "--write-timeout", "none", ports="0,0", prefix=PREFIX)
-    with crowd(echod, random.Random(1), 60, mutes=True) as everybody:
-        everybody.run(MIX_SECONDS)
+    with crowd(echod, random.Random(1), 60, mutes=True) as mixed:
+        mixed.run(MIX_SECONDS)
         echod.process.send_signal(signal.SIGINT)
         echod.event("draining")
-        everybody.run(0.1)
+        mixed.run(0.1)
         insist(echod)
     assert echod.wait() == 128 + signal.SIGINT
     last = echod.events()[-1]

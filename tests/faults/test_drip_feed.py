@@ -33,7 +33,7 @@ for seconds in sys.stdin:
 
 @contextmanager
 def drip(echod: Echod) -> Iterator[subprocess.Popen[str]]:
-    """Connected clients that drip for as many seconds as they are told."""
+    """Connected clients that drip for as many seconds as standard input says."""
     words = [sys.executable, "-c", DRIP, str(echod.port), str(DRIPPING)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(words, text=True, bufsize=1, **pipes) as process:  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""What fails outside of echod: the system, the network, whoever reads what it writes, the clock."""
+"""What fails outside of echod: the system, the network, the readers of its output, the clock."""
 
 from __future__ import annotations
 
@@ -210,21 +210,21 @@ def test_a_suspended_service_manager_receives_ready_when_it_resumes(start: Start
         echod = start(env=clean_environment(NOTIFY_SOCKET=address))
         echod.event("sd_notify failed")
         assert converse(echod.port, b"x\n") == b"one x\n"
-        told: list[bytes] = []
+        received: list[bytes] = []
 
         def read() -> bool:
             with suppress(BlockingIOError):
                 while True:
-                    told.append(manager.recv(4096))
-            return told[-1] != b"full"
+                    received.append(manager.recv(4096))
+            return received[-1] != b"full"
 
         until(read)
-        ready = next(message for message in told if message != b"full")
+        ready = next(message for message in received if message != b"full")
         assert ready.startswith(b"READY=1\nSTATUS=ready: ")
         echod.stop()
         read()
-    assert told[-1].startswith(b"STOPPING=1\n")
-    assert b"READY=1" not in b"".join(told).replace(ready, b"")
+    assert received[-1].startswith(b"STOPPING=1\n")
+    assert b"READY=1" not in b"".join(received).replace(ready, b"")
     assert len(echod.events("sd_notify failed")) == 1
 
 
@@ -240,7 +240,7 @@ class Jumping(datetime.datetime):
 datetime.datetime = Jumping
 exec(sys.argv.pop(1))
 """
-"""echod where the time of day jumps by hours and years whenever somebody looks."""
+"""echod where the time of day jumps by hours and years at every call."""
 
 
 def test_a_wall_clock_that_jumps_changes_timestamps_and_nothing_else(

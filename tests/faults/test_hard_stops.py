@@ -1,4 +1,4 @@
-"""Stops in bad moments: at the start, at each limit, with nobody who listens."""
+"""Stops in bad moments: at the start, at each limit, with readers that stall."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_stop_over_the_connection_limit_keeps_the_promises_of_the_admitted(sta
 
 
 def test_a_stop_without_free_descriptors_keeps_the_promises_of_the_served(start: Start) -> None:
-    """Who waits may have the descriptor of one who has gone, or none; nobody holds it up."""
+    """A waiting client may get a freed descriptor, or none; it does not delay the stop."""
     echod = start("--drain-timeout", str(NEVER))
     with connections(echod.port, 5) as served, ExitStack() as later:
         for client in served:
@@ -216,7 +216,7 @@ def test_connections_that_reach_their_age_during_the_drain_delay_lose_no_line(st
 
 
 def test_readers_that_stall_do_not_block_a_stop(start: Start) -> None:
-    """A client that takes nothing, a log that nobody reads, a service manager that stands still."""
+    """A client that takes nothing, a log without a reader, a suspended service manager."""
     with unheard(start, "--drain-timeout", "1") as (echod, _):
         echod.terminate()
         assert echod.wait() == 0
@@ -242,7 +242,7 @@ def test_readers_that_stall_do_not_block_a_forced_end(start: Start) -> None:
 
 @contextmanager
 def unheard(start: Start, *options: str) -> Iterator[tuple[Echod, int]]:
-    """A process, and its port, with which nobody keeps up."""
+    """A process whose clients, log and service manager have all stalled, and its port."""
     with ExitStack() as opened:
         reader, log = os.pipe()
         opened.callback(os.close, reader)
@@ -257,7 +257,7 @@ def unheard(start: Start, *options: str) -> Iterator[tuple[Echod, int]]:
         port, metrics_port = logged_ports(reader)
         stuck = opened.enter_context(connect(port, receive_buffer=4096))
         talker = opened.enter_context(connect(port))
-        talk = b"nobody reads of it\n" * 100
+        talk = b"no client reads it\n" * 100
         for _ in range(20):
             talker.sendall(talk)
             assert read_exactly(talker, len(expected(talk))) == expected(talk)
@@ -323,7 +323,7 @@ def in_turn(first: Callable[[], Any], then: Callable[[], Any]) -> Callable[[], A
 def test_an_accept_queue_that_never_empties_is_closed_after_half_a_second(
     timed: Callable[..., Timed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half a second for all ports, which have their turns: whoever waits at another is served."""
+    """Half a second for all ports, which have their turns: clients of the other one are served."""
     running = timed()
     monkeypatch.setattr("echod.loop.acceptor.BATCH", 2)
     thaw = stand_still(running)
@@ -390,8 +390,8 @@ def test_the_drain_timeout_counts_from_the_signal(running: Running) -> None:
     config = replace(config, drain_delay=0.1, drain_timeout=5.0)
     service = cast("Service", times)
     assert daemon._shut_down(config, service, times, running.service.events._logger, None) is None
-    told, given = times.given
-    assert told == 5.1
+    timeout, given = times.given
+    assert timeout == 5.1
     assert given < 4.6
 
 

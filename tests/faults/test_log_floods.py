@@ -1,4 +1,4 @@
-"""A log that anybody on the network writes into: no line can be forged, and no second flooded."""
+"""A log that every client writes into: no line can be forged, and no second flooded."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The metrics port in hostile hands: bounded, in time for whoever is honest, and no matter to
-anybody on the echo ports.
+"""The metrics port in hostile hands: bounded, in time for honest clients, and without effect on
+the echo ports.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ PATIENT = {State.LINGERING: 0.0, State.READING: NEVER, State.SENDING: NEVER}
 
 
 def test_without_free_descriptors_echod_pauses_accepting_and_recovers(start: Start) -> None:
-    """Counted, one line in and one out, hardly any CPU, and nobody served is cut."""
+    """Counted, one line in and one out, hardly any CPU, and no served client is cut off."""
     echod = start()
     port = echod.port
     with connections(port, 10) as served, ExitStack() as later:
@@ -129,7 +129,7 @@ def starving(echod: Echod) -> Iterator[None]:
 
 
 def test_without_free_descriptors_metrics_and_health_are_answered(start: Start) -> None:
-    """With every family of echod's own, and without taking one from anybody."""
+    """With every family of echod's own, and no other client loses its own."""
     echod = start(command=UNHURRIED)
     echod.event("ready")
     files = echod.open_files()

@@ -116,7 +116,7 @@ class Network:
 
     def lose(self, what: str = "", *hosts: Host) -> None:
         """From now on what arrives (at these hosts, or at both) vanishes."""
-        # Not where it is sent: the sender would be told.
+        # Not where it is sent: the sender would get an error.
         for host in hosts or (self.server, self.clients):
             host.run(f"""nft '
                 table inet faults
@@ -414,10 +414,10 @@ def gone(scene: Scene, disappear: Callable[[Network], object]) -> None:
             client.sendall(b"the reply to this is lost\n")
         until(lambda: scene.counted()["requests"] == requests + len(waiting))
         disappear(network)
-        everybody = len(idle) + len(waiting) + 1
-        scene.wait_for_ends(everybody)
-    assert scene.counted()["connections_opened"] == everybody
-    scene.must_have_let_go(timeout=everybody - 1, write_timeout=1)
+        count = len(idle) + len(waiting) + 1
+        scene.wait_for_ends(count)
+    assert scene.counted()["connections_opened"] == count
+    scene.must_have_let_go(timeout=count - 1, write_timeout=1)
 
 
 @pytest.fixture(scope="module")
@@ -445,7 +445,7 @@ def test_clients_get_every_byte_when_a_tenth_of_all_packets_is_lost(
 def test_conversations_go_on_after_ten_seconds_without_a_network(
     acts: dict[str, Future[None]],
 ) -> None:
-    """Nothing is lost, nothing is counted twice, and nobody's connection has ended meanwhile."""
+    """Nothing is lost, nothing is counted twice, and no connection has closed meanwhile."""
     acts["outage"].result()
 
 
@@ -453,5 +453,5 @@ def test_conversations_go_on_after_ten_seconds_without_a_network(
 def test_connections_of_clients_that_vanished_are_detected_and_closed(
     acts: dict[str, Future[None]], way: str
 ) -> None:
-    """Found by keep-alive, or by a reply that nobody acknowledges; however the network says so."""
+    """Found by keep-alive, or by a reply that is not acknowledged; by any error."""
     acts[way].result()

@@ -1,4 +1,4 @@
-"""Restarts behind a listening socket that somebody else keeps open: the test here."""
+"""Restarts behind a listening socket that another process keeps open: the test itself."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_restart_under_load_refuses_and_resets_no_client(
 def test_fifty_restarts_at_200_connections_a_second_refuse_no_client(
     door: Door, tmp_path: Path
 ) -> None:
-    """The same on a quiet machine, which keeps next to nobody from asking."""
+    """The same on a quiet machine, which delays next to no client."""
     load = restart(door, tmp_path, 50, overlap=False)
     assert load["connections"] == sum(load["outcomes"].values()) >= 200 * load["seconds"]
     assert load["outcomes"].pop("asked too late", 0) <= load["connections"] / 100

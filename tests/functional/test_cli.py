@@ -212,7 +212,7 @@ def test_descriptors_that_were_inherited_count_against_the_limit(start: Start) -
 
 
 def test_a_stop_signal_that_the_parent_blocks_still_stops_echod(start: Start) -> None:
-    """The mask is inherited; whoever sends SIGTERM means it."""
+    """The mask is inherited; SIGTERM must work all the same."""
     block = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]);"
     block += "os.execv(sys.executable, sys.argv[1:])"
     echod = start(command=lambda *more: [sys.executable, "-c", block, *command(*more)])
@@ -274,7 +274,7 @@ def test_two_starts_at_once_on_one_port_leave_one_with_a_clear_line(tmp_path: Pa
 
 
 def test_an_address_that_is_not_here_is_named(tmp_path: Path) -> None:
-    """192.0.2.0/24 is nobody's."""
+    """192.0.2.0/24 is reserved for documentation."""
     result = call(tmp_path, command("0", "x", "--metrics-port", "0", "--address", "192.0.2.1"))
     assert result.returncode == 1
     assert "address 192.0.2.1: Cannot assign requested address" in result.stderr

@@ -51,7 +51,7 @@ def test_a_connection_past_its_age_has_a_second_for_one_more_line(timed: Make) -
 
 
 def test_a_line_that_has_begun_past_the_age_is_waited_for(timed: Make) -> None:
-    """In the same second; whoever does not come to its end gets no answer."""
+    """In the same second; a line without its newline gets no answer."""
     running = timed(max_connection_age="10")
     with connect(running.port) as one, connect(running.port) as other:
         for client in (one, other):

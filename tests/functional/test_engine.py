@@ -134,7 +134,7 @@ def test_connections_in_the_accept_queue_at_the_stop_are_served(running: Running
 def test_a_drain_waits_a_moment_for_the_first_line_of_a_new_client(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It had connected before the signal: a restart refuses nobody. Later ones end at once."""
+    """It had connected before the signal: a restart refuses no client. Later ones end at once."""
     monkeypatch.setattr("echod.echo.handler.FRESH_SECONDS", PATIENCE)
     opened = "echod_connections_opened_total"
     with connect(running.port) as before, connect(running.port) as client:
@@ -157,7 +157,7 @@ def test_a_new_silent_client_delays_a_drain_for_a_moment_only(running: Running) 
 
 
 def test_inherited_listeners_stay_open_and_keep_their_queue() -> None:
-    """A restart behind them refuses nobody: what waits is the next process's to serve."""
+    """A restart behind them refuses no client: the next process serves the queue."""
     first = Running(inherited=True)
     sockets = [server.socket for server in first.service.servers]
     with sockets[0], sockets[1], connect(first.port) as served:

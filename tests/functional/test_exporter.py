@@ -285,7 +285,7 @@ def test_a_refused_accept_is_tried_again_after_a_pause() -> None:
 
 
 def test_an_inherited_listener_stays_open() -> None:
-    """It is somebody else's to close: a restart refuses nobody."""
+    """It belongs to the service manager: a restart refuses no client."""
     bound = bind("--metrics-port", "127.0.0.1", 0)
     with bound.socket:
         listen(bound)
@@ -294,7 +294,7 @@ def test_an_inherited_listener_stays_open() -> None:
         start(exporter)
         assert get(bound.port, "/")[0] == 404
         stop(exporter)
-        with connect(bound.port) as waiting:  # in the queue of whoever comes next
+        with connect(bound.port) as waiting:  # in the queue of the next process
             waiting.sendall(b"GET / HTTP/1.1\r\n\r\n")
 
 

@@ -110,7 +110,7 @@ def test_the_counters_equal_the_clients_tally(start: Start) -> None:
 
 
 def test_a_line_is_counted_before_its_reply_is_seen(start: Start) -> None:
-    """Whoever has a reply finds it in the next scrape."""
+    """A reply that a client has is in the next scrape."""
     echod = start()
     with connect(echod.port) as client:
         for count in range(1, 30):
@@ -314,7 +314,7 @@ def raw(port: int, request: bytes) -> bytes:
 def test_a_strange_request_costs_its_own_connection(
     shared_echod: Echod, request_bytes: bytes, answer: bytes
 ) -> None:
-    """It gets an answer where HTTP has one, and nobody else notices."""
+    """It gets an answer where HTTP has one, and no other client notices."""
     assert raw(shared_echod.metrics_port, request_bytes).startswith(answer)
     assert shared_echod.get("/livez")[0] == 200
 

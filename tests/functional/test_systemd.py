@@ -38,7 +38,7 @@ def tcp() -> Iterator[Any]:
 
 
 def test_echod_serves_on_inherited_sockets(start: Start, tcp: Any) -> None:
-    """By their names, without PORTS; a restart behind them refuses nobody."""
+    """By their names, without PORTS; a restart behind them refuses no client."""
     first, second, metrics = tcp(), tcp(), tcp()
     port, other = first.getsockname()[1], second.getsockname()[1]
     sockets = Sockets(echo=[first, second], metrics=[metrics])
@@ -63,7 +63,7 @@ def test_echod_serves_on_inherited_sockets(start: Start, tcp: Any) -> None:
 def test_a_setting_must_agree_with_the_inherited_socket(
     start: Start, tcp: Any, tmp_path: Path
 ) -> None:
-    """Or somebody is served, or is not, against one of the two."""
+    """One of the two would be wrong about who is served."""
     echo, metrics = tcp(), tcp()
     port, metrics_port = (one.getsockname()[1] for one in (echo, metrics))
     sockets = Sockets(echo=[echo], metrics=[metrics])
@@ -207,7 +207,7 @@ def test_the_watchdog_is_fed_in_time(start: Start, manager: socket.socket) -> No
 
 
 def test_a_watchdog_for_another_process_is_not_fed(start: Start, manager: socket.socket) -> None:
-    """WATCHDOG_PID says whose it is, and a warning that somebody waits for it elsewhere."""
+    """WATCHDOG_PID says whose it is, and a warning says so."""
     environment = clean_environment(
         NOTIFY_SOCKET=manager.getsockname(), WATCHDOG_USEC="400000", WATCHDOG_PID="1"
     )
@@ -224,7 +224,7 @@ def test_a_watchdog_for_another_process_is_not_fed(start: Start, manager: socket
 
 @pytest.mark.parametrize("wanted", ["often", "0", "-1", "9" * 30])
 def test_a_watchdog_without_a_time_is_refused(tmp_path: Path, wanted: str) -> None:
-    """It would end the service at a time that nobody knows."""
+    """It would end the service at an unknown time."""
     result = call(tmp_path, command("0", "one"), WATCHDOG_USEC=wanted)
     assert result.returncode == 2
     assert result.stderr == (
@@ -233,7 +233,7 @@ def test_a_watchdog_without_a_time_is_refused(tmp_path: Path, wanted: str) -> No
 
 
 def test_a_service_manager_that_has_gone_causes_one_event(start: Start, tmp_path: Path) -> None:
-    """And is told again when it is back."""
+    """And is notified again when it is back."""
     path = tmp_path / "notify"
     environment = clean_environment(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="400000")
     echod = start(env=environment)

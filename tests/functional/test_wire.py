@@ -77,7 +77,7 @@ def test_the_server_never_speaks_first(shared_echod: Echod) -> None:
 
 
 def test_each_port_answers_alike(shared_echod: Echod) -> None:
-    """Ports are told apart in the metrics alone."""
+    """Ports differ in the metrics alone."""
     for port in shared_echod.ports:
         assert converse(port, b"port\n") == b"one port\n"
 

@@ -89,7 +89,7 @@ def gone_wrong(port: int) -> bytes:
 
 
 def test_each_counter_is_written_by_its_own_thread_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a connection does, and whoever accepted it."""
+    """Whatever a connection does, whichever thread accepted it."""
     monkeypatch.setattr("echod.echo.server.Counters", Noted)
     WRITES.clear()
     running = Running(handler_threads=str(THREADS), max_connections="20", max_line_bytes="100")

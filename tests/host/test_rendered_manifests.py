@@ -62,7 +62,7 @@ def test_every_object_of_a_directory_is_valid(directory: str) -> None:
 def test_every_custom_object_of_a_directory_is_valid(
     directory: str, definitions: Definitions
 ) -> None:
-    """By its own definition, unknown fields refused; a kind that nobody defines fails."""
+    """By its own definition, unknown fields refused; an undefined kind fails."""
     for one in rendered(directory):
         if one["apiVersion"] not in OWN_GROUPS:
             assert definitions.knows(one), f"{one['apiVersion']} {one['kind']}"

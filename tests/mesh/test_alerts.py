@@ -123,7 +123,7 @@ def watch(scene: Scene, tmp_path: Path) -> Iterator[Watch]:
         "rule_files": [str(tmp_path / name) for name in files],
         "scrape_configs": [job],
     }
-    # A series that nobody brings up to date is gone after five minutes, and here sooner too.
+    # A series without new samples is gone after five minutes, and here sooner too.
     with prometheus(tmp_path, config, f"--query.lookback-delta={sooner('5m')}") as port:
         yield Watch(port, scene)
 

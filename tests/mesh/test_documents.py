@@ -120,12 +120,12 @@ class Terminal:
         self.reader.start()
 
     def read(self, descriptor: int) -> None:
-        """Takes all that is printed, so that nobody waits for a reader."""
+        """Takes all that is printed, so that no command waits for a reader."""
         with os.fdopen(descriptor, "rb", buffering=0) as terminal:
             try:
                 while chunk := terminal.read(65536):
                     self.said += chunk
-            except OSError:  # nobody has the other end open any more
+            except OSError:  # the other end is closed
                 pass
 
     def lines(self) -> list[str]:

@@ -137,7 +137,7 @@ def test_a_port_in_use_is_a_clear_error() -> None:
 
 
 def test_an_envoy_that_died_is_a_clear_error(mesh: Envoy) -> None:
-    """Instead of a wait for weights that nobody takes."""
+    """Instead of a wait for weights that are never taken."""
     assert mesh._process
     os.kill(mesh._process.pid, 9)
 

@@ -282,7 +282,7 @@ def ends_with_the_client(one: socketserver.StreamRequestHandler) -> None:
 def test_a_server_that_answers_wrongly_is_found_out(
     answer: Callable[[socketserver.StreamRequestHandler], None], case: str
 ) -> None:
-    """It is told what went wrong first."""
+    """Its error is the first one."""
     with serving(answer) as port:
         found = fault(port, "one")
     assert found

@@ -14,7 +14,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
 def test_compose_publishes_every_port_on_loopback_alone() -> None:
-    """Nobody else reaches what stands here without a password."""
+    """No other host reaches services without a password."""
     ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
     assert len(ports) == 3
     assert all(port.startswith("127.0.0.1:") for port in ports)

@@ -22,7 +22,7 @@ def instructions(name: str) -> list[str]:
 
 
 def test_an_image_build_without_arguments_labels_the_release() -> None:
-    """Without make nobody gives the argument."""
+    """Without make the argument is not given."""
     assert f"VERSION={echod.__version__}" in instructions("ARG")
 
 

@@ -74,7 +74,7 @@ def test_variables_on_the_command_line_change_what_make_does() -> None:
 
 
 def test_echod_ports_and_echod_prefix_change_what_make_runs() -> None:
-    """They are nobody else's, and taken as they are."""
+    """No other program uses them."""
     run = make("-n", "run", ECHOD_PORTS="7000,7001", ECHOD_PREFIX="it's $(PORTS)").splitlines()
     assert run[-1].endswith(r"/echod '7000,7001' 'it'\''s $(PORTS)'")
 

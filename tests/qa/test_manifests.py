@@ -78,7 +78,7 @@ def test_the_versions_differ_in_version_and_prefix_alone() -> None:
 
 
 def test_the_daemon_accepts_what_the_pods_give_it(name: str) -> None:
-    """The reference's arguments, the label's version, and metrics where everybody looks."""
+    """The reference's arguments, the label's version, and metrics at the usual port."""
     found = config(name)
     assert found.ports == (9000, 9001, 9002)
     assert found.prefix.decode() == VERSIONS[name]
@@ -288,7 +288,7 @@ def test_the_probe_job_runs_once_with_the_planned_number() -> None:
 
 
 def test_documents_apply_directories_that_exist() -> None:
-    """Whoever types what a page says gets no error for it."""
+    """A command typed from a page does not fail for it."""
     named = 0
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *K8S.rglob("*.md")]:
         for directory in re.findall(r"(?:-k|kustomize) k8s/([\w./-]+)", page.read_text()):

@@ -134,7 +134,7 @@ def echod_imports(tree: ast.Module) -> Iterator[str]:
 
 @pytest.mark.parametrize("tool", OWNERS)
 def test_each_tool_has_its_modules(tool: str) -> None:
-    """Whoever looks for signals, metrics or arguments knows where."""
+    """Signals, metrics and arguments each have their modules."""
     users = {
         name
         for name, tree in modules()

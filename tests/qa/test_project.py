@@ -101,7 +101,7 @@ def test_generated_files_are_marked() -> None:
 
 
 def sleeps(node: ast.AST) -> bool:
-    """``sleep(...)``, whosever it is, or a time for an event that nobody can set."""
+    """``sleep(...)`` of any module, or a wait for an event that no other code can set."""
     match node:
         case ast.Call(func=ast.Name(id="sleep") | ast.Attribute(attr="sleep")):
             return True

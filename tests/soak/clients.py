@@ -255,7 +255,7 @@ class Mixed:
 
 
 class Restarted:
-    """Dialogues with a server that is replaced again and again: nobody is refused, every one gets
+    """Dialogues with a server that is replaced again and again: none is refused, every one gets
     a first reply, and after it whole lines of replies up to an end in order.
     """
 

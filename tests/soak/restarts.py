@@ -88,7 +88,7 @@ class Restarts:
 
     def _stop(self) -> None:
         last = self._echod.stop()
-        self._promises.equal("no drain cuts anybody", last["cut"], 0)
+        self._promises.equal("no drain cuts a connection", last["cut"], 0)
         for total in last["totals"]:
             self.totals.update(total)
 

@@ -70,7 +70,7 @@ class Plan:
 
 @dataclass
 class Rest:
-    """How the process is when nobody is connected."""
+    """How the process is without a connection."""
 
     connections: int
     lines: int
@@ -204,7 +204,7 @@ class Soak:
             raise AssertionError(f"broken: {wanted} active connections: {active}") from error
 
     def _rest(self) -> None:
-        """Nobody is connected: what is left of it all?"""
+        """Without a connection: what is left of it all?"""
         self._wait_for_active(0)
         files, threads = self._settled_files(), self.echod.threads()
         self.promises.equal("open files are as at the beginning", files, self.files)
@@ -228,7 +228,7 @@ class Soak:
     def _end(self) -> None:
         """What it says of itself when it stops."""
         last = self.echod.stop()
-        self.promises.equal("nobody is cut at the stop", last["cut"], 0)
+        self.promises.equal("the stop cuts no connection", last["cut"], 0)
         opened = [total["opened"] for total in last["totals"]]
         tried = [board.sums()["tried"] for board in self.boards.values()]
         self.promises.equal("the last event has the same totals", tuple(opened), tuple(tried))

@@ -86,7 +86,7 @@ def unsent_bytes(client: socket.socket) -> int:
 
 
 def jam(stuck: socket.socket) -> None:
-    """Sends until replies are due that nobody takes."""
+    """Sends, without reading, until replies are pending."""
     stuck.settimeout(0.3)
     with suppress(TimeoutError):
         while True:

@@ -59,7 +59,7 @@ LATE = {
 }
 """With a long prefix, the last of these lines wait as input behind unsent replies."""
 MUTE = Habit(30_000, 30_000, takes=0, paddings=(200,))
-"""Its replies are more than the kernel keeps for anybody."""
+"""Its replies are more than the kernel keeps for a connection."""
 
 
 class Client:

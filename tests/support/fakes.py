@@ -117,7 +117,7 @@ class FakeLoop:
 
 
 class FakeServer:
-    """What a handler sees of its server, and what it has told it."""
+    """What a handler sees of its server, and has reported to it."""
 
     def __init__(self, **settings: str) -> None:
         self.config = load({"ports": "9000", "prefix": "one"} | settings, {})

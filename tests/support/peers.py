@@ -102,6 +102,6 @@ def resetting(connection: socket.socket, _number: int) -> None:
 
 
 def mixing_up(connection: socket.socket, _number: int) -> None:
-    """Answers with somebody else's line."""
+    """Answers with another client's line."""
     line = line_of(connection)
     connection.sendall(b"one " + line.replace(b"-", b"+"))

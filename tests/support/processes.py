@@ -218,7 +218,7 @@ def without_descriptors(echod: Echod) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(ProcessLookupError):  # it may have been told to end
+        with suppress(ProcessLookupError):  # it may have ended already
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 

@@ -82,7 +82,7 @@ def break_register(refusal: Refusal) -> None:
 
 
 def break_first_frame(refusal: Refusal) -> None:
-    """Of a thread, which has no memory for it, and can say so to nobody."""
+    """Of a thread, which has no memory for it, and no way to say so."""
 
     class Dying(threading.Thread):
         def _bootstrap_inner(self) -> None:

@@ -73,7 +73,7 @@ def prometheus(directory: Path, config: dict[str, Any], *options: str) -> Iterat
 
 
 def expectation(shares: dict[str, float]) -> dict[str, Any]:
-    """The rules by which somebody says what shares are expected."""
+    """The rules that give the expected shares."""
     rules = [
         {"record": "echod_expected_share", "expr": f"vector({share})", "labels": {"version": name}}
         for name, share in shares.items()

@@ -165,7 +165,7 @@ class Scene:
 
     def chatter(self, count: int) -> None:
         assert self.talk
-        line = b"nobody reads of it\n"
+        line = b"no client reads it\n"
         self.talk.sendall(line * count)
         read_exactly(self.talk, len(b"one " + line) * count)
 

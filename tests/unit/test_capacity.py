@@ -21,7 +21,7 @@ def shared(limit: int, *, metrics: bool = True, **flags: str) -> Capacity:
 
 
 def test_enough_descriptors_leave_the_limits_as_set() -> None:
-    """And nothing is to be told."""
+    """And there is nothing to warn of."""
     fits = shared(20_000)
     assert fits == Capacity(20_000, 10_000, METRICS_CLIENTS)
     assert not fits.lowered(config())

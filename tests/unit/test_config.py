@@ -138,7 +138,7 @@ def test_good_values_are_read(name: str, text: str, value: object) -> None:
 def test_a_bad_value_gives_one_line_with_its_name_itself_and_what_is_allowed(
     name: str, text: str, allowed: str
 ) -> None:
-    """Whoever reads the message knows what to change."""
+    """The message says what to change."""
     option = next(option for option in OPTIONS if option.name == name)
     with pytest.raises(UsageError) as caught:
         load_with(**{name: text})

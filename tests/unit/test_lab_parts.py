@@ -139,7 +139,7 @@ def test_unsupported_fields_of_a_route_are_refused_by_name(
 
 
 def test_all_weights_at_zero_are_refused(tmp_path: Path) -> None:
-    """Nobody would answer."""
+    """No version would answer."""
     with pytest.raises(UsageError, match="must have a weight over 0"):
         read(
             tmp_path, SERVICE.replace("weight: 80", "weight: 0").replace("weight: 20", "weight: 0")
@@ -321,7 +321,7 @@ def test_a_wrong_call_of_the_lab_is_one_line(
 
 
 def test_a_shift_without_a_lab_is_one_line(tmp_path: Path) -> None:
-    """Status 1: the call is right, nobody is there."""
+    """Status 1: the call is right, no lab runs."""
     result = call(tmp_path, command("lab", "shift", "80/20", "--socket", str(tmp_path / "none")))
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert "no lab answers there" in result.stderr

@@ -161,7 +161,7 @@ def test_a_late_log_writer_is_waited_for_while_the_log_is_writable(
 def test_a_log_pipe_made_non_blocking_loses_no_event(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever shares the pipe may have changed its mode."""
+    """Another process that shares the pipe may have changed its mode."""
     reader, descriptor = pipe
     os.set_blocking(descriptor, False)
     waits: list[float] = []
@@ -235,7 +235,7 @@ def test_a_closed_log_counts_its_events_as_dropped() -> None:
     ],
 )
 def test_json_keeps_letters_and_escapes_what_is_none(text: str, shown: str) -> None:
-    """A byte that was no UTF-8 and the control of its number are told apart."""
+    """A byte that was no UTF-8 and the control of its number are kept apart."""
     lines = Lines()
     logger_to(lines).info("said", what=text)
     assert lines.events()[0]["what"] == shown

@@ -47,19 +47,19 @@ class World(StopSignals):
 
 
 class Manager(ServiceManager):
-    """Has a watchdog of four seconds, and keeps what it is told."""
+    """Has a watchdog of four seconds, and keeps what it receives."""
 
     def __init__(self) -> None:
         super().__init__({"NOTIFY_SOCKET": "@nobody", "WATCHDOG_USEC": "4000000"})
-        self.told: list[str] = []
+        self.received: list[str] = []
 
     def notify(self, *assignments: str) -> None:
-        self.told += assignments
+        self.received += assignments
 
     def fed(self) -> int:
         """How often, since it was last asked."""
-        times = self.told.count("WATCHDOG=1")
-        self.told.clear()
+        times = self.received.count("WATCHDOG=1")
+        self.received.clear()
         return times
 
 

@@ -64,7 +64,7 @@ def test_an_overload_state_is_logged_once_at_its_begin_and_once_at_its_end(clock
 
 
 def test_an_overload_state_lasts_while_its_cause_does(clock: Clock) -> None:
-    """A full server that nobody calls is still full."""
+    """A full server without new clients is still full."""
     seen: list[Any] = []
     full = [True]
     overload = OverloadState(lambda **_: None, seen.append, still=lambda: full[0])

@@ -118,7 +118,7 @@ class Client:
         return bool(piece)
 
     def ended(self) -> bool:
-        """Whether the other side has, while nobody looked."""
+        """Whether the other side has closed meanwhile."""
         try:
             return not self.socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
