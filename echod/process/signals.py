@@ -59,11 +59,12 @@ class StopSignals:
         ]
         self._interrupted_at = inf
         self._quiet_at = -inf  # when a wait has last ended without a signal
+        self._unread: set[int] = set()  # arrived, but not read from the wake-up descriptor
         self._kept, self._keeping = socket.socketpair()
         self._keeping.setblocking(False)
         signal.set_wakeup_fd(self._keeping.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
-            signal.signal(number, _ignore)  # the wake-up descriptor has its number
+            signal.signal(number, self._note)  # the wake-up descriptor has its number, as a rule
         release()
 
     def __enter__(self) -> Self:
@@ -87,13 +88,24 @@ class StopSignals:
             self._kept.settimeout(timeout)
             number = signal.Signals(self._kept.recv(1)[0])
         except (TimeoutError, BlockingIOError):
-            # A signal that arrives while the process is suspended is read by the next wait.
-            self._quiet_at = began + (timeout or 0.0)
-            return None
+            if not self._unread:
+                # A signal that arrives while the process is suspended is read by the next wait.
+                self._quiet_at = began + (timeout or 0.0)
+                return None
+            number = signal.Signals(self._unread.pop())
         except OSError:  # the system has no memory to wait, say: what has come is kept
             sleep(REFUSED_SECONDS)
             return None
+        self._unread.discard(number)
         return StopRequest(number, number == signal.SIGINT and self._insists(monotonic()))
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        """Replaces the default action, which would end the process.
+
+        Keeps what the interpreter fails to write to the wake-up descriptor (ENOMEM, ENOBUFS), which
+        loses the signal otherwise.
+        """
+        self._unread.add(number)
 
     def _insists(self, now: float) -> bool:
         """Whether a SIGINT that is read now repeats the first one on purpose.
@@ -110,7 +122,3 @@ def ignore_others() -> None:
     """Ignores signals that would end a daemon without a drain."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Replaces the default action, which would end the process."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from math import inf
 from typing import Any
@@ -111,6 +112,7 @@ class Kept(StopSignals):
         self.now = 1000.0
         self.course = [*course]
         self._interrupted_at, self._quiet_at = inf, -inf
+        self._unread = set()
         self._kept: Any = self
         monkeypatch.setattr(signals, "monotonic", lambda: self.now)
 
@@ -150,3 +152,13 @@ def test_a_wait_that_the_system_refuses_loses_no_signal(stops: StopSignals, call
     os.kill(os.getpid(), signal.SIGTERM)
     assert stops.wait(1) is None
     assert stops.wait(1) == (signal.SIGTERM, False)
+
+
+def test_a_signal_that_wakes_nobody_is_found_when_the_wait_is_over(stops: StopSignals) -> None:
+    """As when the system has no memory for the byte by which the interpreter wakes it."""
+    written, (stops._kept, other) = stops._kept, socket.socketpair()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stops.wait(0.01) == (signal.SIGTERM, False)
+    assert stops.wait(0.01) is None
+    written.close()
+    other.close()
