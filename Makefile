@@ -11,12 +11,13 @@ PREFIX = $(if $(value ECHOD_PREFIX),$(call quoted,$(value ECHOD_PREFIX)),hello)
 quoted = '$(subst ','\'',$1)'
 LAB =
 SOAK =
+INJECT =
 BENCH =
 BASE =
 BUILD_OPTIONS =
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: run lab bench test test-plain test-real soak lint format tables monitoring picture lock clean \
+.PHONY: run lab bench test test-plain test-real soak inject lint format tables monitoring picture lock clean \
   install uninstall image
 
 run: $(VENV)/run.stamp
@@ -41,11 +42,17 @@ test-plain: $(VENV)/test.stamp
 test-real: $(VENV)/real.stamp
 	$(BIN)/pytest tests/host tests/mesh
 	$(BIN)/pytest -n 2 --dist loadfile -m long tests/faults
+	$(BIN)/pytest -n 2 -m long tests/inject
 
 # A million lines on 100,000 connections, with drains and scrapes, and what is left of them: a minute
 # or two; SOAK='--times 10' or SOAK='--minutes 60' goes on for longer.
 soak: $(VENV)/test.stamp
 	$(BIN)/pytest -s tests/soak $(SOAK)
+
+# Each system call of a life of echod fails once, with each error that it may have: an hour or two;
+# INJECT='--call accept4' takes some of them. Needs a C compiler and strace.
+inject: $(VENV)/test.stamp
+	$(BIN)/pytest -s tests/inject/campaigns.py $(INJECT)
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .

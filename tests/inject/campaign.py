@@ -1,0 +1,129 @@
+"""Many lives, each with another fault; and the table of what came of them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inject.faults import Fault
+from inject.injector import FAIL, Control
+from inject.life import Life, Record
+from inject.verdict import Verdict, judge
+
+TOGETHER = 2
+"""Lives at a time."""
+TRIES = 3
+"""Of a fault whose call is not made: its number depends on how threads take turns."""
+NOT_MET = "not met"
+
+
+def say(text: str) -> None:
+    """At once, though standard output may be a file."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+@dataclass
+class Result:
+    """Of one fault."""
+
+    fault: Fault
+    verdict: Verdict
+    log: str = ""
+
+
+@dataclass
+class Table:
+    """Results by call and error."""
+
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def met(self) -> list[Result]:
+        return [one for one in self.results if one.verdict.outcome != NOT_MET]
+
+    @property
+    def broken(self) -> list[Result]:
+        return [one for one in self.met if one.verdict.problems]
+
+    def lines(self) -> list[str]:
+        """In Markdown."""
+        outcomes = ("refused", "unharmed", "event", "connection", "scrape")
+        lines = ["| call | error | runs | " + " | ".join(outcomes) + " |"]
+        lines.append("| --- " * (3 + len(outcomes)) + "|")
+        counts: dict[tuple[str, str], Counter[str]] = {}
+        for one in self.met:
+            counts.setdefault(one.fault[::2], Counter())[one.verdict.outcome] += 1
+        for (kind, error), found in sorted(counts.items()):
+            cells = [str(found[outcome] or "") for outcome in outcomes]
+            lines.append(f"| {kind} | {error} | {found.total()} | " + " | ".join(cells) + " |")
+        return lines
+
+
+class Campaign:
+    """Runs faults in a life of a kind, two at a time."""
+
+    def __init__(self, library: Path, *, inherited: bool = False, together: int = TOGETHER) -> None:
+        self._library = library
+        self._together = together
+        self._inherited = inherited
+        record, self.counts, _ = self._live(None)
+        self.clean = record
+        verdict = judge(record, record)
+        assert not verdict.problems, verdict
+
+    def _live(self, fault: Fault | None) -> tuple[Record, Counter[str], int]:
+        directory = Path(tempfile.mkdtemp(prefix="inject-"))
+        control = Control(self._library, directory / "control")
+        try:
+            if fault:
+                control.plan(fault.kind, fault.number, FAIL, fault.value)
+            record = Life(directory, control, inherited=self._inherited).live()
+            return record, control.counts, control["done"]
+        finally:
+            control.close()
+            shutil.rmtree(directory)
+
+    def run(self, fault: Fault) -> Result:
+        for _ in range(TRIES):
+            try:
+                record, _, done = self._live(fault)
+            except Exception:  # noqa: BLE001  # in a thread: to be told with its fault
+                return Result(fault, Verdict("script", [traceback.format_exc()]))
+            if done or record.hang:
+                verdict = judge(record, self.clean, fault)
+                log = "\n".join(record.log) if verdict.problems else ""
+                return Result(fault, verdict, log)
+        return Result(fault, Verdict(NOT_MET, []))
+
+    def run_all(
+        self,
+        faults: Sequence[Fault],
+        said: Callable[[str], object] = say,
+        minutes: float = 60.0,
+    ) -> Table:
+        """Says at once what is wrong, and now and then how far it is."""
+        table, began = Table(), time.monotonic()
+
+        def run(fault: Fault) -> Result | None:
+            late = time.monotonic() - began > minutes * 60
+            return None if late else self.run(fault)
+
+        with ThreadPoolExecutor(self._together) as pool:
+            for number, result in enumerate(pool.map(run, faults), 1):
+                if result is None:
+                    break
+                table.results.append(result)
+                if result.verdict.problems:
+                    said(f"{result.fault}: {result.verdict}")
+                if number % 100 == 0:
+                    said(f"{number} of {len(faults)} in {time.monotonic() - began:.0f} s")
+        return table

@@ -1,0 +1,259 @@
+"""The scripted life of an echod: every kind of client, scrapes, a full house, a drain."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support import Metrics, Sockets, connect, get, pause
+
+from inject import clients
+from inject.clients import Script, Talk
+from inject.injector import Control
+from inject.process import Hang, Process, Refused, wait_for
+
+PLACES = 5
+"""Connections at a time."""
+IDLE_SECONDS = 3000.0
+"""By the clock that the life moves."""
+OPTIONS = {
+    "--max-connections": str(PLACES),
+    "--max-line-bytes": str(clients.MAX_LINE_BYTES),
+    "--idle-timeout": str(IDLE_SECONDS),
+    "--write-timeout": "none",
+    "--drain-timeout": "20",
+}
+PATIENCE = 30.0
+"""Of a client, for a reply or an end."""
+REST_SECONDS = 5.0
+"""Longest time in which what is closed goes."""
+
+
+@dataclass
+class Record:
+    """What a life has left."""
+
+    talks: list[Talk] = field(default_factory=list)
+    scrapes: dict[str, str] = field(default_factory=dict)  # those that failed
+    refused: bool = False
+    hang: str = ""
+    status: int | None = None
+    errors: str = ""
+    log: list[str] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
+    metrics: Metrics | None = None  # at rest
+    at_first: tuple[list[str], int] = ([], 0)  # descriptors and threads, when it was ready
+    at_rest: tuple[list[str], int] = ([], 0)  # the same, when every client had gone
+    told: list[str] = field(default_factory=list)
+    left: bool = True  # whether the process was still there
+
+
+class Life:
+    """One run of the script."""
+
+    def __init__(self, directory: Path, control: Control, *, inherited: bool = False) -> None:
+        self.record = Record()
+        self._directory = directory
+        self._control = control
+        self._inherited = inherited
+
+    def live(self) -> Record:
+        record = self.record
+        with ExitStack() as held:
+            words = [word for pair in OPTIONS.items() for word in pair]
+            sockets = None
+            if self._inherited:
+                sockets = _sockets(held)
+                arguments = words
+            else:
+                arguments = ["0,0,0", "one", "--metrics-port", "0", *words]
+            self.process = Process(self._directory, arguments, self._control, sockets)
+            held.callback(self.process.close)
+            try:
+                self._live(held)
+            except Refused:
+                record.refused = True
+            except Hang as hang:
+                record.hang = str(hang)
+            record.left = self.process.process.poll() is None
+            record.status = self.process.process.returncode
+            record.errors = self.process.errors
+            record.log, record.events = self.process.log(), self.process.events()
+            record.told = self.process.manager.read()
+        return record
+
+    def _live(self, held: ExitStack) -> None:
+        self.process.ready()
+        self.record.ports, self.metrics_port = self.process.ports()
+        self.record.at_first = self.process.descriptors(), self.process.threads()
+        if self._inherited:
+            self._serve_ports()
+        else:
+            self._serve_everyone(held)
+        self._rest()
+        self._drain(held)
+        self.process.wait()
+
+    # The parts of the script.
+
+    def _serve_ports(self) -> None:
+        for port in self.record.ports:
+            self._talk("ping-pong", port, "eof", clients.ping_pong)
+        self._scrape("/metrics")
+
+    def _serve_everyone(self, held: ExitStack) -> None:
+        one, two, three = self.record.ports
+        silent = self._open(held, "silent", one, "idle")
+        self._serve_ports()
+        self._talk("pipeline", two, "eof", clients.pipeline)
+        self._talk("long line", three, "eof", clients.long_line)
+        self._talk("line that is too long", one, "line_too_long", clients.too_long)
+        self._talk("slow reader", two, "eof", clients.slow_reader, receive_buffer=4096)
+        self._talk("unfinished line", three, "eof", clients.unfinished)
+        self._talk("reset", one, "reset", clients.break_off)
+        self._talk("unused", two, "unused", clients.say_nothing)
+        for path, accept in (
+            ("/metrics", "application/openmetrics-text;version=1.0.0"),
+            ("/livez", ""),
+            ("/readyz", ""),
+            ("/nothing", ""),
+        ):
+            self._scrape(path, accept)
+        self._fill_the_house(three)
+        self.process.clock.move(IDLE_SECONDS + 1)
+        self._talk("after the silence", one, "eof", clients.ping_pong)
+        self._end(*silent)
+
+    def _fill_the_house(self, port: int) -> None:
+        self._until_active(1)
+        with ExitStack() as house:
+            full: list[tuple[Talk, socket.socket | None]] = []
+            while sum(talk.heard == talk.wanted for talk, _ in full) < PLACES - self._active:
+                full.append(self._open(house, "in a full house", port, "eof"))
+                if len(full) > PLACES + 1:
+                    raise Hang("the house does not fill")
+            self._talk("one too many", port, "rejected", clients.be_rejected)
+            for talk, client in full:
+                with suppress(OSError):
+                    if client:
+                        client.shutdown(socket.SHUT_WR)
+                self._end(talk, client)
+
+    def _rest(self) -> None:
+        """All is as it was, which takes the process a moment."""
+        self._until_active(0)
+        deadline = time.monotonic() + REST_SECONDS
+        while self.record.at_rest != self.record.at_first and time.monotonic() < deadline:
+            self.record.at_rest = self.process.descriptors(), self.process.threads()
+            pause(0.005, "what clients have closed is closed soon")
+
+    def _drain(self, held: ExitStack) -> None:
+        """A stop while clients wait, have begun a line, and have not taken their replies."""
+        first, *_, last = self.record.ports
+        waiting = self._open(held, "waiting at the stop", first, "drain")
+        begun = self._open(held, "in a line at the stop", first, "drain", b"x\nabc", b"one x\n")
+        slow = self._open(held, "slow at the stop", last, "drain", b"\n" * 60_000, b"", 4096)
+        self.process.terminate()
+        for talk, client in (waiting, begun, slow):
+            self._end(talk, client)
+
+    # Clients.
+
+    def _open(
+        self,
+        held: ExitStack,
+        name: str,
+        port: int,
+        reason: str,
+        line: bytes = b"hello\n",
+        reply: bytes = b"one hello\n",
+        receive_buffer: int = 0,
+    ) -> tuple[Talk, socket.socket | None]:
+        """A client that has said a line, and stays."""
+        talk = Talk(name, port, reason, line)
+        self.record.talks.append(talk)
+        try:
+            client = held.enter_context(_connected(port, receive_buffer))
+            client.sendall(line)
+            while len(talk.heard) < len(reply) and (piece := client.recv(len(reply))):
+                talk.heard += piece
+        except OSError as error:
+            talk.end = clients.word(error)
+            return talk, None
+        return talk, client
+
+    def _end(self, talk: Talk, client: socket.socket | None) -> None:
+        """Reads what is left, to the end."""
+        if client is None:
+            return
+        try:
+            while piece := client.recv(1 << 16):
+                talk.heard += piece
+            talk.end = "end"
+            client.close()
+        except OSError as error:
+            talk.end = clients.word(error)
+
+    def _talk(
+        self,
+        name: str,
+        port: int,
+        reason: str,
+        script: Script,
+        receive_buffer: int = 0,
+    ) -> None:
+        """One client from beginning to end."""
+        talk = Talk(name, port, reason)
+        self.record.talks.append(talk)
+        try:
+            with _connected(port, receive_buffer) as client:
+                script(client, talk)
+        except OSError as error:
+            talk.end = clients.word(error)
+        except AssertionError:
+            talk.end = "end too soon"
+
+    def _scrape(self, path: str, accept: str = "") -> bytes:
+        headers = {"Accept": accept} if accept else {}
+        try:
+            status, body, _ = get(self.metrics_port, path, **headers)
+        except Exception as error:  # noqa: BLE001  # whatever the HTTP client makes of it
+            self.record.scrapes[f"{path} {len(self.record.scrapes)}"] = repr(error)
+            return b""
+        if status != (404 if path == "/nothing" else 200):
+            self.record.scrapes[f"{path} {len(self.record.scrapes)}"] = f"{status} {body!r}"
+        return body
+
+    def _until_active(self, most: int) -> None:
+        """By scrapes, of which one may fail."""
+
+        def look() -> bool:
+            body = self._scrape("/metrics")
+            if len(self.record.scrapes) > 5:
+                raise Hang(f"scrapes fail again and again: {self.record.scrapes}")
+            if body:
+                self.record.metrics = Metrics(body.decode())
+                self._active = int(self.record.metrics("echod_connections_active"))
+            return bool(body) and self._active <= most
+
+        wait_for(look, f"{most} active connections")
+
+
+def _sockets(held: ExitStack) -> Sockets:
+    """Two for echo and one for metrics, listening already."""
+    made = []
+    for _ in range(3):
+        one = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+        made.append(one)
+    return Sockets(echo=made[:2], metrics=made[2:])
+
+
+def _connected(port: int, receive_buffer: int) -> socket.socket:
+    client = connect(port, receive_buffer=receive_buffer) if receive_buffer else connect(port)
+    client.settimeout(PATIENCE)
+    return client
