@@ -183,7 +183,7 @@ def assert_bounded(events: list[dict[str, Any]]) -> None:
     assert max(seconds.values()) <= LINES_A_SECOND, seconds
 
 
-def test_a_flood_of_connections_costs_a_few_lines_a_second(start: Start) -> None:
+def test_a_flood_of_connections_logs_a_few_lines_a_second(start: Start) -> None:
     """And each on which something was sent is in the log, by itself or in a sum."""
     echod = start(ports="0,0")
     answered, silent = knock(echod.port, 1, -1)
@@ -207,7 +207,7 @@ def test_a_flood_of_connections_costs_a_few_lines_a_second(start: Start) -> None
 
 
 @pytest.mark.long
-def test_a_flood_of_rejected_connections_costs_two_lines(start: Start) -> None:
+def test_a_flood_of_rejected_connections_logs_two_lines(start: Start) -> None:
     """One going in and one coming out, which tells how many they were."""
     echod = start("--max-connections", "1")
     with connect(echod.port) as served:
@@ -223,7 +223,7 @@ def test_a_flood_of_rejected_connections_costs_two_lines(start: Start) -> None:
 
 
 @pytest.mark.long
-def test_a_flood_of_failed_accepts_costs_two_lines(start: Start) -> None:
+def test_a_flood_of_failed_accepts_logs_two_lines(start: Start) -> None:
     """For all ports together."""
     echod = start(ports=",".join(["0"] * 20))
     with ExitStack() as waiting, without_descriptors(echod):
@@ -240,7 +240,7 @@ def broken(*_: object, **__: object) -> NoReturn:
     raise RuntimeError("\x1b[2J\u202e" + "x" * 100_000)
 
 
-def test_a_flood_of_bugs_costs_a_few_lines_a_second(running: Running) -> None:
+def test_a_flood_of_exceptions_logs_a_few_lines_a_second(running: Running) -> None:
     """If a client has found one: an event each at first, then sums, and all are counted."""
     running.service.servers[0].new_protocol = broken  # type: ignore[method-assign]
     for _ in range(300):

@@ -83,7 +83,7 @@ def serve_beside(echod: Echod, crowd: Senders, count: int, budget: int, prefix: 
     ],
     ids=["eight-mib-each", "little-budget", "amplified", "amplified-little-budget"],
 )
-def test_clients_that_do_not_read_cost_their_own_connections(
+def test_clients_that_do_not_read_are_reset_and_delay_no_other(
     start: Start, count: int, prefix: str, data: bytes, budget: int, over_budget: bool
 ) -> None:
     """No thread waits for them, what is held for them is bounded, and they are ended."""

@@ -121,7 +121,7 @@ def timed(echod: Echod) -> float:
     return monotonic() - began
 
 
-def test_a_scrape_is_answered_within_a_second_whoever_holds_the_port(start: Start) -> None:
+def test_a_scrape_is_answered_within_a_second_beside_silent_and_slow_clients(start: Start) -> None:
     """300 silent and 300 slow clients; forty at once, and without a free descriptor too."""
     echod = start()
     port = echod.metrics_port

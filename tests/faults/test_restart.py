@@ -134,7 +134,7 @@ def test_fifty_restarts_at_200_connections_a_second_refuse_no_client(
     assert set(load["outcomes"]) == {"answered", "ended between lines"}
 
 
-def test_a_kill_costs_only_the_connections_that_were_accepted(door: Door) -> None:
+def test_a_kill_breaks_only_connections_that_were_accepted(door: Door) -> None:
     """Who waited in the queue, whatever they have sent, is served by the next process."""
     first = door.open()
     with connections(door.port, 20) as accepted, ExitStack() as closing:

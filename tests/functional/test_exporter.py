@@ -116,7 +116,9 @@ def test_a_metrics_client_that_sends_or_reads_nothing_is_closed_at_its_deadline(
     stop(started.exporter, clock())
 
 
-def test_a_client_that_stays_after_its_answer_is_let_go_in_a_second(clock: StandingClock) -> None:
+def test_a_metrics_client_that_stays_after_its_answer_is_closed_after_a_second(
+    clock: StandingClock,
+) -> None:
     """However much it sends meanwhile."""
     started = Started()
     clients, loop = started.exporter.clients, started.exporter.loop
@@ -137,7 +139,7 @@ def test_a_client_that_reads_slowly_gets_its_whole_page(started: Started) -> Non
         assert read_to_end(client).endswith(BIG[:1000])
 
 
-def test_a_client_that_resets_in_the_middle_is_forgotten(started: Started) -> None:
+def test_a_metrics_client_that_resets_amid_its_page_is_closed(started: Started) -> None:
     """Whether it was to be read from or written to."""
     reset(connect(started.port))
     reset(big_request(started.port))
@@ -145,7 +147,7 @@ def test_a_client_that_resets_in_the_middle_is_forgotten(started: Started) -> No
     assert get(started.port, "/ok")[0] == 200
 
 
-def test_a_page_that_cannot_be_made_costs_one_answer_and_is_reported(started: Started) -> None:
+def test_a_page_that_raises_closes_one_connection_and_is_reported(started: Started) -> None:
     """The port goes on."""
     with connect(started.port) as client:
         client.sendall(b"GET /broken HTTP/1.1\r\n\r\n")
@@ -154,7 +156,7 @@ def test_a_page_that_cannot_be_made_costs_one_answer_and_is_reported(started: St
     assert get(started.port, "/ok")[0] == 200
 
 
-def test_answered_clients_that_stay_do_not_fill_the_port(started: Started) -> None:
+def test_answered_clients_that_stay_do_not_fill_the_metrics_port(started: Started) -> None:
     """The oldest gives way when none has an unfinished request."""
     started.exporter._max_clients = 3
     with ExitStack() as clients:
@@ -166,7 +168,7 @@ def test_answered_clients_that_stay_do_not_fill_the_port(started: Started) -> No
         assert get(started.port, "/ok")[0] == 200
 
 
-def test_a_hundred_clients_that_have_their_answer_and_stay_keep_nobody_out(
+def test_a_hundred_answered_clients_that_stay_do_not_block_new_ones(
     started: Started,
 ) -> None:
     """They have the least to lose, and give way to the newcomer, not the newcomer to them."""
@@ -216,7 +218,7 @@ def test_the_metrics_port_drops_data_after_a_request(started: Started) -> None:
         until(lambda: not started.exporter.clients)
 
 
-def test_a_client_that_is_gone_already_is_left_alone(started: Started) -> None:
+def test_events_of_a_closed_metrics_client_do_nothing(started: Started) -> None:
     """An event of the round in which it gave way, or a second end, finds it closed."""
     loop, done = started.exporter.loop, threading.Event()
     with connect(started.port):
@@ -298,7 +300,7 @@ def test_an_inherited_listener_stays_open() -> None:
             waiting.sendall(b"GET / HTTP/1.1\r\n\r\n")
 
 
-def test_a_bug_in_a_page_is_an_event_of_the_daemon(running: Running) -> None:
+def test_an_exception_in_a_page_is_logged_by_the_daemon(running: Running) -> None:
     """With what was raised and where, and no traceback."""
     running.service.ports.append(None)  # type: ignore[arg-type]
     with connect(running.metrics_port) as client:

@@ -178,7 +178,7 @@ def test_at_every_scrape_active_is_not_negative_and_no_counter_falls(start: Star
         ("application/vnd.google.protobuf;q=0.7", TEXT),
     ],
 )
-def test_the_format_is_the_one_that_the_scraper_prefers(
+def test_metrics_are_in_the_format_that_the_scraper_prefers(
     shared_echod: Echod, accept: str | None, content_type: str
 ) -> None:
     """Exactly two content types are offered, and each body is valid in its format."""
@@ -311,7 +311,7 @@ def raw(port: int, request: bytes) -> bytes:
         (b"GET * HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 "),
     ],
 )
-def test_a_strange_request_costs_its_own_connection(
+def test_a_malformed_request_closes_its_own_connection_alone(
     shared_echod: Echod, request_bytes: bytes, answer: bytes
 ) -> None:
     """It gets an answer where HTTP has one, and no other client notices."""

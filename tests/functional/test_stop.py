@@ -87,7 +87,7 @@ def test_a_half_closed_client_gets_every_reply_however_slowly_it_takes_them(star
     assert echod.events()[-1]["cut"] == 0
 
 
-def test_everything_that_arrived_before_the_signal_is_answered(start: Start) -> None:
+def test_data_that_arrived_before_the_signal_is_answered(start: Start) -> None:
     """For clients that stay connected too: whole lines, a prefix of their replies, no reset."""
     echod = start("--drain-timeout", str(NEVER))
     data = b"".join(b"%06d\n" % number for number in range(20_000))

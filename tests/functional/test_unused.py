@@ -99,7 +99,7 @@ def test_a_check_that_is_over_before_it_is_accepted_ends_unused(start: Start, en
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_checks_amid_clients_are_told_apart(start: Start, threads: str) -> None:
+def test_checks_among_real_clients_are_counted_as_unused(start: Start, threads: str) -> None:
     """On each port for itself."""
     echod = start("--handler-threads", threads, ports="0,0")
     port, other = echod.ports

@@ -145,7 +145,7 @@ def exposure(guest: Guest) -> float:
 SECURITY = "systemd-analyze security --no-pager echod@v1.service"
 
 
-def test_little_is_exposed_and_less_with_inherited_sockets(guest: Guest) -> None:
+def test_systemds_exposure_score_is_low_and_lower_with_inherited_sockets(guest: Guest) -> None:
     """By systemd's own measure, in which an unguarded service has 9.6."""
     guest.run("systemctl start echod@v1")
     assert exposure(guest) <= 1.5
@@ -191,7 +191,7 @@ def test_systemd_restarts_echod_when_one_thread_is_frozen(guest: Guest) -> None:
     assert "Fatal Python error: Aborted" in journal
 
 
-def test_a_wrong_setting_is_one_clear_line_and_no_loop(guest: Guest) -> None:
+def test_a_wrong_setting_ends_the_unit_with_one_line_and_no_restart_loop(guest: Guest) -> None:
     """Exit status 2 prevents the restart; so does a file that is not there."""
     guest.run("sed -i s/ECHOD_PREFIX=.*/ECHOD_PREFIX=/ /etc/echod/v1.env")
     guest.run("systemctl start echod@v1", status=1)
@@ -204,7 +204,7 @@ def test_a_wrong_setting_is_one_clear_line_and_no_loop(guest: Guest) -> None:
     assert show(guest, "echod@v7", "NRestarts") == "0"
 
 
-def test_what_may_pass_is_tried_again_slowly(guest: Guest) -> None:
+def test_systemd_retries_a_start_on_a_port_in_use_slowly(guest: Guest) -> None:
     """A port in use is one line each time; it serves when the port is free."""
     guest.start("sleep 60 | nc -l 9001")
     until(lambda: ":9001" in guest.run("ss -Hltn"))
@@ -266,7 +266,7 @@ def test_ports_below_1024_take_one_capability(guest: Guest) -> None:
     assert answer(guest, 7) == "one hi"
 
 
-def test_an_upgrade_keeps_what_is_the_users_and_removal_leaves_nothing_else(guest: Guest) -> None:
+def test_an_upgrade_keeps_the_users_files_and_a_removal_leaves_nothing_else(guest: Guest) -> None:
     """Changed files stay, removed ones stay away, and what is enabled is disabled at the end."""
     everything = (
         "find /etc/echod /etc/systemd /opt /usr/local/lib/systemd -path '*echod*' 2>&1 | sort"

@@ -44,7 +44,7 @@ def test_grafana_knows_every_key_of_the_dashboard() -> None:
     assert difference(board, again) == []
 
 
-def test_process_metrics_on_it_are_exported(shared_echod: Echod) -> None:
+def test_process_metrics_of_the_dashboard_are_exported(shared_echod: Echod) -> None:
     """client_python has others on other systems and in other releases."""
     exported = {name for name, _ in shared_echod.metrics().samples}
     asked = set(re.findall(r"\b(?:process|python)_\w+(?=\{)", PATH.read_text()))

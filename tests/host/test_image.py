@@ -47,7 +47,7 @@ def test_the_references_arguments_work_unchanged(serving: Container) -> None:
     assert replies == b"one hi\n"
 
 
-def test_the_process_is_the_first_and_has_no_rights(serving: Container) -> None:
+def test_in_the_image_echod_is_pid_1_without_privileges(serving: Container) -> None:
     """PID 1, user and group 65532, no capability, no file that it could write."""
     status = dict(
         line.split(":\t", 1)
@@ -133,16 +133,14 @@ def test_a_base_without_what_it_needs_is_refused_by_name(engine: Engine) -> None
         (["9000", "one", "--max-connections", "many"], "--max-connections"),
     ],
 )
-def test_commands_and_mistakes_reach_the_program(
-    engine: Engine, words: list[str], answer: str
-) -> None:
+def test_arguments_of_podman_run_reach_echod(engine: Engine, words: list[str], answer: str) -> None:
     """What follows the image's name is the command line, with its exit status and no traceback."""
     said = engine("podman", "run", "--rm", *RUN, IMAGE, *words, check=False)
     assert answer in said
     assert "Traceback" not in said
 
 
-def test_no_shell_is_needed(engine: Engine) -> None:
+def test_the_image_needs_no_shell(engine: Engine) -> None:
     """With the shells of the base hidden it serves, is found healthy and stops."""
     shells = [f"--volume=/dev/null:/usr/bin/{shell}:ro" for shell in ("dash", "bash")]
     container = Container(engine, IMAGE, *REFERENCE_ARGUMENTS, options=shells)
@@ -153,7 +151,7 @@ def test_no_shell_is_needed(engine: Engine) -> None:
     assert container.stop() == "0"
 
 
-def test_nothing_is_compiled_at_run_time(engine: Engine) -> None:
+def test_the_image_compiles_no_module_at_run_time(engine: Engine) -> None:
     """A read-only root could not keep it, and each start and health check would take longer."""
     script = (
         "import echod.process.daemon, echod.process.health_check, os, sys;"
@@ -164,7 +162,7 @@ def test_nothing_is_compiled_at_run_time(engine: Engine) -> None:
     assert found == "[]\n"
 
 
-def test_the_image_says_what_it_is(engine: Engine) -> None:
+def test_the_image_has_its_labels(engine: Engine) -> None:
     """Title, version and revision by the open standard's labels."""
     config = json.loads(engine("buildah", "inspect", "--type", "image", IMAGE))["Docker"]["config"]
     prefix = "org.opencontainers.image."

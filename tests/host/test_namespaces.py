@@ -38,7 +38,7 @@ def in_network(directory: Path, script: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_as_pid_1_it_drains_and_exits_with_0(start: Start, number: int) -> None:
+def test_as_pid_1_echod_drains_and_exits_with_0(start: Start, number: int) -> None:
     """The kernel ignores signals for PID 1 that it has no handler for."""
     echod = start(command=lambda *more: [*NAMESPACE, *command(*more)])
     assert echod.event("starting")["pid"] == 1
@@ -64,7 +64,7 @@ def test_as_pid_1_a_stop_that_is_repeated_still_drains(start: Start) -> None:
     assert echod.events()[-1]["event"] == "stopped"
 
 
-def test_on_a_host_without_ipv6_it_serves_ipv4(tmp_path: Path) -> None:
+def test_on_a_host_without_ipv6_echod_serves_ipv4(tmp_path: Path) -> None:
     """:: is the default, and no reason not to start. (No AF_INET6 here: a seccomp-like stand-in
     is a kernel whose IPv6 is disabled for every interface, loopback included.)"""
     script = f"""

@@ -83,7 +83,7 @@ def test_the_objects_that_pages_show_are_valid(definitions: Definitions) -> None
             assert definitions.errors(one) == []
 
 
-def test_a_wrong_field_would_be_found(definitions: Definitions) -> None:
+def test_a_wrong_field_of_a_manifest_is_found(definitions: Definitions) -> None:
     """By both validators, at any depth."""
     service = Manifests(rendered("base")).one("Service", "tcp-echo")
     wrong = service | {"spec": service["spec"] | {"prots": []}}

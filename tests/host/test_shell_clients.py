@@ -51,7 +51,7 @@ def test_bash_alone_is_a_client(shared_echod: Echod) -> None:
     assert shell(script).stdout == b"one hi\n"
 
 
-def test_a_reader_of_one_line_gets_it(shared_echod: Echod) -> None:
+def test_a_client_that_reads_one_line_gets_it(shared_echod: Echod) -> None:
     """The rest of what it asked for is its own affair."""
     script = f"seq 100000 | nc 127.0.0.1 {shared_echod.port} | head -n1"
     assert shell(script).stdout == b"one 1\n"

@@ -206,7 +206,7 @@ def host_in(directory: Path) -> Iterator[Host]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_print_what_it_shows(page: Path, tmp_path: Path) -> None:
     """Its commands succeed, and print what it shows; nothing of them is left."""
     for number in range(2):
         try:

@@ -83,7 +83,7 @@ CHECKS = {"own": 3, "none": 1}
 """Of a load balancer, for each connection of a client."""
 
 
-def test_versions_are_told_apart_however_they_were_scraped(tmp_path: Path, start: Start) -> None:
+def test_versions_are_distinguished_however_they_were_scraped(tmp_path: Path, start: Start) -> None:
     """With and without honor_labels, with a version of the target, of echod, of neither; and a load
     balancer's checks are no connections of any.
     """

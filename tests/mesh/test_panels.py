@@ -132,7 +132,7 @@ def of_each(seen: Seen, name: str) -> dict[str, int]:
     return {version: getattr(tally, name) for version, tally in seen.split.tallies.items()}
 
 
-def test_requests_are_those_that_were_answered(seen: Seen) -> None:
+def test_the_request_panels_show_the_answered_lines(seen: Seen) -> None:
     """Per second by version, the same by port, and the share of each."""
     lines = of_each(seen, "lines")
     assert_a_minute_of(seen.ask("Requests per second by version"), lines)
@@ -146,7 +146,7 @@ def test_requests_are_those_that_were_answered(seen: Seen) -> None:
     assert alone == {"v2": shares["v2"]}
 
 
-def test_the_split_is_what_was_sent_and_what_was_asked_for(seen: Seen) -> None:
+def test_the_split_panels_show_the_replies_and_the_expected_shares(seen: Seen) -> None:
     """Near what the replies say, and inside the interval that chance allows around it."""
     opened = of_each(seen, "opened")
     total = sum(opened.values())
@@ -200,7 +200,7 @@ def test_counters_of_bytes_and_lines_equal_the_wire(seen: Seen) -> None:
         assert 0.5 < lines[name] <= LINES[name] * (1 + 1e-9)
 
 
-def test_connections_are_as_many_as_are_held(seen: Seen) -> None:
+def test_the_connection_panels_show_the_open_connections(seen: Seen) -> None:
     """Active ones, the slots that they take, and the line that is not finished."""
     held = seen.split.held
     assert seen.ask("Active connections by version") == {name: held[name] for name in WEIGHTS}
@@ -212,7 +212,7 @@ def test_connections_are_as_many_as_are_held(seen: Seen) -> None:
     assert seen.ask("Buffered bytes") == buffered
 
 
-def test_ends_have_the_reasons_that_were_caused(seen: Seen) -> None:
+def test_closed_connections_are_counted_by_their_reasons(seen: Seen) -> None:
     """Every one of them, and those that were not caused are 0."""
     none = dict.fromkeys(CLOSE_REASONS, 0.0)
     title = "Connections closed per second by reason"

@@ -77,7 +77,7 @@ def test_a_wrong_call_is_answered_in_one_line(
     assert message in output.err
 
 
-def test_a_call_says_what_is_run(tmp_path: Path) -> None:
+def test_benchmark_options_select_scenarios_and_peers(tmp_path: Path) -> None:
     """Names in the order of the tables, and more servers by their command."""
     peer = "go=/bin/echo {port} '{prefix} x'"
     words = ["--only", "connect,start", "--only", "costs", "--peers", "limit,echod"]
@@ -106,7 +106,7 @@ def test_medians_ranges_and_ratios_are_of_the_rounds_that_went_well() -> None:
     assert figures.ratio(samples, "rate", "a", "nobody") is None
 
 
-def test_three_digits_are_shown() -> None:
+def test_figures_have_three_digits() -> None:
     """More would be noise."""
     shown = {131_234.0: "131,000", 1234.0: "1,230", 100.4: "100", 12.71: "12.7", 2e6: "2.00M"}
     assert {value: three_digits(value) for value in shown} == shown
@@ -279,7 +279,7 @@ def ends_with_the_client(one: socketserver.StreamRequestHandler) -> None:
         (ends_with_the_client, "half-close with replies due: "),
     ],
 )
-def test_a_server_that_answers_wrongly_is_found_out(
+def test_the_benchmark_finds_wrong_replies(
     answer: Callable[[socketserver.StreamRequestHandler], None], case: str
 ) -> None:
     """Its error is the first one."""
@@ -356,7 +356,7 @@ def test_the_load_generators_compare_every_reply(name: str, tmp_path: Path) -> N
 
 
 @needs_cc
-def test_a_short_run_writes_its_results(tmp_path: Path) -> None:
+def test_a_short_benchmark_writes_its_results(tmp_path: Path) -> None:
     """A table and JSON, with the server left out that answers wrongly."""
     wrong = tmp_path / "wrong.py"
     wrong.write_text(WRONG_PEER)

@@ -180,7 +180,7 @@ def test_every_rule_and_view_of_the_mesh_is_shown() -> None:
     assert set(recorded) >= RULES
 
 
-def test_variables_are_defined_and_used() -> None:
+def test_dashboard_variables_are_defined_and_used() -> None:
     """A choice that changes nothing would mislead."""
     defined = {variable["name"] for variable in VARIABLES}
     assert defined == {"datasource", "job", "namespace", "version", "port", "app"}

@@ -53,7 +53,7 @@ def test_every_manifest_is_applied_by_some_directory() -> None:
     assert set(K8S.rglob("*.yaml")) == {path for path in used if path.is_relative_to(K8S)}
 
 
-def test_the_image_is_named_in_one_place() -> None:
+def test_the_image_name_is_set_in_one_file() -> None:
     """And it is this version's."""
     (image,) = kustomization("base")["images"]
     assert image == {"name": "echod", "newTag": echod.__version__}

@@ -99,7 +99,7 @@ def test_parts_have_their_looks_after_the_whole_process_was_suspended(world: Wor
     assert world.looks >= 50
 
 
-def test_each_step_has_a_name(world: World) -> None:
+def test_each_shutdown_step_has_a_name(world: World) -> None:
     config = load({"ports": "0", "prefix": "one"}, {})
     names = [step.name for step in shutdown.steps(config, cast("Any", world), 0.0)]
     assert names == [
