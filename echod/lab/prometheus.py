@@ -43,7 +43,6 @@ class Prometheus:
         program = find()
         self._directory = directory
         self.port = port or free_port()
-        self._process: Process | None = None
         self._configure(targets)
         self._expect(weights)
         words = [
@@ -68,13 +67,11 @@ class Prometheus:
 
     def check(self) -> None:
         """Raises SystemRefused if it has ended."""
-        if self._process:
-            self._process.check()
+        self._process.check()
 
     def stop(self) -> None:
         """Stops it."""
-        if self._process:
-            self._process.stop(STOP_SECONDS)
+        self._process.stop(STOP_SECONDS)
 
     def _configure(self, targets: Sequence[str]) -> None:
         shipped = resources.files("echod.lab") / "data"
