@@ -197,7 +197,9 @@ def _output(environ: Environment, *, quiet: bool) -> Output:
 
     live = os.isatty(STDERR) and environ.get("TERM") != "dumb" and not quiet
     return Output(
-        say=lambda text: say(STDOUT, text), progress=_Progress() if live else lambda _: None
+        say=lambda text: say(STDOUT, text),
+        progress=_Progress() if live else lambda _: None,
+        warn=lambda text: say(STDERR, text),
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from echod.config.options import OPTIONS
 from echod.probe.expectation import parse
-from echod.probe.planning import sample_size
+from echod.probe.planning import Plan, plan
+from echod.probe.verdict import Rules
 from echod.telemetry.metrics import FAMILIES
 
 ROOT = Path(__file__).parent.parent
@@ -33,19 +34,26 @@ def metrics() -> str:
 
 
 def sizes() -> str:
-    """Connections by split and by what they have to find, with the probe's defaults."""
-    points = (20, 10, 5, 3, 2, 1)
-    rows = ["| split | " + " | ".join(f"{one} point{'s' * (one > 1)}" for one in points) + " |"]
+    """Connections of a pass by split and by what must be found, with the probe's defaults."""
+    points = (20, 10, 5, 3)
+    rows = ["| split | " + " | ".join(f"{one} points" for one in points) + " |"]
     rows.append("| --- |" + " --- |" * len(points))
     for split in ("50/50", "80/20", "90/10", "95/5", "99/1", "34/33/33"):
         names = ",".join(
             f"{name}={share}" for name, share in zip("abc", split.split("/"), strict=False)
         )
-        tested = parse([names]).tested
-        tail = 0.001 / 2 / len(tested)
-        cells = [f"{sample_size(tested, tail, one / 100):,}" for one in points]
+        plans = [planned(names, one / 100) for one in points]
+        cells = [f"{one.typical:,} / {one.p95:,}" for one in plans]
         rows.append(f"| {split} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def planned(names: str, detect: float) -> Plan:
+    """The plan of ``echod probe --plan`` with its other defaults."""
+    rules = Rules(
+        expectation=parse([names]), alpha=0.001, detect=detect, tolerance=None, max_errors=0
+    )
+    return plan(list(rules.tests.values()))
 
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {

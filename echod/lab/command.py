@@ -16,8 +16,10 @@ from echod.lab.lab import Lab
 from echod.lab.weights import Weights, described, expectation, parse
 from echod.probe import report, servers
 from echod.probe.expectation import parse as expected
-from echod.probe.report import Result
-from echod.probe.runs import Output, Signals, sample
+from echod.probe.judge import Sequential
+from echod.probe.planning import limit
+from echod.probe.result import Result
+from echod.probe.runs import Output, Pace, Signals, sample
 from echod.probe.target import Target
 from echod.probe.verdict import Rules, Status
 
@@ -162,11 +164,12 @@ class _Course:
             tolerance=None,
             max_errors=0,
         )
-        needed = rules.plan()
         before = self._counts()
         target = Target("127.0.0.1", self._lab.port, TIMEOUT_SECONDS)
-        size = self._settings.samples or needed
-        result = sample(target, rules, size, needed, self._output, self._look_after)
+        cap = self._settings.samples or limit(list(rules.tests.values()))
+        pace = Pace(cap=cap, counted=True)
+        judge = Sequential(rules)
+        result = sample(target, rules, judge, pace, self._output, self._look_after)
         return replace(result, servers=self._counts().since(before))
 
     def _look_after(self) -> bool:

@@ -29,7 +29,7 @@ examples:
 
 exit status:
   0 the split holds    1 it does not    2 wrong call    3 too many errors, or this host failed
-  4 inconclusive: nothing speaks against it, but too few connections to say so
+  4 inconclusive: nothing speaks against it, but too little for it, or it changed meanwhile
 """
 
 
@@ -37,7 +37,7 @@ _seconds = parsers.number("a number of seconds over 0, 86400 at most", 0, 86_400
 _points = parsers.number("a number of percentage points over 0, 100 at most", 0, 100)
 
 _ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
-    ("duration", _seconds, "", "SECONDS", "end after this time, with as many as there are then"),
+    ("duration", _seconds, "", "SECONDS", "end after this time at the latest"),
     (
         "concurrency",
         parsers.whole(1, MOST_HELD),
@@ -73,7 +73,7 @@ _ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
         _points,
         "5",
         "POINTS",
-        "a share that is off by this much must be found with 95 %% probability; default: 5",
+        "a share that is off by this much passes in 1 run of 20 at most; default: 5",
     ),
     (
         "tolerance",
@@ -94,7 +94,7 @@ _ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
         _seconds,
         "",
         "SECONDS",
-        "judge fresh connections until the split holds or this time is over; needs --tolerance",
+        "wait until the split holds or this time is over; needs --tolerance",
     ),
     (
         "hold",
@@ -153,7 +153,7 @@ def add_to(parser: ArgumentParser) -> None:
         metavar="NAME=SHARE,...",
         help="shares by version, in any unit; NAME=0 forbids it, error=SHARE is for failures",
     )
-    add("-n", metavar="N", help="connections; default: what --plan says, 200 without --expect")
+    add("-n", metavar="N", help="connections at most; default: see --plan; 200 without --expect")
     for option in OPTIONS:
         add(option.flag, metavar=option.metavar, help=option.help)
     families = parser.add_mutually_exclusive_group()
@@ -166,10 +166,10 @@ def add_to(parser: ArgumentParser) -> None:
         metavar="URL",
         help="an echod's /metrics: has it counted what was seen here? may be repeated",
     )
-    add("--plan", action="store_true", help="say how many connections it takes, and make none")
+    add("--plan", action="store_true", help="how many connections a verdict takes; makes none")
     add("--json", action="store_true", help="the result as JSON on standard output")
     add("--junit", metavar="FILE", help="the result as JUnit XML into FILE")
-    add("--quiet", action="store_true", help="no output but errors; with --plan the number alone")
+    add("--quiet", action="store_true", help="no output but errors; with --plan the cap alone")
 
 
 def settings(flags: Namespace) -> Settings:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import monotonic
-from typing import NamedTuple
 
 from echod.errors import SystemRefused, UsageError, shown
-from echod.probe import formats, report, servers
+from echod.probe import formats, planning, report, servers
 from echod.probe.arguments import Settings
 from echod.probe.expectation import parse
 from echod.probe.hold import Held
-from echod.probe.planning import POWER
-from echod.probe.report import Result, percent, printable
-from echod.probe.runs import TICK_SECONDS, Output, Signals, sample
+from echod.probe.judge import Judge, Sequential
+from echod.probe.result import Result, percent, printable
+from echod.probe.runs import TICK_SECONDS, Output, Pace, Signals, sample
 from echod.probe.target import Target
 from echod.probe.verdict import Rules, Status
+from echod.probe.waiting import Waiting
+from echod.probe.words import plan_lines
 
-PAUSE_SECONDS = 1.0
-"""Between two looks at a split that is waited for."""
+WITHOUT_EXPECTATION = 200
+"""Connections, where there is nothing to judge."""
 
 PATIENCE_SECONDS = 2.0
 """For held connections to take leave."""
@@ -30,7 +31,7 @@ def run(settings: Settings, signals: Signals, output: Output) -> int:
     """Does what is asked and gives the exit status. Raises UsageError and SystemRefused."""
     rules = _rules(settings)
     if settings.plan:
-        return _plan(settings, rules, output)
+        return _plan(rules, settings, output)
     servers.check(settings.metrics)
     target = Target(
         settings.host,
@@ -42,8 +43,7 @@ def run(settings: Settings, signals: Signals, output: Output) -> int:
     )
     if settings.hold:
         return _hold(settings, Held(target, settings.hold), signals, output)
-    probe = _Probe(settings, target, signals, output)
-    result = probe.wait(rules, settings.wait) if settings.wait else probe.sample(rules)
+    result = _sample(settings, rules, target, signals, output)
     output.progress("")
     return _finish(settings, result, output)
 
@@ -60,127 +60,61 @@ def _rules(settings: Settings) -> Rules:
     if rules.failures_count and settings.max_errors:
         raise UsageError("--max-errors: must be given without a share for errors in --expect")
     if expectation:
-        for share in expectation.tested:
+        for share in expectation.tested.values():
             if settings.tolerance is None and settings.detect > max(share, 1 - share) + 1e-9:
                 most = percent(max(share, 1 - share))
                 raise UsageError(f"--detect {100 * settings.detect:g}: must be {most} at most here")
     return rules
 
 
-def _plan(settings: Settings, rules: Rules, output: Output) -> int:
-    size = rules.plan()
-    wrong = f"with {100 * rules.alpha:g} % at most (alpha {rules.alpha:g})"
-    chance = f"with {100 * POWER:.0f} % probability"
+def _plan(rules: Rules, settings: Settings, output: Output) -> int:
+    asked = planning.plan(list(rules.tests.values()))
     if settings.json:
-        output.say(f'{{"connections": {size}}}\n')
+        output.say(json.dumps(asdict(asked)) + "\n")
     elif settings.quiet:
-        output.say(f"{size}\n")
-    elif rules.tolerance is None:
-        output.say(
-            f"{size:,} connections find a share that is off by {100 * rules.detect:g} points"
-            f" {chance},\nand reject a split that is as expected {wrong}\n"
-        )
+        output.say(f"{asked.cap}\n")
     else:
-        output.say(
-            f"{size:,} connections show {chance} that a split that is as expected is within"
-            f" {100 * rules.tolerance:g} points\nof that, and pass one that is not {wrong}\n"
-        )
+        output.say("".join(f"{line}\n" for line in plan_lines(asked, rules)))
     return 0
 
 
-class Look(NamedTuple):
-    """One look at a split that is waited for."""
+def _sample(
+    settings: Settings, rules: Rules, target: Target, signals: Signals, output: Output
+) -> Result:
+    """One run, with the servers' own counts if they are asked for."""
+    pace = Pace(
+        cap=_cap(settings, rules, output),
+        duration=settings.wait or settings.duration,
+        concurrency=settings.concurrency,
+        rate=settings.rate,
+        waits=settings.wait is not None,
+        counted=bool(settings.metrics),
+    )
+    judge: Judge = Waiting(rules, settings.wait) if settings.wait else Sequential(rules)
+    before = servers.read(settings.metrics) if settings.metrics else None
+    result = sample(target, rules, judge, pace, output, lambda: bool(signals.wait(0.001)))
+    result = replace(result, waited=settings.wait is not None)
+    if before:
+        try:
+            counts = servers.read(settings.metrics).since(before)
+        except SystemRefused as error:
+            return replace(result, refused=result.refused or str(error))
+        result = replace(result, servers=counts)
+    return result
 
-    result: Result
-    needed: int  # connections that this look takes to judge
-    left: float  # seconds, after it
-    more: bool  # whether the next one can be had at all
 
-
-def decide(look: Look, before: Result | None) -> Result | None:
-    """The result to end with after a look, or None to look again.
-
-    ``before`` is what the look before has shown.
-    """
-    result = look.result
-    if result.status is Status.HOLDS or result.interrupted or result.refused:
-        return result
-    if look.left > 0:
-        return None if look.more else result
-    # A look that was cut short says less than the one before.
-    short = result.status is Status.INCONCLUSIVE and result.connections < look.needed
-    return before if before and short else result
-
-
-class _Probe:
-    """Runs of samples against one target."""
-
-    def __init__(
-        self, settings: Settings, target: Target, signals: Signals, output: Output
-    ) -> None:
-        self._settings = settings
-        self._target = target
-        self._signals = signals
-        self._output = output
-
-    def sample(self, rules: Rules) -> Result:
-        """One run, with the servers' own counts if they are asked for."""
-        settings = self._settings
-        needed = rules.plan()
-        size = settings.n or (math.inf if settings.duration else needed)
-        before = servers.read(settings.metrics) if settings.metrics else None
-        result = self._run(rules, size, settings.duration, needed)
-        if before:
-            try:
-                counts = servers.read(settings.metrics).since(before)
-            except SystemRefused as error:
-                return replace(result, refused=result.refused or str(error))
-            result = replace(result, servers=counts)
-        return result
-
-    def wait(self, rules: Rules, seconds: float) -> Result:
-        """Looks at fresh samples until a look shows that the split holds, or time is over."""
-        looks = self._looks(rules, monotonic() + seconds)
-        before = None
-        while not (last := decide(look := next(looks), before)):
-            before = look.result
-            self._say(look)
-            if self._signals.wait(min(PAUSE_SECONDS, look.left)):
-                return replace(before, interrupted=True)
-        return last
-
-    def _looks(self, rules: Rules, end: float) -> Iterator[Look]:
-        """One look after another, each by stricter rules. Raises UsageError if the first one would
-        take too many connections.
-        """
-        number = 0
-        while True:
-            number += 1
-            strict = rules.look(number)
-            needed = strict.plan()
-            left = max(0.001, end - monotonic())
-            result = self._run(strict, self._settings.n or needed, left, needed)
-            more = rules.look(number + 1).is_plannable()
-            yield Look(replace(result, looks=number), needed, end - monotonic(), more)
-
-    def _say(self, look: Look) -> None:
-        if not (self._settings.quiet or self._settings.json):
-            self._output.progress("")
-            reason = report.verdict_lines(look.result)[0]
-            self._output.say(f"look {look.result.looks}: {reason}\n")
-
-    def _run(self, rules: Rules, size: float, duration: float | None, needed: int) -> Result:
-        return sample(
-            self._target,
-            rules,
-            size,
-            needed,
-            self._output,
-            lambda: bool(self._signals.wait(0.001)),
-            duration=duration,
-            concurrency=self._settings.concurrency,
-            rate=self._settings.rate,
+def _cap(settings: Settings, rules: Rules, output: Output) -> float:
+    """After how many connections a run ends. Says so if it can then pass no more."""
+    tests = list(rules.tests.values())
+    most = planning.limit(tests) if tests else WITHOUT_EXPECTATION
+    if not settings.n:
+        return math.inf if settings.wait or settings.duration else most
+    if tests and not settings.wait and settings.n < (least := planning.earliest(tests)):
+        output.warn(
+            f"echod: warning: -n {settings.n}: the split cannot pass, which takes {least:,}"
+            " connections at least\n"
         )
+    return settings.n
 
 
 def _finish(settings: Settings, result: Result, output: Output) -> int:

@@ -26,14 +26,18 @@ class Expectation:
     """The share of connections that may fail; None: failures are not part of the split."""
 
     @property
-    def tested(self) -> tuple[float, ...]:
+    def cells(self) -> dict[str, float]:
+        """All shares by name, that of failures too if they have one."""
+        return self.shares | ({} if self.failures is None else {FAILURES: self.failures})
+
+    @property
+    def tested(self) -> dict[str, float]:
         """The shares that need a test of their own, each over 0.
 
         Of two that add up to 1 one is enough: the other says the same.
         """
-        shares = (*self.shares.values(), self.failures or 0.0)
-        positive = tuple(share for share in shares if share)
-        return positive[:1] if len(positive) <= 2 else positive
+        positive = {name: share for name, share in self.cells.items() if share}
+        return dict(list(positive.items())[:1]) if len(positive) <= 2 else positive
 
 
 def parse(texts: Sequence[str]) -> Expectation:

@@ -7,31 +7,36 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from echod.probe.report import HEADLINES, Result, failures, printable, text, verdict_lines, wrong
+from echod.probe.independence import Homogeneity, Independence
+from echod.probe.report import failures, text
+from echod.probe.result import HEADLINES, Result, printable
 from echod.probe.tally import Latencies, Tally
 from echod.probe.verdict import WRONG, Row, Status
+from echod.probe.words import verdict_lines, wrong
 
 
 def as_json(result: Result) -> str:
     """One document. Shares are fractions, times are in seconds."""
-    rules, servers = result.rules, result.servers
+    rules, servers, judgement = result.rules, result.servers, result.judgement
+    tally = judgement.tally
     document: dict[str, Any] = {
         "target": result.target,
         "verdict": HEADLINES[result.status],
         "exit_status": int(result.status),
         "interrupted": result.interrupted,
         "stopped": result.refused or None,
+        "stopped_at": judgement.stopped_at,
         "connections": result.connections,
-        "judged": result.judgement.judged,
-        "needed": result.needed,
-        "looks": result.looks,
+        "judged": judgement.judged,
+        "cap": result.cap,
         "seconds": round(result.seconds, 3),
         "alpha": rules.alpha,
         "detect": rules.detect if rules.expectation and rules.tolerance is None else None,
         "tolerance": rules.tolerance,
-        "detectable": result.judgement.detectable,
-        "versions": [_row_document(row, result.tally) for row in result.judgement.rows],
-        "failures": dict(result.tally.failures),
+        "versions": [_row_document(row, tally) for row in judgement.rows],
+        "failures": dict(tally.failures),
+        "later": {printable(name): number for name, number in judgement.later.items()},
+        "independence": _independence(judgement.independence),
         "servers": servers
         and {
             "match": result.servers_match,
@@ -39,7 +44,30 @@ def as_json(result: Result) -> str:
             "connections": servers.connections,
         },
     }
-    return json.dumps(document, indent=2) + "\n"
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def _independence(said: Independence) -> dict[str, Any]:
+    runs = said.runs
+    return {
+        "runs": runs and {"seen": runs.seen, "expected": runs.expected, "z": runs.z},
+        "homogeneity": _homogeneity(said.homogeneity),
+        "by_address": None
+        if len(said.by_address) < 2
+        else {
+            "addresses": {
+                address: {printable(name): number for name, number in counts.items()}
+                for address, counts in said.by_address.items()
+            },
+            "homogeneity": _homogeneity(said.addresses),
+        },
+    }
+
+
+def _homogeneity(said: Homogeneity | None) -> dict[str, Any] | None:
+    if said is None:
+        return None
+    return {"parts": said.parts, "chi_square": said.chi_square, "p": said.p}
 
 
 def _row_document(row: Row, tally: Tally) -> dict[str, Any]:
@@ -54,7 +82,7 @@ def _row_document(row: Row, tally: Tally) -> dict[str, Any]:
         "seen": row.seen,
         "share": row.share,
         "interval": [row.low, row.high],
-        "p": row.p,
+        "log_e": row.log_e,
         "verdict": row.verdict or None,
         "connect_seconds": times(tally.connect.get(row.name)),
         "reply_seconds": times(tally.reply.get(row.name)),
@@ -67,22 +95,39 @@ def as_junit(result: Result) -> bytes:
         (f"share of {printable(row.name)}", wrong(row) if row.verdict in WRONG else "")
         for row in result.judgement.rows
     ]
+    tally = result.judgement.tally
     failed = result.judgement.status is Status.ERRORS
-    cases.append(("errors", failures(result.tally) if failed else ""))
+    cases.append(("errors", failures(tally) if failed else ""))
     lines = verdict_lines(result)
     cases.append(("verdict", "" if result.status is Status.HOLDS else lines[0]))
-    return _junit(f"echod probe {result.target}", cases, text(result), result.seconds)
+    return _junit(result, cases)
 
 
-def _junit(name: str, cases: Sequence[tuple[str, str]], output: str, seconds: float) -> bytes:
+def _properties(result: Result) -> dict[str, str]:
+    judgement = result.judgement
+    said = judgement.independence
+    numbers: dict[str, float | None] = {
+        f"log_e of {printable(row.name)}": row.log_e for row in judgement.rows
+    }
+    numbers["stopped_at"] = judgement.stopped_at
+    numbers["independence.runs.z"] = said.runs.z if said.runs else None
+    numbers["independence.homogeneity.p"] = said.homogeneity.p if said.homogeneity else None
+    return {name: f"{number:.6g}" for name, number in numbers.items() if number is not None}
+
+
+def _junit(result: Result, cases: Sequence[tuple[str, str]]) -> bytes:
+    name = f"echod probe {result.target}"
     wrong = sum(bool(message) for _, message in cases)
-    counts = {"tests": str(len(cases)), "failures": str(wrong), "time": f"{seconds:.3f}"}
+    counts = {"tests": str(len(cases)), "failures": str(wrong), "time": f"{result.seconds:.3f}"}
     suites = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(suites, "testsuite", {"name": name, **counts, "errors": "0"})
+    properties = ElementTree.SubElement(suite, "properties")
+    for key, value in _properties(result).items():
+        ElementTree.SubElement(properties, "property", name=key, value=value)
     for case, message in cases:
         element = ElementTree.SubElement(suite, "testcase", classname="echod.probe", name=case)
         if message:
             ElementTree.SubElement(element, "failure", message=message).text = message
-    ElementTree.SubElement(suite, "system-out").text = output
+    ElementTree.SubElement(suite, "system-out").text = text(result)
     document: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
     return document + b"\n"

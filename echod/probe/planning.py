@@ -1,108 +1,262 @@
-"""How many connections a judgement takes, and what a number of them can show.
+"""How many connections a judgement takes: exactly for one tested share, by simulation for more."""
 
-``shares`` are the expected shares that are tested, each over 0 and at most 1; ``tail`` is the
-chance of error that each side of each test may have.
-"""
+from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from math import ceil, exp, sqrt
 
-from echod.errors import UsageError
-from echod.probe.binomial import at_least, at_most, least_above, most_below
+from echod.probe.evidence import ShareTest
+from echod.probe.fixed import MOST, sample_size, sample_size_within
 
-POWER = 0.95
-"""The chance with which what a run is meant to show is shown."""
+_MOST_STEPS = 4000
+"""Connections of one computed run; what would take more is computed for a coarser question."""
 
-MOST = 10_000_000
-"""Connections; a plan beyond that is a mistake."""
-
-_NOTHING = 1e-9  # a difference of shares that only rounding makes
-
-
-def sample_size(shares: Sequence[float], tail: float, shift: float) -> int:
-    """The number of connections from which on a share that is off by ``shift`` is found."""
-    return _first_lasting(lambda n: finds(n, shares, tail, shift), shares)
+_HALF, _RARE, _WIDE = 0.5, 0.02, 0.1
+_RUNS = 400
+_SEED = 2026
+_FORGOTTEN = 1e-12
+"""A chance that is as good as nothing."""
 
 
-def sample_size_within(shares: Sequence[float], tail: float, tolerance: float) -> int:
-    """The number of connections from which on true shares are shown to be within tolerance."""
-    return _first_lasting(lambda n: _chance_within(n, shares, tail, tolerance) >= POWER, shares)
+class Bounds:
+    """Which counts of hits end a test of one share, after so many samples as ``step`` was called.
+
+    All four rise with the number of samples, by one at a time.
+    """
+
+    def __init__(self, test: ShareTest) -> None:
+        self.total = 0
+        self.wrong_to = -1  # so many and fewer are wrong
+        self.wrong_from = 1  # so many and more are wrong
+        self.right_from = 0
+        self.right_to = -1
+        self._test = test
+
+    def step(self) -> None:
+        """One more sample."""
+        self.total = total = self.total + 1
+        test = self._test
+        while self.wrong_to < test.low * total and self._is_wrong(self.wrong_to + 1, below=True):
+            self.wrong_to += 1
+        while self.wrong_from <= total and not self._is_wrong(self.wrong_from, below=False):
+            self.wrong_from += 1
+        while self.right_from <= total and not test.not_below(self.right_from, total):
+            self.right_from += 1
+        while self.right_to < total and test.not_above(self.right_to + 1, total):
+            self.right_to += 1
+
+    def _is_wrong(self, hits: int, *, below: bool) -> bool:
+        test, total = self._test, self.total
+        if below:
+            return hits < test.low * total and test.is_wrong(hits, 0, total)
+        return hits > test.high * total and test.is_wrong(hits, 0, total)
 
 
-def finds(n: int, shares: Sequence[float], tail: float, shift: float) -> bool:
-    """Whether ``n`` connections are enough to find a share that is off by ``shift``."""
-    return _weakest(n, _bounds(n, shares, tail), shift) >= POWER
+@dataclass
+class Stops:
+    """When runs end, by their number of connections: the chance of each, and of each verdict."""
+
+    ends: dict[int, float]
+    right: float = 0.0
+    wrong: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """Connections on average."""
+        return sum(n * chance for n, chance in self.ends.items())
+
+    def quantile(self, part: float) -> int:
+        """Connections that ``part`` of all runs do not pass."""
+        known = sorted(self.ends)
+        for n, chance in zip(known, accumulate(self.ends[n] for n in known), strict=True):
+            if chance >= part:
+                return n
+        return known[-1]
 
 
-@lru_cache(64)
-def detectable(n: int, shares: tuple[float, ...], tail: float) -> float | None:
-    """The smallest shift of a share that ``n`` connections find; None if they find none."""
-    low, high = 0.0, max(max(p, 1 - p) for p in shares)
-    bounds = _bounds(n, shares, tail)
-    if _weakest(n, bounds, high) < POWER:
-        return None
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        if _weakest(n, bounds, middle) >= POWER:
-            high = middle
+def exact(test: ShareTest, truth: float, cap: int) -> Stops:
+    """When runs with a true share ``truth`` end, and how."""
+    bounds, stops = Bounds(test), Stops({})
+    first, chances = 0, [1.0]  # of first, first + 1, ... hits, in the runs that go on
+    while bounds.total < cap and chances:
+        bounds.step()
+        chances = [
+            truth * a + (1 - truth) * b
+            for a, b in zip([0.0, *chances], [*chances, 0.0], strict=True)
+        ]
+        wrong = _taken(chances, 0, bounds.wrong_to + 1 - first)
+        wrong += _taken(chances, bounds.wrong_from - first, len(chances))
+        right = _taken(chances, bounds.right_from - first, bounds.right_to + 1 - first)
+        stops.wrong += wrong
+        stops.right += right
+        if wrong or right:
+            stops.ends[bounds.total] = wrong + right
+        first, chances = _trimmed(first, chances)
+    left = sum(chances)
+    if left:
+        stops.ends[bounds.total] = stops.ends.get(bounds.total, 0.0) + left
+    return stops
+
+
+def _taken(chances: list[float], begin: int, end: int) -> float:
+    """What was in these places, which are empty afterwards."""
+    begin, end = max(0, begin), min(len(chances), end)
+    if begin >= end:
+        return 0.0
+    taken = sum(chances[begin:end])
+    chances[begin:end] = [0.0] * (end - begin)
+    return taken
+
+
+def _trimmed(first: int, chances: list[float]) -> tuple[int, list[float]]:
+    """Without what is as good as nothing at both ends."""
+    begin, end = 0, len(chances)
+    while begin < end and chances[begin] < _FORGOTTEN:
+        begin += 1
+    while end > begin and chances[end - 1] < _FORGOTTEN:
+        end -= 1
+    return first + begin, chances[begin:end]
+
+
+def simulated(tests: Sequence[ShareTest], truth: Sequence[float], cap: int, runs: int) -> Stops:
+    """The same for several shares, from so many runs; always the same ones."""
+    chance = random.Random(_SEED)  # noqa: S311  # the same runs every time are the point
+    bounds = [Bounds(test) for test in tests]
+    known: list[list[tuple[int, int, int, int]]] = []  # by the number of samples
+    limits = list(accumulate(truth))
+    stops = Stops({})
+    places = range(len(tests))
+    for _ in range(runs):
+        hits, total = [0] * len(tests), 0
+        while total < cap:
+            draw = chance.random()
+            for place, limit in enumerate(limits):
+                if draw < limit:
+                    hits[place] += 1
+                    break
+            if total == len(known):
+                known.append([_stepped(one) for one in bounds])
+            now = known[total]
+            total += 1
+            if any(hits[at] <= now[at][0] or hits[at] >= now[at][1] for at in places):
+                stops.wrong += 1 / runs
+                break
+            if all(now[at][2] <= hits[at] <= now[at][3] for at in places):
+                stops.right += 1 / runs
+                break
+        stops.ends[total] = stops.ends.get(total, 0.0) + 1 / runs
+    return stops
+
+
+def _stepped(bounds: Bounds) -> tuple[int, int, int, int]:
+    bounds.step()
+    return bounds.wrong_to, bounds.wrong_from, bounds.right_from, bounds.right_to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a judgement of a split that is as expected takes, in connections."""
+
+    least: int
+    typical: int
+    p95: int
+    cap: int
+
+
+def plan(tests: Sequence[ShareTest]) -> Plan:
+    """The plan of a judgement. Raises UsageError if it takes more than can be had."""
+    cap, least = limit(tests), earliest(tests)
+    coarse, factor = _coarser(tests)
+    most = limit(coarse)
+    if len(coarse) == 1:
+        stops = exact(coarse[0], coarse[0].share, most)
+    else:
+        stops = simulated(coarse, [test.share for test in coarse], most, _RUNS)
+    typical, p95 = (min(cap, round(factor * one)) for one in (stops.mean, stops.quantile(0.95)))
+    return Plan(least=least, typical=max(least, typical), p95=max(least, p95), cap=cap)
+
+
+def _steps(tests: Sequence[ShareTest]) -> float:
+    """About how many connections a judgement takes on average."""
+    return max(
+        max(10 * one.share * (1 - one.share) / one.shift**2, 10 / rare(one.share)) for one in tests
+    )
+
+
+def rare(share: float) -> float:
+    """What a share leaves, if that is less and not nothing."""
+    return min(share, 1 - share) or share
+
+
+def _coarser(tests: Sequence[ShareTest]) -> tuple[Sequence[ShareTest], float]:
+    """Tests that can be computed in a moment, and how many times as many connections these take.
+
+    Rare versions come by chance as often in fewer connections if they are less rare; and finding
+    a shift takes connections by the inverse of its square.
+    """
+    factor = 1.0
+    while len(tests) == 1 and _steps(tests) > _MOST_STEPS and rare(tests[0].share) < _RARE:
+        share = 2 * rare(tests[0].share)
+        share = share if tests[0].share < _HALF else 1 - share
+        shift = max(tests[0].shift, min(_WIDE, 2 * tests[0].shift))
+        tests, factor = [replace(tests[0], share=share, shift=shift)], 2 * factor
+    while _steps(tests) > _MOST_STEPS and max(one.shift for one in tests) < _WIDE:
+        tests = [replace(one, shift=one.shift * sqrt(2)) for one in tests]
+        factor *= 2
+    return tests, factor
+
+
+def earliest(tests: Sequence[ShareTest]) -> int:
+    """The number of connections before which nothing can pass, whatever they show."""
+
+    def least(test: ShareTest, total: int) -> int:
+        return _first(total, lambda hits: test.not_below(hits, total))
+
+    def most(test: ShareTest, total: int) -> int:
+        return total - _first(total, lambda rest: test.not_above(total - rest, total))
+
+    def passable(total: int) -> bool:
+        counts = [(least(test, total), most(test, total)) for test in tests]
+        fits = all(low <= high for low, high in counts)
+        fits = fits and sum(low for low, _ in counts) <= total
+        return fits and (len(tests) == 1 or sum(high for _, high in counts) >= total)
+
+    lasting = _first(4 * MOST, passable)  # before it whole numbers may fit by chance
+    begin = max(1, lasting - round(2 / min(rare(one.share) for one in tests)))
+    return next(n for n in range(begin, lasting + 1) if passable(n))
+
+
+def _first(most: int, enough: Callable[[int], bool]) -> int:
+    """The smallest number from 0 on from which on it is enough; ``most`` + 1 if none is."""
+    low, high = -1, most + 1
+    step = 1
+    while low + step < high:  # near the beginning, as a rule
+        if enough(low + step):
+            high = low + step
         else:
-            low = middle
-    return high
-
-
-def _bounds(n: int, shares: Sequence[float], tail: float) -> list[tuple[float, int, int]]:
-    """For each share what is rejected: so many and fewer, so many and more."""
-    return [(p, most_below(n, p, tail), least_above(n, p, tail)) for p in shares]
-
-
-def _weakest(n: int, bounds: Sequence[tuple[float, int, int]], shift: float) -> float:
-    """The smallest chance with which a share that is off by ``shift`` is found.
-
-    Off in either direction, as far as there is room between 0 and 1.
-    """
-    chances = [1.0]
-    for p, low, high in bounds:
-        for q in (p - shift, p + shift):
-            if -_NOTHING <= q <= 1 + _NOTHING:
-                truth = min(1.0, max(0.0, q))
-                chances.append(at_most(low, n, truth) + at_least(high, n, truth))
-    return min(chances)
-
-
-def _chance_within(n: int, shares: Sequence[float], tail: float, tolerance: float) -> float:
-    """How often all intervals lie within the tolerance, if the truth is as expected."""
-    missed = 0.0
-    for p in shares:
-        low, high = p - tolerance, p + tolerance
-        if low > 0:
-            missed += at_most(least_above(n, low, tail) - 1, n, p)
-        if high < 1:
-            missed += at_least(most_below(n, high, tail) + 1, n, p)
-    return 1 - missed
-
-
-def _first_lasting(enough: Callable[[int], bool], shares: Sequence[float]) -> int:
-    """The smallest n that is enough and after which none is not.
-
-    Chances of whole numbers rise in teeth: one more connection can make them a little smaller.
-    A tooth is about 1/p connections long; the search goes on until two of them have passed.
-    """
-    period = min(500, max((round(2 / min(p, 1 - p)) for p in shares if p < 1), default=1))
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > MOST:
-            raise UsageError(f"that takes more than {MOST:,} connections: ask for less precision")
-    low = high // 2
+            low, step = low + step, 2 * step
     while high - low > 1:
         middle = (low + high) // 2
         if enough(middle):
             high = middle
         else:
             low = middle
-    n = failing = low
-    while n < failing + period:
-        n += 1
-        if not enough(n):
-            failing = n
-    return failing + 1
+    return high
+
+
+def limit(tests: Sequence[ShareTest]) -> int:
+    """Connections after which a judgement ends without an answer.
+
+    Four times as many as a number of connections takes that is fixed before, and enough for one
+    to find that the version with the smallest share is dead.
+    """
+    shares = [test.share for test in tests]
+    level = max(test.against for test in tests)
+    first = tests[0]
+    tail = exp(-level) / 2
+    fixed = (sample_size_within if first.tolerant else sample_size)(shares, tail, first.shift)
+    rarest = rare(shares[0]) if len(shares) == 1 else min(shares)
+    return max(4 * fixed, ceil(1.1 * (level + 1) / rarest))

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from echod.probe.report import Result, percent, printable
-from echod.probe.sampler import Sampler
+from echod.probe.judge import Judge
+from echod.probe.result import Result, percent, printable
+from echod.probe.sampler import BACK_OFF_SECONDS, Sampler
 from echod.probe.tally import Tally
 from echod.probe.target import Target
-from echod.probe.verdict import Rules, judge
+from echod.probe.verdict import Rules
 
 TICK_SECONDS = 0.1
 """Between two looks at how far a run has come, and at signals."""
@@ -26,69 +27,83 @@ class Signals(Protocol):
 
 @dataclass(frozen=True)
 class Output:
-    """Where a run speaks: lines that stay, and a line that is written over."""
+    """Where a run speaks: lines that stay, lines of warning, and a line that is written over."""
 
     say: Callable[[str], None]
     progress: Callable[[str], None]
+    warn: Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How samples are made, and what ends them before a verdict does."""
+
+    cap: float = math.inf
+    duration: float | None = None
+    concurrency: int = 10
+    rate: float | None = None
+    waits: bool = False
+    """Whether failures are waited for to end."""
+    counted: bool = False
+    """Whether what is under way at a verdict is waited for, because servers count it too."""
 
 
 def sample(
     target: Target,
     rules: Rules,
-    size: float,
-    needed: int,
+    judge: Judge,
+    pace: Pace,
     output: Output,
     interrupted: Callable[[], bool],
-    *,
-    duration: float | None = None,
-    concurrency: int = 10,
-    rate: float | None = None,
 ) -> Result:
-    """One run of ``size`` samples, judged. ``interrupted`` is asked ten times a second."""
-    tally = Tally(rules.expectation.shares if rules.expectation else ())
+    """One run, judged. ``interrupted`` is asked ten times a second."""
     sampler = Sampler(
         target,
-        tally,
-        wanted=size,
-        max_errors=rules.max_errors,
-        failures_count=rules.failures_count,
-        duration=duration,
-        concurrency=concurrency,
-        rate=rate,
+        judge.take,
+        cap=pace.cap,
+        duration=pace.duration,
+        concurrency=pace.concurrency,
+        rate=pace.rate,
+        back_off=BACK_OFF_SECONDS if pace.waits else 0.0,
     )
     try:
-        ended = _attend(sampler, size, output, interrupted)
+        ended = _attend(sampler, judge.tally, pace, output, interrupted)
     finally:
         seconds, abandoned = sampler.seconds, sampler.stop()
     return Result(
         target=str(target),
         rules=rules,
-        tally=tally,
-        judgement=judge(tally, rules),
+        judgement=judge.conclude(seconds, sampler.later()),
         seconds=seconds,
-        needed=needed,
+        answered=sampler.answered,
+        failed=sampler.failed,
+        cap=None if math.isinf(pace.cap) else int(pace.cap),
         interrupted=ended,
         abandoned=abandoned,
         refused=str(sampler.refused or ""),
     )
 
 
-def _attend(sampler: Sampler, size: float, output: Output, interrupted: Callable[[], bool]) -> bool:
-    """Waits until all is sampled and says how far it is; true if it was interrupted."""
-    while not sampler.wait(TICK_SECONDS):
-        output.progress(_progress(sampler.tally, size, sampler.seconds))
+def _attend(
+    sampler: Sampler, tally: Tally, pace: Pace, output: Output, interrupted: Callable[[], bool]
+) -> bool:
+    """Waits until the judge is sure and says how far it is; true if it was interrupted."""
+    while not sampler.wait(TICK_SECONDS, for_all=pace.counted):
+        output.progress(_progress(tally, pace.cap, sampler))
         if interrupted():
             return True
     return False
 
 
-def _progress(tally: Tally, size: float, seconds: float) -> str:
-    answered = tally.answered
-    of = "" if math.isinf(size) else f" of {size:,.0f}"
+def _progress(tally: Tally, cap: float, sampler: Sampler) -> str:
+    of = "" if math.isinf(cap) else f" of {cap:,.0f} at most"
     shares = [
-        f"{printable(name)} {percent(count / answered)}"
+        f"{printable(name)} {percent(count / tally.answered)}"
         for name, count in sorted(list(tally.versions.items())[:4])
-        if answered
+        if tally.answered
     ]
     failed = [f"{tally.failed:,} failed"] if tally.failed else []
-    return ", ".join([f"{answered:,}{of} in {seconds:.0f} s", *shares, *failed])
+    waiting = [f"{sampler.under_way:,} under way"] if not tally.total else []
+    return ", ".join(
+        [f"{tally.total:,}{of} in {sampler.seconds:.0f} s", *shares, *failed, *waiting]
+    )

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable
-from threading import Condition, Thread
+from threading import Condition, RLock, Thread
 from time import monotonic
 
 from echod.errors import SystemRefused
 from echod.loop.threads import start
-from echod.probe.tally import Outcome, Tally
+from echod.probe.tally import Outcome
 from echod.probe.target import Failed, Target, ask
 
-PATIENCE = 20
-"""Failures, beyond those that are allowed, after which a run gives up."""
+AHEAD = 100
+"""Samples for each one at a time that may begin beyond the oldest which has not ended."""
+
+BACK_OFF_SECONDS = 0.1
+"""Before the next sample of a thread whose last one failed, where a split is waited for."""
 
 
 def payloads() -> Callable[[int], bytes]:
@@ -31,41 +34,46 @@ def refusal(error: Exception) -> SystemRefused:
 
 
 class Sampler:
-    """Threads that sample until there are enough, for whoever waits for them.
+    """Threads that sample until a judge is sure, for whoever waits for them.
 
-    ``wanted`` answers end it (samples, where ``failures_count``), and so do ``duration`` seconds,
-    and more than ``max_errors`` failures: at once if nothing has answered yet, or else when it
-    is PATIENCE more, which shows how often it fails. A sample that has begun by then is counted,
-    so that a slow version is not counted short.
+    ``take`` gets the outcomes in the order in which the samples began, whatever the order in which
+    they end, so that a slow version is not seen too late; it gives true when it has seen enough.
+    Before that, ``cap`` samples end a run, and so do ``duration`` seconds.
     """
 
     def __init__(
         self,
         target: Target,
-        tally: Tally,
+        take: Callable[[Outcome], bool],
         *,
-        wanted: float,
-        max_errors: float,
-        failures_count: bool = False,
+        cap: float = math.inf,
         duration: float | None = None,
         concurrency: int = 10,
         rate: float | None = None,
+        back_off: float = 0.0,
     ) -> None:
         self.target = target
-        self.tally = tally
         self.refused: SystemRefused | None = None
-        self._wanted = wanted
-        self._max_errors = math.inf if failures_count else max_errors
-        self._failures_count = failures_count
+        self.answered = 0
+        self.failed = 0
+        self._take = take
+        self._cap = cap
         self._rate = rate
-        self._changed = Condition()
+        self._back_off = back_off
+        self._most_ahead = AHEAD * concurrency
+        lock = RLock()
+        self._changed = Condition(lock)
+        self._ended = Condition(lock)
         self._begun = 0
         self._under_way = 0
+        self._judged = 0
+        self._finished: dict[int, Outcome] = {}  # that are not judged yet, by their number
+        self._sure = False
         self._stopped = False
         self._payload = payloads()
         self._start = monotonic()
         self._end = None if duration is None else self._start + duration
-        count = int(min(concurrency, wanted))
+        count = int(min(concurrency, cap))
         self._threads = [Thread(target=self._work, daemon=True) for _ in range(count)]
         self._start_threads()
 
@@ -74,12 +82,24 @@ class Sampler:
         """Since the start."""
         return monotonic() - self._start
 
-    def wait(self, timeout: float) -> bool:
-        """Whether all is done, after ``timeout`` seconds at most."""
-        end = monotonic() + timeout
-        for thread in self._threads:
-            thread.join(max(0.0, end - monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+    @property
+    def under_way(self) -> int:
+        """Samples that have begun and not ended."""
+        return self._under_way
+
+    def wait(self, timeout: float, *, for_all: bool = False) -> bool:
+        """Whether the judge is sure, or all is done, after ``timeout`` seconds at most.
+
+        ``for_all``: whether what is under way when the judge is sure is waited for.
+        """
+
+        def done() -> bool:
+            if self.refused or (self._sure and not for_all):
+                return True
+            return self._under_way == 0 and self._is_over(monotonic())
+
+        with self._changed:
+            return self._ended.wait_for(done, timeout)
 
     def stop(self) -> int:
         """Begins no more samples and counts no more; gives how many are abandoned on their way."""
@@ -87,6 +107,11 @@ class Sampler:
             self._stopped = True
             self._changed.notify_all()
             return self._under_way
+
+    def later(self) -> list[Outcome]:
+        """What has ended, but began after the last sample that was judged, in order."""
+        with self._changed:
+            return [self._finished[number] for number in sorted(self._finished)]
 
     def _start_threads(self) -> None:
         """Start all threads. Raises SystemRefused, without a sample, if this host refuses one."""
@@ -99,44 +124,37 @@ class Sampler:
 
     def _work(self) -> None:
         try:
-            while (number := self._next()) is not None:
-                self._finish(self._sample(number))
+            while (begun := self._next()) is not None:
+                number, began = begun
+                self._finish(number, self._sample(number, began))
         except Exception as error:  # noqa: BLE001  # a thread that ends in silence is waited for
             with self._changed:
                 self.refused = self.refused or refusal(error)
+                self._ended.notify_all()
             self.stop()
 
-    def _next(self) -> int | None:
-        """The number of a sample that may begin now, or None if there are no more."""
+    def _is_over(self, now: float) -> bool:
+        """Whether no sample begins any more."""
+        timed_out = self._end is not None and now >= self._end
+        return self._stopped or self._sure or self._begun >= self._cap or timed_out
+
+    def _next(self) -> tuple[int, float] | None:
+        """The number and the beginning (s) of a sample, when it may begin; None: no more do."""
         with self._changed:
-            while not self._stopped:
-                now = monotonic()
-                if self._end is not None and now >= self._end:
-                    return None
-                if self._hopeless():
-                    return None
-                enough = self._counted() + self._under_way >= self._wanted
-                if enough and not self._under_way:
-                    return None
+            while not self._is_over(now := monotonic()):
                 due = self._start + self._begun / self._rate if self._rate else now
-                if not enough and due <= now:
+                full = self._begun - self._judged >= self._most_ahead
+                if due <= now and not full:
                     self._begun += 1
                     self._under_way += 1
-                    return self._begun
-                pause = None if enough else min(due - now, 3600.0)
+                    return self._begun, now - self._start
+                pause = math.inf if full else due - now
                 if self._end is not None:
-                    pause = min(pause or self._end - now, self._end - now)
-                self._changed.wait(pause)
+                    pause = min(pause, self._end - now)
+                self._changed.wait(min(pause, 3600.0))
         return None
 
-    def _hopeless(self) -> bool:
-        excess = self.tally.failed - self._max_errors
-        return excess > PATIENCE or (excess > 0 and not self.tally.answered)
-
-    def _counted(self) -> int:
-        return self.tally.answered + (self.tally.failed if self._failures_count else 0)
-
-    def _sample(self, number: int) -> Outcome:
+    def _sample(self, number: int, began: float) -> Outcome:
         start = monotonic()
         deadline = start + self.target.timeout
         try:
@@ -145,13 +163,28 @@ class Sampler:
                 prefix = ask(connection, self._payload(number), deadline)
                 replied = monotonic()
         except Failed as failed:
-            return Outcome(None, failed.kind, failed.detail)
+            return Outcome(None, failed.kind, failed.detail, began=began)
         name = prefix.decode("utf-8", "surrogateescape")
-        return Outcome(name, "", "", connected - start, replied - connected)
+        return Outcome(name, "", "", connected - start, replied - connected, began)
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _finish(self, number: int, outcome: Outcome) -> None:
         with self._changed:
             self._under_way -= 1
             if not self._stopped:
-                self.tally.add(outcome)
+                self._count(number, outcome)
             self._changed.notify_all()
+            if self._sure or self._under_way == 0:
+                self._ended.notify_all()
+            if outcome.version is None and self._back_off:
+                self._changed.wait_for(lambda: self._is_over(monotonic()), self._back_off)
+
+    def _count(self, number: int, outcome: Outcome) -> None:
+        """Hands over to the judge what is complete up to its beginning."""
+        if outcome.version is None:
+            self.failed += 1
+        else:
+            self.answered += 1
+        self._finished[number] = outcome
+        while not self._sure and self._judged + 1 in self._finished:
+            self._judged += 1
+            self._sure = self._take(self._finished.pop(self._judged))

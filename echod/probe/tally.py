@@ -24,6 +24,8 @@ class Outcome:
     detail: str = ""
     connect_seconds: float = 0.0
     reply_seconds: float = 0.0
+    began: float = 0.0
+    """Since the start of the run."""
 
 
 class Latencies:
@@ -52,31 +54,50 @@ class Tally:
     def __init__(self, expected: Iterable[str] = ()) -> None:
         self.versions: Counter[str] = Counter(dict.fromkeys(expected, 0))
         self.beyond = 0  # answers under names that had no place any more
+        self.answered = 0  # samples with a reply that was theirs
+        self.failed = 0  # samples without one
         self.failures: Counter[str] = Counter()
         self.examples: dict[str, str] = {}  # of each kind of failure, what the first one was
         self.connect: dict[str, Latencies] = {}
         self.reply: dict[str, Latencies] = {}
 
     @property
-    def answered(self) -> int:
-        """Samples with a reply that was theirs."""
-        return self.versions.total() + self.beyond
+    def total(self) -> int:
+        """All samples."""
+        return self.answered + self.failed
 
-    @property
-    def failed(self) -> int:
-        """Samples without one."""
-        return self.failures.total()
-
-    def add(self, outcome: Outcome) -> None:
-        """Counts one sample."""
+    def add(self, outcome: Outcome) -> str | None:
+        """Counts one sample; gives the name that it is counted under, None for a failure."""
         name = outcome.version
         if name is None:
+            self.failed += 1
             self.failures[outcome.failure] += 1
             self.examples.setdefault(outcome.failure, outcome.detail)
-            return
+            return None
+        self.answered += 1
         if name not in self.versions and len(self.versions) >= MAX_NAMES:
             self.beyond += 1
-            return
+            return OTHER
         self.versions[name] += 1
         self.connect.setdefault(name, Latencies()).add(outcome.connect_seconds)
         self.reply.setdefault(name, Latencies()).add(outcome.reply_seconds)
+        return name
+
+    def copy(self) -> Tally:
+        """The counts as they are now, without the times."""
+        made = Tally()
+        made.versions, made.failures = Counter(self.versions), Counter(self.failures)
+        made.beyond, made.answered, made.failed = self.beyond, self.answered, self.failed
+        return made
+
+    def since(self, before: Tally) -> Tally:
+        """The counts that have come since; the times are those of all."""
+        made = Tally()
+        made.versions.update({n: k - before.versions[n] for n, k in self.versions.items()})
+        kinds = {kind: k - before.failures[kind] for kind, k in self.failures.items()}
+        made.failures.update({kind: k for kind, k in kinds.items() if k})
+        made.beyond = self.beyond - before.beyond
+        made.answered = self.answered - before.answered
+        made.failed = self.failed - before.failed
+        made.examples, made.connect, made.reply = self.examples, self.connect, self.reply
+        return made

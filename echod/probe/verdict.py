@@ -1,26 +1,21 @@
-"""From counts to a verdict, by rules that were fixed before the first sample."""
+"""What is asked of a split, and the verdict on what was counted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from math import pi
+from functools import cached_property
+from math import isinf, log
 
-from echod.errors import UsageError
-from echod.probe.binomial import interval, p_value
+from echod.probe.binomial import interval
+from echod.probe.evidence import PASS, ShareTest
 from echod.probe.expectation import FAILURES, Expectation
-from echod.probe.planning import detectable, finds, sample_size, sample_size_within
+from echod.probe.independence import Independence
 from echod.probe.tally import OTHER, Tally
 
 WRONG = frozenset({"off", "outside", "forbidden", "unexpected"})
 """Verdicts on a share that contradict the expectation."""
-
-Cell = tuple[str, float | None, int]
-"""A name, its expected share and its count."""
-
-WITHOUT_EXPECTATION = 200
-"""Connections, where there is nothing to judge."""
 
 
 class Status(IntEnum):
@@ -43,39 +38,58 @@ class Rules:
     max_errors: int
 
     @property
-    def tail(self) -> float:
-        """The chance of error that each side of each test may have."""
-        return self.alpha / 2 / (len(self.expectation.tested) if self.expectation else 1)
-
-    @property
     def failures_count(self) -> bool:
         """Whether failures are part of the split that is judged."""
         return bool(self.expectation and self.expectation.failures is not None)
 
-    def look(self, number: int) -> Rules:
-        """The rules for one look of many at fresh samples, from 1 on.
+    @property
+    def named(self) -> set[str]:
+        """All names that the expectation has."""
+        return set(self.expectation.cells) if self.expectation else set()
 
-        The levels alpha * 6 / (pi * number) ** 2 of all looks add up to alpha, so that looking
-        often makes a wrong split pass no more often.
+    @property
+    def certain(self) -> bool:
+        """Whether one version alone is expected: failures say nothing of another one."""
+        return bool(self.expectation and 1.0 in self.expectation.shares.values())
+
+    @property
+    def failures_forbidden(self) -> bool:
+        """Whether a single failure contradicts the expectation."""
+        return bool(self.expectation and self.expectation.failures == 0)
+
+    @cached_property
+    def tests(self) -> dict[str, ShareTest]:
+        """The tests that a verdict takes."""
+        tested = self.expectation.tested if self.expectation else {}
+        return {name: self.test(share) for name, share in tested.items()}
+
+    def test(self, share: float, looks: int = 1) -> ShareTest:
+        """The test of one share, which is one of all that are tested, or says the same as one.
+
+        ``looks``: how many samples of the split have such a test each.
         """
-        return replace(self, alpha=self.alpha * 6 / (pi * number) ** 2)
+        tolerant = self.tolerance is not None
+        count = len(self.expectation.tested) if self.expectation else 1
+        return ShareTest(
+            share=share,
+            shift=self.detect if self.tolerance is None else self.tolerance,
+            tolerant=tolerant,
+            against=log(looks * count / self.alpha),
+            proof=log(looks / self.alpha) if tolerant else -log(PASS),
+        )
 
-    def plan(self) -> int:
-        """How many connections it takes. Raises UsageError if that is too many."""
-        if not self.expectation:
-            return WITHOUT_EXPECTATION
-        tested = self.expectation.tested
-        if self.tolerance is not None:
-            return sample_size_within(tested, self.tail, self.tolerance)
-        return sample_size(tested, self.tail, self.detect)
+    def of(self, name: str, tally: Tally) -> tuple[int, int, int]:
+        """What a tally says of a name: hits, samples that may have been hits, and all of them."""
+        if self.failures_count:
+            hits = tally.failed if name == FAILURES else tally.versions[name]
+            return hits, 0, tally.total
+        return tally.versions[name], tally.failed, tally.total
 
-    def is_plannable(self) -> bool:
-        """Whether it takes no more connections than can be had."""
-        try:
-            self.plan()
-        except UsageError:
-            return False
-        return True
+    def must_not_be(self, name: str | None) -> bool:
+        """Whether one sample of this name (None: a failure) contradicts the expectation."""
+        if name is None:
+            return self.failures_forbidden
+        return self.expectation is not None and not self.expectation.shares.get(name)
 
 
 @dataclass(frozen=True)
@@ -88,111 +102,88 @@ class Row:
     share: float
     low: float
     high: float
-    p: float | None
+    log_e: float | None
+    """The evidence against the share, as a logarithm; None: there is no finite one."""
     verdict: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judgement:
     """A verdict, and what it rests on."""
 
     status: Status
+    tally: Tally
+    """Of the judged samples alone."""
     rows: list[Row]
-    judged: int
-    """Connections that count towards the shares."""
-    failed: int
-    """Connections that do not, as nothing answered."""
-    detectable: float | None = None
-    """The smallest shift of a share that would have been found; None: no shift at all."""
+    stopped_at: int | None = None
+    """The judged samples at which the verdict fell; None: none fell."""
+    changed: bool = False
+    """Whether it would have passed, had the split not changed meanwhile."""
+    later: Counter[str] = field(default_factory=Counter)
+    """Names beyond the judged samples that must not be there."""
+    independence: Independence = field(default_factory=Independence)
+
+    @property
+    def judged(self) -> int:
+        """Samples that the verdict rests on, failures included."""
+        return self.tally.total
 
 
-def judge(tally: Tally, rules: Rules) -> Judgement:
-    """The verdict on what was counted."""
-    cells = _cells(tally, rules)
-    judged = sum(seen for _, _, seen in cells)
-    failed = 0 if rules.failures_count else tally.failed
-    expectation = rules.expectation
-    if expectation is None:
-        level = rules.alpha / (len(cells) if len(cells) > 2 else 1)
-        rows = [_row(cell, judged, level) for cell in cells]
-        made = Judgement(Status.HOLDS, rows, judged, failed)
-    else:
-        rows = [_row(cell, judged, 2 * rules.tail) for cell in cells]
-        if rules.tolerance is None:
-            verdicts = _by_test(rows, expectation, rules.alpha)
-        else:
-            verdicts = _by_interval(rows, expectation, rules.tolerance)
-        rows = [replace(row, verdict=word) for row, word in zip(rows, verdicts, strict=True)]
-        shift = detectable(judged, expectation.tested, rules.tail) if judged else None
-        found = bool(judged) and finds(judged, expectation.tested, rules.tail, rules.detect)
-        made = Judgement(_status(rows, found, rules), rows, judged, failed, shift)
-    return replace(made, status=Status.ERRORS) if failed > rules.max_errors else made
-
-
-def _cells(tally: Tally, rules: Rules) -> list[Cell]:
-    """Everything that is judged."""
-    expectation = rules.expectation
-    shares: dict[str, float | None] = dict(expectation.shares) if expectation else {}
-    for name in sorted(set(tally.versions) - shares.keys()):
-        shares[name] = 0.0 if expectation else None
-    cells: list[Cell] = [(name, share, tally.versions[name]) for name, share in shares.items()]
+def rows(tally: Tally, rules: Rules, status: Status, looks: int = 1) -> list[Row]:
+    """Each version with its interval, and what a verdict says of it."""
+    if rules.expectation is None:
+        return _tallied(tally, rules)
+    cells = [
+        (name, share, rules.of(name, tally)) for name, share in rules.expectation.cells.items()
+    ]
+    for name in sorted(set(tally.versions) - rules.expectation.shares.keys()):
+        _, failed, total = rules.of(name, tally)
+        cells.append((name, 0.0, (tally.versions[name], failed, total)))
     if tally.beyond:
-        cells.append((OTHER, 0.0 if expectation else None, tally.beyond))
-    if expectation and expectation.failures is not None:
-        cells.append((FAILURES, expectation.failures, tally.failed))
-    return cells
+        _, failed, total = rules.of(OTHER, tally)
+        cells.append((OTHER, 0.0, (tally.beyond, failed, total)))
+    return [
+        _row(name, rules.test(share, looks), seen, rules, status) for name, share, seen in cells
+    ]
 
 
-def _row(cell: Cell, judged: int, level: float) -> Row:
-    name, expected, seen = cell
-    if not judged:
-        return Row(name, expected, seen, 0.0, 0.0, 1.0, None)
-    p = None if expected is None else p_value(seen, judged, expected)
-    return Row(name, expected, seen, seen / judged, *interval(seen, judged, level), p)
+def _tallied(tally: Tally, rules: Rules) -> list[Row]:
+    counts = dict(sorted(tally.versions.items())) | ({OTHER: tally.beyond} if tally.beyond else {})
+    level, all_of_them = rules.alpha / (len(counts) if len(counts) > 2 else 1), tally.answered
+    return [
+        Row(name, None, seen, seen / all_of_them, *interval(seen, all_of_them, level), None)
+        for name, seen in counts.items()
+    ]
 
 
-def _by_test(rows: Sequence[Row], expectation: Expectation, alpha: float) -> list[str]:
-    """Each share by its exact test, with Holm's correction for their number: the most unlikely
-    first, as long as they are unlikely enough.
-    """
-    left, rejecting = len(expectation.tested), True
-    verdicts = {}
-    for row in sorted((row for row in rows if row.expected), key=lambda row: row.p or 0.0):
-        if row.p is None:
-            verdicts[row.name] = "unclear"
-            continue
-        rejecting = rejecting and row.p <= alpha / max(1, left)
-        verdicts[row.name] = "off" if rejecting else "as expected"
-        left -= 1
-    return [verdicts[row.name] if row.expected else _of_none(row, expectation) for row in rows]
+def _row(
+    name: str, test: ShareTest, seen: tuple[int, int, int], rules: Rules, status: Status
+) -> Row:
+    (hits, failed, total), share = seen, test.share
+    answered = total - failed
+    low, high = test.interval(hits, failed, total)
+    evidence = test.log_e(hits, failed, total) if share else None
+    row = Row(
+        name,
+        share,
+        hits,
+        hits / answered if answered else 0.0,
+        low,
+        high,
+        None if evidence is None or isinf(evidence) else evidence,
+    )
+    if not share:
+        return replace(row, verdict=_of_none(row, rules))
+    if test.is_wrong(hits, failed, total):
+        return replace(row, verdict="outside" if test.tolerant else "off")
+    good = "within" if test.tolerant else "as expected"
+    right = status is Status.HOLDS or test.is_right(hits, failed, total)
+    return replace(row, verdict=good if right else "unclear")
 
 
-def _by_interval(rows: Sequence[Row], expectation: Expectation, tolerance: float) -> list[str]:
-    """Each share by where its interval lies."""
-    verdicts = []
-    for row in rows:
-        if not row.expected:
-            verdicts.append(_of_none(row, expectation))
-            continue
-        least, most = row.expected - tolerance, row.expected + tolerance
-        if least <= row.low and row.high <= most:
-            verdicts.append("within")
-        else:
-            verdicts.append("outside" if row.high < least or most < row.low else "unclear")
-    return verdicts
-
-
-def _of_none(row: Row, expectation: Expectation) -> str:
+def _of_none(row: Row, rules: Rules) -> str:
     """The verdict on what must not be there: one connection is too many."""
     if not row.seen:
         return "absent"
-    named = row.name in expectation.shares or row.name == FAILURES
-    return "forbidden" if named else "unexpected"
-
-
-def _status(rows: Sequence[Row], found: bool, rules: Rules) -> Status:
-    verdicts = {row.verdict for row in rows}
-    if verdicts & WRONG:
-        return Status.DIFFERS
-    shown = found if rules.tolerance is None else bool(verdicts) and "unclear" not in verdicts
-    return Status.HOLDS if shown else Status.INCONCLUSIVE
+    expectation = rules.expectation
+    return "forbidden" if expectation and row.name in expectation.cells else "unexpected"

@@ -129,7 +129,7 @@ def test_a_base_without_what_it_needs_is_refused_by_name(engine: Engine) -> None
     [
         (["health"], "not ready: http://127.0.0.1:9464/readyz: "),
         (["--version"], f"echod {echod.__version__}\n"),
-        (["probe", "--plan", "--expect", "one=80,two=20", "--quiet"], "1712\n"),
+        (["probe", "--plan", "--expect", "one=80,two=20", "--quiet"], "6848\n"),
         (["9000", "one", "--max-connections", "many"], "--max-connections"),
     ],
 )

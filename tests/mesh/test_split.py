@@ -61,21 +61,26 @@ def test_80_20_passes_as_80_20_and_70_30_does_not(
     assert found["servers"]["match"]
 
 
-def test_a_shift_that_is_waited_for_is_seen(tmp_path: Path, mesh: Envoy) -> None:
+def test_a_shift_that_is_waited_for_is_seen(
+    tmp_path: Path, mesh: Envoy, versions: dict[str, Echod]
+) -> None:
     """From the old weights to the new ones while the probe looks."""
     words = (f"127.0.0.1:{mesh.port}", "--expect", "one=50,two=50", "--tolerance", 10)
     waiting = subprocess.Popen(
-        command("probe", *map(str, words), "--wait", "20"),
+        command("probe", *map(str, words), "--wait", "20", "--json"),
         stdout=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
         env=clean_environment(),
     )
-    assert waiting.stdout
-    assert waiting.stdout.readline().startswith("look 1: does not hold")
+    metrics = versions["v2"].metrics
+    until(lambda: metrics()("echod_requests_total") > 100)
+    assert waiting.poll() is None
     mesh.shift({"v1": 50, "v2": 50})
     output, _ = waiting.communicate(timeout=30)
-    assert waiting.returncode == 0, output
+    found = json.loads(output)
+    assert (waiting.returncode, found["verdict"]) == (0, "holds")
+    assert found["stopped_at"] > found["judged"]
 
 
 def test_a_shift_cuts_no_connection(tmp_path: Path, mesh: Envoy) -> None:

@@ -13,7 +13,6 @@ import echod
 from echod.config.options import Config, load
 from echod.probe.arguments import add_to, settings
 from echod.probe.expectation import parse
-from echod.probe.planning import sample_size
 
 BASE = Manifests.of("base")
 PROBE_JOB = K8S / "client/probe-job.yaml"
@@ -269,7 +268,7 @@ def test_the_monitor_scrapes_each_pod_once() -> None:
     assert merged["honorLabels"] is own["honorLabels"] is True
 
 
-def test_the_probe_job_runs_once_with_the_planned_number() -> None:
+def test_the_probe_job_runs_once_and_ends_by_itself() -> None:
     """This version, against the Service's port, never tried again."""
     job, policy = documents(PROBE_JOB.read_text())
     labels = job["spec"]["template"]["metadata"]["labels"]
@@ -284,7 +283,8 @@ def test_the_probe_job_runs_once_with_the_planned_number() -> None:
     parser = ArgumentParser()
     add_to(parser)
     asked = settings(parser.parse_args(one["args"][1:]))
-    assert asked.n == sample_size(parse(asked.expect).tested, asked.alpha / 2, asked.detect)
+    assert (asked.n, asked.duration, asked.wait) == (None, None, None)
+    assert parse(asked.expect).shares == {"one": 0.8, "two": 0.2}
 
 
 def test_documents_apply_directories_that_exist() -> None:

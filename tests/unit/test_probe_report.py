@@ -6,41 +6,50 @@ import socket
 from collections import Counter
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from support.splits import FAILED, judged, outcome, rules
 
 from echod.errors import SystemRefused
-from echod.probe.command import Look, decide
-from echod.probe.expectation import parse
 from echod.probe.formats import as_json, as_junit
-from echod.probe.report import Result, printable, text
+from echod.probe.independence import Independence, Runs
+from echod.probe.judge import Sequential
+from echod.probe.report import text
+from echod.probe.result import Result, printable
 from echod.probe.servers import Counts
-from echod.probe.tally import Outcome, Tally
 from echod.probe.target import Failed, Target, failure
-from echod.probe.verdict import Rules, Status, judge
+from echod.probe.verdict import Judgement, Rules, Status
 
 
-def result(expect: str, failures: int = 0, tolerance: float | None = None, **seen: int) -> Result:
-    tally = Tally()
-    tally.versions.update(seen)
-    for _ in range(failures):
-        tally.add(Outcome(None, "reset", "by \x00 peer"))
-    rules = Rules(
-        expectation=parse([expect]) if expect else None,
-        alpha=0.001,
-        detect=0.05,
-        tolerance=tolerance,
-        max_errors=0,
-    )
-    return Result(
-        target="x:1",
-        rules=rules,
-        tally=tally,
-        judgement=judge(tally, rules),
-        seconds=1.0,
-        needed=1712,
-    )
+def result(
+    expect: str,
+    failures: int = 0,
+    tolerance: float | None = None,
+    max_errors: int = 0,
+    waited: bool = False,
+    **seen: int,
+) -> Result:
+    """What a run comes to that has seen so many of each, in turn as far as they go."""
+    asked = rules(expect, tolerance=tolerance, max_errors=max_errors)
+    places = [(place / count, name) for name, count in seen.items() for place in range(count)]
+    places += [(place / failures, FAILED) for place in range(failures)]
+    made = judged(asked, [name for _, name in sorted(places)])
+    return result_of(made, asked, waited=waited)
+
+
+def result_of(judgement: Judgement, asked: Rules, **changes: Any) -> Result:
+    tally = judgement.tally
+    given: dict[str, Any] = {
+        "target": "x:1",
+        "rules": asked,
+        "judgement": judgement,
+        "seconds": 1.0,
+        "answered": tally.answered,
+        "failed": tally.failed,
+    }
+    return Result(**(given | changes))
 
 
 def last_lines(one: Result) -> str:
@@ -48,34 +57,130 @@ def last_lines(one: Result) -> str:
 
 
 def test_what_must_not_be_there_is_named() -> None:
-    """With how often it was."""
-    said = last_lines(result("one=1,two=0", one=100, two=2, three=1))
-    assert "; two is forbidden, and was seen 2 times; three is unexpected" in said
+    """With how often it was seen, also where that was after the judged ones."""
+    said = last_lines(result("one=1,two=0", one=10, two=1))
+    assert "two is forbidden, and was seen once" in said
+    judge = Sequential(rules("one=1,two=0"))
+    while not judge.take(outcome("one")):
+        pass
+    later = [outcome("three"), outcome("two"), outcome("two")]
+    said = last_lines(result_of(judge.conclude(1.0, later), rules("one=1,two=0")))
+    assert "does not hold: three is unexpected, and was seen once after the judged ones" in said
+    assert "two is forbidden, and was seen 2 times after the judged ones" in said
 
 
-def test_a_tolerance_that_is_not_shown_says_what_it_takes() -> None:
-    """The shares are close, the connections too few."""
-    said = last_lines(result("one=80,two=20", tolerance=0.03, one=80, two=20))
-    assert "inconclusive: not every share is shown to be within 3 points of one=80,two=20" in said
-    assert "but it takes 1,712 to say more" in said
+def test_a_verdict_says_how_often_it_is_wrong() -> None:
+    """Each in its own way; an inconclusive one promises nothing."""
+    held = last_lines(result("one=80,two=20", one=800, two=200))
+    assert (
+        "do not contradict one=80,two=20\na share off by 5 points, or a version that never" in held
+    )
+    assert held.endswith("answers, passes in 1 run of 20 at most\n")
+    differs = last_lines(result("one=80,two=20", one=60, two=60))
+    assert differs.endswith(
+        "of a split as expected this is said in 1 run of 1,000 at most, however long it runs\n"
+    )
+    within = last_lines(result("one=80,two=20", tolerance=0.05, one=4000, two=1000))
+    assert "holds: every share is within 5 points of one=80,two=20" in within
+    assert within.endswith("a share off by more than 5 points passes in 1 run of 1,000 at most\n")
+    assert last_lines(result("one=80,two=20", one=8, two=2)).count("\n") == 4
+
+
+def test_an_inconclusive_run_says_why() -> None:
+    """Too few, too many failures, or a split that has changed."""
+    said = last_lines(result("one=1,two=4", tolerance=0.03, one=20, two=80))
+    assert "inconclusive: not every share is shown to be within 3 points of one=20,two=80" in said
+    assert "it takes more to be sure" in said
+    failing = last_lines(result("one=80,two=20", 30, None, 100, one=240, two=60))
+    assert "the 30 that failed may have been any version's (error=SHARE gives" in failing
+    made = judged(rules(), ["one"] * 5)
+    changed = last_lines(result_of(replace(made, changed=True), rules()))
+    assert "add up to one=80,two=20, but the split has changed meanwhile" in changed
+
+
+def test_failures_of_the_only_version_are_no_other_versions() -> None:
+    """The verdict is one on those that answered."""
+    said = text(result("one=1", 3, None, 10, one=60))
+    assert "holds: 59 connections, of those that answered, do not contradict one=100" in said
 
 
 def test_failures_with_a_share_stand_in_the_expectation() -> None:
     """As the last of its names."""
     said = text(result("one=90,error=10", failures=150, one=1350))
-    assert "holds: 1,500 connections do not contradict one=90,error=10" in said
-    assert r"failed: reset 150 (by \x00 peer)" in said
+    assert "connections do not contradict one=90,error=10" in said
+    assert "failed: refused " in said
 
 
 def test_failures_are_said_without_an_expectation() -> None:
     """There is nothing else to judge."""
-    said = text(result("", failures=3, one=7))
+    made = judged(rules(""), ["one"] * 7 + [FAILED] * 3)
+    said = text(result_of(made, rules("")))
     assert said.endswith("too many errors: 3 of 10 connections failed, 0 may (--max-errors)\n")
+
+
+@pytest.mark.parametrize(
+    ("z", "words"),
+    [
+        (-5.0, "equal versions follow each other more often than chance (100 runs, 320 expected)"),
+        (5.0, "versions take turns more often than chance (100 runs, 320 expected)"),
+        (3.0, None),
+    ],
+)
+def test_samples_that_depend_on_each_other_are_said(z: float, words: str | None) -> None:
+    """In one plain line, only if there is something to say."""
+    one = result("one=80,two=20", one=800, two=200)
+    said = Independence(Runs(100, 320.0, z))
+    again = text(replace(one, judgement=replace(one.judgement, independence=said)))
+    assert ("more often than chance" in again) is bool(words)
+    assert words is None or words in again
+    quiet = replace(one, judgement=replace(one.judgement, independence=Independence()))
+    assert again.count("\n") - text(quiet).count("\n") == bool(words)
+
+
+def test_one_version_alone_may_be_affinity() -> None:
+    """Where several were expected, and one source asked."""
+    alone = result("one=80,two=20", one=40)
+    assert "one version alone answered: perhaps affinity; ask from several sources" in text(alone)
+    several = replace(alone.judgement, independence=Independence(sources=2))
+    assert "affinity" not in text(replace(alone, judgement=several))
+    assert "affinity" not in text(result("one=100,two=0", one=60))
+
+
+def test_json_has_what_a_verdict_rests_on() -> None:
+    """The evidence, where it fell, and what the order says."""
+    found = json.loads(as_json(result("one=80,two=20", one=800, two=200)))
+    assert (found["stopped_at"], found["judged"], found["connections"]) == (421, 421, 421)
+    assert found["versions"][0]["log_e"] == pytest.approx(found["versions"][1]["log_e"])
+    said = found["independence"]
+    assert said["runs"]["z"] > 4
+    assert said["homogeneity"]["p"] > 0.9
+    assert said["by_address"] is None
+    few = json.loads(as_json(result("one=80,two=20", one=4, two=1)))
+    assert (few["stopped_at"], few["independence"]["homogeneity"]) == (None, None)
+    endless = json.loads(as_json(result("one=100,two=0", one=5, two=1)))
+    assert [row["log_e"] for row in endless["versions"]] == [None, None]
+
+
+def test_junit_has_the_same_as_properties() -> None:
+    """What there is of them."""
+    suite = ElementTree.fromstring(as_junit(result("one=80,two=20", one=800, two=200)))[0]
+    found = {one.get("name"): one.get("value") for one in suite.iter("property")}
+    assert found["stopped_at"] == "421"
+    assert {"log_e of one", "independence.runs.z", "independence.homogeneity.p"} <= set(found)
+    few = ElementTree.fromstring(as_junit(result("one=80,two=20", one=4)))[0]
+    assert "stopped_at" not in {one.get("name") for one in few.iter("property")}
+
+
+def test_a_wait_says_what_of_it_was_judged() -> None:
+    """The end of it, as a rule."""
+    said = text(result("one=80,two=20", tolerance=0.05, waited=True, one=8, two=2))
+    assert said.startswith("10 connections to x:1 in 1.0 s (10/s), the last 10 judged\n")
+    assert said.endswith("not every share is shown to be within 5 points of one=80,two=20\n")
 
 
 def test_a_run_that_this_host_ended_says_why() -> None:
     """In place of a verdict."""
-    stopped = Result(**(vars(result("one=1", one=5)) | {"refused": "no free file descriptor"}))
+    stopped = replace(result("one=1", one=5), refused="no free file descriptor")
     assert stopped.status is Status.ERRORS
     assert text(stopped).endswith("stopped: no free file descriptor\n")
     assert json.loads(as_json(stopped))["stopped"] == "no free file descriptor"
@@ -118,9 +223,7 @@ def test_a_check_that_was_open_before_makes_no_negative_number_of_connections() 
 def test_names_are_shown_so_that_they_harm_nobody(name: str, shown: str) -> None:
     """On one line, in any format, not too long."""
     assert printable(name) == shown
-    one = result("one=1")
-    one.tally.versions[name] = 1
-    again = Result(**(vars(one) | {"judgement": judge(one.tally, one.rules)}))
+    again = result_of(judged(rules("one=1"), [name]), rules("one=1"))
     assert ElementTree.fromstring(as_junit(again)) is not None
     assert shown in {row["name"] for row in json.loads(as_json(again))["versions"]}
 
@@ -199,34 +302,3 @@ def test_what_fails_on_this_host_outweighs_what_fails_at_the_target(
     address = (socket.AF_INET, ("127.0.0.1", 1))
     with pytest.raises(SystemRefused, match="no free local port"):
         Target("x", 1, 5.0, known=[address, address]).connect(monotonic() + 5)
-
-
-WRONG = result("one=1,two=1", tolerance=0.03, one=1600, two=400)
-UNSURE = result("one=1,two=1", tolerance=0.03, one=20, two=20)
-RIGHT = result("one=1,two=1", tolerance=0.03, one=40_000, two=40_000)
-
-
-@pytest.mark.parametrize(
-    ("look", "before", "last"),
-    [
-        (Look(RIGHT, 1712, 10.0, more=True), None, RIGHT),
-        (Look(WRONG, 1712, 10.0, more=True), None, None),
-        (Look(WRONG, 1712, 10.0, more=False), None, WRONG),
-        (Look(WRONG, 1712, 0.0, more=True), UNSURE, WRONG),
-        (Look(UNSURE, 1712, 0.0, more=True), None, UNSURE),
-        (Look(UNSURE, 1712, 0.0, more=True), WRONG, WRONG),
-        (Look(UNSURE, 40, 0.0, more=True), WRONG, UNSURE),
-        (Look(UNSURE, 1712, 10.0, more=True), WRONG, None),
-    ],
-)
-def test_a_wait_ends_with_a_split_that_holds_or_with_its_time(
-    look: Look, before: Result | None, last: Result | None
-) -> None:
-    """A last look that was cut short says less than the one before."""
-    assert decide(look, before) is last
-
-
-def test_a_wait_ends_when_it_is_interrupted_or_refused() -> None:
-    """Whatever there is still time for."""
-    for ended in (replace(WRONG, interrupted=True), replace(UNSURE, refused="no more files")):
-        assert decide(Look(ended, 1712, 10.0, more=True), WRONG) is ended

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,6 @@ from echod.loop import threads
 from echod.probe import hold, sampler
 from echod.probe.hold import Held
 from echod.probe.sampler import Sampler
-from echod.probe.tally import Tally
 
 
 class Failing:
@@ -48,7 +46,7 @@ def refuse_the_last(some: Sequence[threading.Thread]) -> None:
 def test_what_ends_a_thread_ends_the_run(error: Exception, words: str) -> None:
     """By its reason, without a traceback."""
     target: Any = Failing(error)
-    run = Sampler(target, Tally(()), wanted=9, max_errors=math.inf)
+    run = Sampler(target, lambda _: False, cap=9)
     held = Held(target, 1)
     assert run.wait(PATIENCE)
     held.stop(PATIENCE)
@@ -63,7 +61,7 @@ def test_no_sample_is_taken_before_all_threads_run(monkeypatch: pytest.MonkeyPat
     target: Any = Failing(MemoryError())
     monkeypatch.setattr(sampler, "start", refuse_the_last)
     with pytest.raises(SystemRefused, match="thread 4 of 4"):
-        Sampler(target, Tally(()), wanted=9, max_errors=0, concurrency=4)
+        Sampler(target, lambda _: False, cap=9, concurrency=4)
     for thread in set(threading.enumerate()) - before:
         thread.join(20)
     assert set(threading.enumerate()) <= before

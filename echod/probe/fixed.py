@@ -1,0 +1,88 @@
+"""How many connections a test takes whose number is fixed before: what caps a judgement.
+
+``shares`` are the expected shares that are tested, each over 0 and at most 1; ``tail`` is the
+chance of error that each side of each test may have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from echod.errors import UsageError
+from echod.probe.binomial import at_least, at_most, least_above, most_below
+
+POWER = 0.95
+"""The chance with which what a run is meant to show is shown."""
+
+MOST = 10_000_000
+"""Connections; a plan beyond that is a mistake."""
+
+_NOTHING = 1e-9  # a difference of shares that only rounding makes
+
+
+def sample_size(shares: Sequence[float], tail: float, shift: float) -> int:
+    """The number of connections from which on a share that is off by ``shift`` is found."""
+    return _first_lasting(lambda n: _weakest(n, _bounds(n, shares, tail), shift) >= POWER, shares)
+
+
+def sample_size_within(shares: Sequence[float], tail: float, tolerance: float) -> int:
+    """The number of connections from which on true shares are shown to be within tolerance."""
+    return _first_lasting(lambda n: _chance_within(n, shares, tail, tolerance) >= POWER, shares)
+
+
+def _bounds(n: int, shares: Sequence[float], tail: float) -> list[tuple[float, int, int]]:
+    """For each share what is rejected: so many and fewer, so many and more."""
+    return [(p, most_below(n, p, tail), least_above(n, p, tail)) for p in shares]
+
+
+def _weakest(n: int, bounds: Sequence[tuple[float, int, int]], shift: float) -> float:
+    """The smallest chance with which a share that is off by ``shift`` is found.
+
+    Off in either direction, as far as there is room between 0 and 1.
+    """
+    chances = [1.0]
+    for p, low, high in bounds:
+        for q in (p - shift, p + shift):
+            if -_NOTHING <= q <= 1 + _NOTHING:
+                truth = min(1.0, max(0.0, q))
+                chances.append(at_most(low, n, truth) + at_least(high, n, truth))
+    return min(chances)
+
+
+def _chance_within(n: int, shares: Sequence[float], tail: float, tolerance: float) -> float:
+    """How often all intervals lie within the tolerance, if the truth is as expected."""
+    missed = 0.0
+    for p in shares:
+        low, high = p - tolerance, p + tolerance
+        if low > 0:
+            missed += at_most(least_above(n, low, tail) - 1, n, p)
+        if high < 1:
+            missed += at_least(most_below(n, high, tail) + 1, n, p)
+    return 1 - missed
+
+
+def _first_lasting(enough: Callable[[int], bool], shares: Sequence[float]) -> int:
+    """The smallest n that is enough and after which none is not.
+
+    Chances of whole numbers rise in teeth: one more connection can make them a little smaller.
+    A tooth is about 1/p connections long; the search goes on until two of them have passed.
+    """
+    period = min(500, max((round(2 / min(p, 1 - p)) for p in shares if p < 1), default=1))
+    high = 1
+    while not enough(high):
+        high *= 2
+        if high > MOST:
+            raise UsageError(f"that takes more than {MOST:,} connections: ask for less precision")
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if enough(middle):
+            high = middle
+        else:
+            low = middle
+    n = failing = low
+    while n < failing + period:
+        n += 1
+        if not enough(n):
+            failing = n
+    return failing + 1

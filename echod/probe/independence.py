@@ -1,0 +1,172 @@
+"""Were the samples independent of each other? What their order says, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from math import exp, inf, lgamma, log, sqrt
+
+CHANGED = 1e-6
+"""Stretches of one run that differ more than chance would make them in so many runs."""
+
+STICKS = 4.0
+"""Standard deviations of the number of runs beyond which it is no chance."""
+
+MOST_STRETCHES = 20
+LEAST_EXPECTED = 5.0
+"""Samples of each version in each stretch: fewer, and the distribution of chi-square is off."""
+
+_FEW_STRETCHES = (2, 5)
+
+_MOST_BLOCKS = 2048
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of equal neighbours, against what chance makes of the same counts (Mood 1940)."""
+
+    seen: int
+    expected: float
+    z: float
+
+
+@dataclass(frozen=True)
+class Homogeneity:
+    """Whether all parts of a whole have the same shares: a chi-square test."""
+
+    parts: int
+    chi_square: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Independence:
+    """What the samples themselves say about their independence. None: too few to say anything."""
+
+    runs: Runs | None = None
+    homogeneity: Homogeneity | None = None
+    by_address: Mapping[str, Counter[str]] = field(default_factory=dict)
+    """What came of the samples by the address they went to, where there are several."""
+    addresses: Homogeneity | None = None
+    sources: int = 1
+    """Addresses that the samples came from."""
+
+
+class Order:
+    """The order of what came, as blocks of counts; when there are many, twice as large ones."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.counts: Counter[str] = Counter()
+        self.runs = 0
+        self._last: str | None = None
+        self._size = 1
+        self._blocks: list[Counter[str]] = []
+        self._open: Counter[str] = Counter()
+
+    def add(self, name: str) -> None:
+        """One more sample."""
+        self.total += 1
+        self.counts[name] += 1
+        self.runs += name != self._last
+        self._last = name
+        self._open[name] += 1
+        if self.total % self._size == 0:
+            self._blocks.append(self._open)
+            self._open = Counter()
+        if len(self._blocks) >= _MOST_BLOCKS:
+            pairs = zip(self._blocks[::2], self._blocks[1::2], strict=True)
+            self._blocks = [a + b for a, b in pairs]
+            self._size *= 2
+
+    def homogeneity(self, since: int = 0) -> Homogeneity | None:
+        """Whether the shares were the same all the time, from a number of samples on.
+
+        Few stretches see a single change best, many see a change to and fro. Of several numbers
+        of them the one that says most is given, with its chance times their number.
+        """
+        blocks = self._blocks[-(-since // self._size) :]
+        if self._open:
+            blocks = [*blocks, self._open]
+        counts = sum(blocks, Counter[str]())
+        rarest = min(counts.values(), default=0)
+        most = min(MOST_STRETCHES, int(rarest / LEAST_EXPECTED), len(blocks))
+        numbers = [number for number in (*_FEW_STRETCHES, most) if 2 <= number <= most]
+        found = [homogeneity(_stretches(blocks, number)) for number in sorted(set(numbers))]
+        known = [one for one in found if one]
+        if not known:
+            return None
+        best = min(known, key=lambda one: one.p)
+        return replace(best, p=min(1.0, len(known) * best.p))
+
+    def said(self) -> Runs | None:
+        """The runs of equal neighbours."""
+        return mood(self.runs, list(self.counts.values()))
+
+
+def _stretches(blocks: list[Counter[str]], number: int) -> list[Counter[str]]:
+    """As many parts of about the same length."""
+    ends = [round(part * len(blocks) / number) for part in range(number + 1)]
+    return [sum(blocks[begin:end], Counter[str]()) for begin, end in pairwise(ends)]
+
+
+def mood(runs: int, counts: list[int]) -> Runs | None:
+    """Runs against what chance makes of these counts; None where that is always the same."""
+    n, squares, cubes = (sum(one**power for one in counts) for power in (1, 2, 3))
+    if n < 2:
+        return None
+    expected = 1 + (n * n - squares) / n
+    variance = (squares * (squares + n * (n + 1)) - 2 * n * cubes - n**3) / (n * n * (n - 1))
+    if variance <= 1e-9:
+        return None
+    return Runs(runs, expected, (runs - expected) / sqrt(variance))
+
+
+def homogeneity(parts: Iterable[Mapping[str, int]]) -> Homogeneity | None:
+    """Whether parts have the same shares; None if there is nothing to compare."""
+    tables = [part for part in parts if sum(part.values())]
+    whole: Counter[str] = Counter()
+    for part in tables:
+        whole.update(part)
+    names = [name for name, count in whole.items() if count]
+    freedom = (len(tables) - 1) * (len(names) - 1)
+    if freedom < 1:
+        return None
+    total, statistic = whole.total(), 0.0
+    for part in tables:
+        size = sum(part.values())
+        for name in names:
+            expected = size * whole[name] / total
+            statistic += (part.get(name, 0) - expected) ** 2 / expected
+    return Homogeneity(len(tables), statistic, chi_square_tail(statistic, freedom))
+
+
+def chi_square_tail(x: float, freedom: int) -> float:
+    """The chance that chi-square passes ``x``: the regularised incomplete gamma function Q."""
+    a, half = freedom / 2, x / 2
+    if half <= 0:
+        return 1.0
+    scale = exp(a * log(half) - half - lgamma(a))
+    if half < a + 1:
+        term = total = 1 / a
+        step = a
+        while term > total * 1e-16:
+            step += 1
+            term *= half / step
+            total += term
+        return max(0.0, 1 - scale * total)
+    # The continued fraction, as Lentz proposed.
+    b = half + 1 - a
+    c, d = inf, 1 / b
+    value, step, change = d, 0.0, 0.0
+    while abs(change - 1) > 1e-15 and step < 10_000:
+        step += 1
+        term = -step * (step - a)
+        b += 2
+        d = 1 / (term * d + b)
+        c = b + term / c
+        change = c * d
+        value *= change
+    return scale * value

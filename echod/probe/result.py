@@ -1,0 +1,93 @@
+"""All that a run comes to, and how names and shares in it are shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from echod.probe.expectation import Expectation
+from echod.probe.servers import Counts
+from echod.probe.verdict import Judgement, Rules, Status
+
+MOST_SHOWN = 60
+
+HEADLINES = {
+    Status.HOLDS: "holds",
+    Status.DIFFERS: "does not hold",
+    Status.ERRORS: "too many errors",
+    Status.INCONCLUSIVE: "inconclusive",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """All that there is to say about a run. Times are in seconds."""
+
+    target: str
+    rules: Rules
+    judgement: Judgement
+    seconds: float
+    answered: int
+    failed: int
+    cap: int | None = None
+    """Connections after which it ends without a verdict."""
+    interrupted: bool = False
+    abandoned: int = 0
+    """Connections on their way at the end: nobody knows what came of them."""
+    refused: str = ""
+    """What this host failed with, if it did."""
+    servers: Counts | None = None
+    waited: bool = False
+    """Whether the split was waited for: what is judged is the end of the run alone."""
+
+    @property
+    def connections(self) -> int:
+        """All that were made, those too that are not judged."""
+        return self.answered + self.failed
+
+    @property
+    def servers_match(self) -> bool:
+        """Whether the servers have counted what was seen here, as far as they were asked."""
+        if self.servers is None:
+            return True
+        return self.servers.match(self.answered, self.failed + self.abandoned)
+
+    @property
+    def status(self) -> Status:
+        """The verdict on everything. Without an expectation a run that was interrupted shows
+        nothing good: it was to make so many connections.
+        """
+        status = self.judgement.status
+        if self.refused:
+            return Status.ERRORS
+        if status in (Status.HOLDS, Status.INCONCLUSIVE) and not self.servers_match:
+            return Status.DIFFERS
+        if status is Status.HOLDS and self.interrupted and not self.rules.expectation:
+            return Status.INCONCLUSIVE
+        return status
+
+
+def printable(name: str) -> str:
+    """A name as it may be shown anywhere, XML included: escaped, and not too long."""
+    pieces = []
+    for character in name[: MOST_SHOWN + 1]:
+        code = ord(character)
+        if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8
+            pieces.append(f"\\x{code - 0xDC00:02x}")
+        elif character.isprintable() and character != "\\":
+            pieces.append(character)
+        else:
+            pieces.append(character.encode("unicode_escape").decode())
+    if len(name) > MOST_SHOWN:
+        pieces[MOST_SHOWN:] = ["..."]
+    return "".join(pieces) or "(empty)"
+
+
+def percent(share: float) -> str:
+    """A share with one decimal, and with more where that says nothing."""
+    return f"{100 * share:.{1 if share == 0 or share >= 0.001 else 3}f} %"
+
+
+def expected_text(expectation: Expectation) -> str:
+    """The expectation in per cent: ``one=80,two=20``."""
+    shares = expectation.cells.items()
+    return ",".join(f"{printable(name)}={100 * share:.6g}" for name, share in shares)

@@ -1,0 +1,164 @@
+"""The verdict in words: what it comes to, why, and how often it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from echod.probe.evidence import PASS
+from echod.probe.independence import STICKS
+from echod.probe.planning import Plan
+from echod.probe.result import HEADLINES, Result, expected_text, percent, printable
+from echod.probe.verdict import WRONG, Row, Rules, Status
+
+
+def verdict_lines(result: Result) -> list[str]:
+    """What it comes to, and how often it comes to that by mistake."""
+    marks = " (interrupted)" if result.interrupted else ""
+    if result.refused:
+        return [f"stopped: {result.refused}"]
+    reasons = list(_reasons(result))
+    if not result.rules.expectation and not reasons:
+        return [f"no expectation to judge by{marks}"]
+    lines = [f"{HEADLINES[result.status]}{marks}: {'; '.join(reasons)}"]
+    if result.rules.expectation:
+        lines += guarantee(result.rules, result.judgement.status)
+    return lines
+
+
+def guarantee(rules: Rules, status: Status) -> list[str]:
+    """How often a verdict is wrong."""
+    alpha = one_in(rules.alpha)
+    if status is Status.DIFFERS:
+        return [f"of a split as expected this is said in {alpha} at most, however long it runs"]
+    if status is not Status.HOLDS:
+        return []
+    if rules.tolerance is not None:
+        return [f"a share off by more than {_points(rules.tolerance)} passes in {alpha} at most"]
+    return [
+        f"a share off by {_points(rules.detect)}, or a version that never answers, passes in"
+        f" {one_in(PASS)} at most"
+    ]
+
+
+def plan_lines(plan: Plan, rules: Rules) -> list[str]:
+    """What a judgement takes, and what it promises for that."""
+    return [
+        f"a pass takes {plan.typical:,} connections on average, {plan.p95:,} in 95 % of runs,"
+        f" {plan.least:,} at least;",
+        f"after {plan.cap:,} a run ends without a verdict",
+        "does not hold: " + guarantee(rules, Status.DIFFERS)[0],
+        "holds: " + guarantee(rules, Status.HOLDS)[0],
+    ]
+
+
+def one_in(chance: float) -> str:
+    """A chance in words: ``1 run of 1,000``."""
+    return f"1 run of {1 / chance:,.4g}" if chance > 1e-3 else f"1 run of {1 / chance:,.0f}"
+
+
+def _points(part: float) -> str:
+    return f"{100 * part:.3g} point{'s' * (100 * part != 1)}"
+
+
+def _reasons(result: Result) -> Iterable[str]:
+    judgement, rules = result.judgement, result.rules
+    tally = judgement.tally
+    if judgement.status is Status.ERRORS:
+        yield (
+            f"{tally.failed:,} of {connections(tally.total)} failed,"
+            f" {rules.max_errors:,} may (--max-errors)"
+        )
+    if not result.servers_match:
+        yield "the servers have counted something else"
+    for row in judgement.rows:
+        if row.verdict in WRONG:
+            yield wrong(row)
+    wrong_rows = {row.name for row in judgement.rows if row.verdict in WRONG}
+    for name, number in judgement.later.items():
+        if name in wrong_rows:
+            continue
+        kind = "forbidden" if name in rules.named else "unexpected"
+        yield f"{printable(name)} is {kind}, and was seen {_times(number)} after the judged ones"
+    if rules.expectation and result.status in (Status.HOLDS, Status.INCONCLUSIVE):
+        yield _nothing_wrong(result, expected_text(rules.expectation))
+
+
+def connections(number: int) -> str:
+    """So many of them."""
+    return f"{number:,} connection{'s' * (number != 1)}"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
+
+
+def wrong(row: Row) -> str:
+    """What contradicts the expectation in a row."""
+    if row.verdict in ("forbidden", "unexpected"):
+        return f"{printable(row.name)} is {row.verdict}, and was seen {_times(row.seen)}"
+    seen = f"{percent(row.share)} ({100 * row.low:.1f} - {100 * row.high:.1f} %)"
+    return f"{printable(row.name)} has {seen}, {percent(row.expected or 0)} was expected"
+
+
+def _nothing_wrong(result: Result, expected: str) -> str:
+    judgement, tolerance = result.judgement, result.rules.tolerance
+    tally = judgement.tally
+    if result.status is Status.HOLDS:
+        if result.rules.certain and tally.failed:
+            answered = f"{connections(tally.answered)}, of those that answered,"
+            return f"{answered} do not contradict {expected}"
+        if tolerance is None:
+            return f"{connections(judgement.judged)} do not contradict {expected}"
+        return f"every share is within {100 * tolerance:.3g} points of {expected}"
+    if judgement.changed:
+        return (
+            f"{connections(judgement.judged)} add up to {expected}, but the split has changed"
+            " meanwhile"
+        )
+    if tolerance is None:
+        said = f"{connections(judgement.judged)} do not contradict {expected}"
+    else:
+        within = f"within {100 * tolerance:.3g} points of {expected}"
+        said = f"not every share is shown to be {within}"
+    return said + _why_not(result)
+
+
+def _why_not(result: Result) -> str:
+    """Why a verdict has not fallen, if there is more to say than that it has not."""
+    judgement, rules = result.judgement, result.rules
+    tally = judgement.tally
+    reasons = []
+    if tally.failed and not rules.failures_count and not rules.certain:
+        reasons.append(
+            f"the {tally.failed:,} that failed may have been any version's"
+            " (error=SHARE gives them a share)"
+        )
+    if not result.interrupted and not result.waited:
+        reasons.append("it takes more to be sure")
+    return "".join(f"; {reason}" for reason in reasons)
+
+
+def remarks(result: Result) -> list[str]:
+    """What is to be said of the samples' independence, if there is anything."""
+    runs = result.judgement.independence.runs
+    lines = []
+    if runs and abs(runs.z) >= STICKS:
+        kind = "equal versions follow each other" if runs.z < 0 else "versions take turns"
+        chance = f"more often than chance ({runs.seen:,} runs, {runs.expected:,.0f} expected)"
+        lines.append(f"{kind} {chance}: {_STICKY if runs.z < 0 else _IN_TURN}")
+    if _is_alone(result):
+        lines.append("one version alone answered: perhaps affinity; ask from several sources")
+    return lines
+
+
+_STICKY = "affinity, or a balancer that goes in runs; if so a verdict takes whole cycles of it"
+_IN_TURN = "a balancer in turn is closer to its weights than chance"
+
+
+def _is_alone(result: Result) -> bool:
+    """Whether all answers came from one version where several were expected."""
+    expectation, tally = result.rules.expectation, result.judgement.tally
+    if expectation is None or result.judgement.independence.sources > 1:
+        return False
+    several = sum(share > 0 for share in expectation.shares.values()) > 1
+    return several and tally.answered > 1 and tally.answered in tally.versions.values()

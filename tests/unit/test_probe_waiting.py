@@ -1,0 +1,151 @@
+"""A split that is waited for: starts, and what comes of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from itertools import chain, cycle, islice, repeat
+
+import pytest
+from support.splits import FAILED, drawn, outcome, rules
+
+from echod.probe.verdict import Judgement, Status
+from echod.probe.waiting import Waiting
+
+RATE = 200
+"""Samples a second."""
+
+
+def waited(
+    names: Iterable[str],
+    *,
+    expect: str = "one=80,two=20",
+    seconds: float = 20.0,
+    samples: int | None = None,
+    rate: float = RATE,
+    max_errors: int = 0,
+) -> Judgement:
+    """What a wait comes to, of whose time so many samples make use."""
+    judge = Waiting(rules(expect, tolerance=0.05, max_errors=max_errors), seconds)
+    most = round(seconds * rate) if samples is None else samples
+    for number, name in enumerate(islice(names, most)):
+        if judge.take(outcome(name, number / rate)):
+            break
+    return judge.conclude(most / rate)
+
+
+def split(one: float, seed: int = 0) -> Iterable[str]:
+    return drawn(random.Random(seed), {"one": one, "two": 1 - one})
+
+
+def test_a_split_that_arrives_holds_from_then_on() -> None:
+    """In about 1,830 connections; what came before does not count."""
+    took = []
+    for seed in range(6):
+        made = waited(chain(islice(split(1.0), 400), split(0.8, seed)), seconds=60)
+        assert made.status is Status.HOLDS
+        assert made.stopped_at
+        took.append(made.stopped_at - 400)
+        assert made.judged <= made.stopped_at - 200
+    assert 1200 < sum(took) / len(took) < 2500
+
+
+@pytest.mark.parametrize("then", [0.7, 0.5])
+def test_a_wrong_split_after_another_wrong_one_does_not_pass(then: float) -> None:
+    """Though both together are what is expected: no start sees it from both sides."""
+    for seed in range(3):
+        made = waited(chain(islice(split(1.0), 1500), split(then, seed)))
+        assert made.status is not Status.HOLDS
+        assert made.stopped_at is None
+
+
+def test_a_change_from_one_side_to_the_other_is_no_arrival() -> None:
+    """Each start that has seen both is given up, as its samples have not one share."""
+    for seed in range(3):
+        halves = (islice(split(0.9, seed), 2000), islice(split(0.7, seed), 2000))
+        assert waited(chain(*halves)).status is not Status.HOLDS
+
+
+def test_a_version_that_must_not_be_there_ends_every_start_and_not_the_wait() -> None:
+    """It may belong to the old weights."""
+    made = waited(chain(["two"] * 300, repeat("one")), expect="one=100,two=0", seconds=10)
+    assert (made.status, made.rows[1].seen) == (Status.HOLDS, 0)
+    made = waited(cycle(["one"] * 50 + ["two"]), expect="one=100,two=0", seconds=10)
+    assert (made.status, made.rows[1].verdict) == (Status.DIFFERS, "forbidden")
+
+
+def test_a_version_that_must_not_be_there_and_comes_last_turns_a_pass() -> None:
+    """One that was under way when it fell."""
+    judge = Waiting(rules("one=100,two=0", tolerance=0.05), 10)
+    while not judge.take(outcome("one")):
+        pass
+    assert judge.conclude(1.0).status is Status.HOLDS
+    made = judge.conclude(1.0, [outcome("two")])
+    assert (made.status, made.later) == (Status.DIFFERS, {"two": 1})
+
+
+@pytest.mark.parametrize(
+    ("names", "status"),
+    [
+        (cycle(["one"]), Status.DIFFERS),
+        (cycle(["one"] * 85 + ["two"] * 15), Status.INCONCLUSIVE),
+        (chain(["one"] * 3000, cycle(["one"] * 4 + ["two"])), Status.INCONCLUSIVE),
+        (chain(["one"] * 3000, cycle(["three"])), Status.DIFFERS),
+        (cycle([FAILED]), Status.ERRORS),
+    ],
+)
+def test_without_a_pass_the_last_quarter_is_the_verdict(
+    names: Iterable[str], status: Status
+) -> None:
+    """What is outside then has not come; what is unclear may yet."""
+    made = waited(names)
+    assert (made.status, made.stopped_at) == (status, None)
+    assert 900 <= made.judged <= 1000
+
+
+def test_failures_end_a_start_and_not_the_wait() -> None:
+    """A service that is not there yet is waited for; a few that are allowed end nothing."""
+    late = chain([FAILED] * 300, split(0.8))
+    assert waited(late, seconds=60).status is Status.HOLDS
+    some = cycle([FAILED, *["one", "one", "one", "one", "two"] * 100])
+    assert waited(some, max_errors=30, seconds=60).status is Status.HOLDS
+    failing = drawn(random.Random(1), {"one": 0.9, FAILED: 0.1})
+    made = waited(failing, expect="one=90,error=10", seconds=60)
+    assert made.status is Status.HOLDS
+
+
+def test_an_interrupted_wait_is_judged_by_its_own_last_quarter() -> None:
+    """Whatever time there would have been."""
+    made = waited(cycle(["one"]), seconds=100, samples=2000)
+    assert made.status is Status.DIFFERS
+    assert 400 <= made.judged <= 600
+    nothing = waited([], seconds=100, samples=0)
+    assert (nothing.status, nothing.judged) == (Status.INCONCLUSIVE, 0)
+
+
+def test_short_waits_have_a_start_and_long_ones_three_hundred() -> None:
+    """One a second at most."""
+    assert Waiting(rules(tolerance=0.05), 0.3)._most == 1
+    assert Waiting(rules(tolerance=0.05), 60)._most == 60
+    judge = Waiting(rules(tolerance=0.05), 86_400)
+    for minute in range(1440):
+        judge.take(outcome("one", 60.0 * minute))
+    assert judge._most == 300
+    assert len(judge._marks) <= 302
+
+
+def test_a_split_outside_the_tolerance_passes_as_rarely_as_promised() -> None:
+    """At its very edge, from whatever start."""
+    passed = sum(waited(split(0.75, seed), seconds=10).status is Status.HOLDS for seed in range(20))
+    assert passed <= 1
+
+
+def sides(made: Judgement) -> Sequence[str]:
+    return [row.verdict for row in made.rows]
+
+
+def test_a_pass_says_of_each_version_that_it_is_within() -> None:
+    """With the interval of the samples since its start."""
+    made = waited(split(0.8), seconds=60)
+    assert sides(made) == ["within", "within"]
+    assert 0.74 < made.rows[0].low < 0.8 < made.rows[0].high < 0.86
