@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inject.faults import Fault
-from inject.injector import FAIL, Control
+from inject.injector import Control
+from inject.killed import Replaced
 from inject.life import Life, Record
+from inject.stops import judge_stop
 from inject.verdict import Verdict, judge
 
 TOGETHER = 2
@@ -23,6 +25,8 @@ TOGETHER = 2
 TRIES = 3
 """Of a fault whose call is not made: its number depends on how threads take turns."""
 NOT_MET = "not met"
+OUTCOMES = ("refused", "unharmed", "event", "connection", "scrape",
+            "before ready", "drained", "replaced", "hang", "script")  # fmt: skip
 
 
 def say(text: str) -> None:
@@ -56,7 +60,8 @@ class Table:
 
     def lines(self) -> list[str]:
         """In Markdown."""
-        outcomes = ("refused", "unharmed", "event", "connection", "scrape")
+        seen = {one.verdict.outcome for one in self.met}
+        outcomes = [one for one in OUTCOMES if one in seen]
         lines = ["| call | error | runs | " + " | ".join(outcomes) + " |"]
         lines.append("| --- " * (3 + len(outcomes)) + "|")
         counts: dict[tuple[str, str], Counter[str]] = {}
@@ -85,8 +90,9 @@ class Campaign:
         control = Control(self._library, directory / "control")
         try:
             if fault:
-                control.plan(fault.kind, fault.number, FAIL, fault.value)
-            record = Life(directory, control, inherited=self._inherited).live()
+                fault.tell(control)
+            stops = fault is not None and fault.stops
+            record = Life(directory, control, inherited=self._inherited, stops=stops).live()
             return record, control.counts, control["done"]
         finally:
             control.close()
@@ -99,10 +105,15 @@ class Campaign:
             except Exception:  # noqa: BLE001  # in a thread: to be told with its fault
                 return Result(fault, Verdict("script", [traceback.format_exc()]))
             if done or record.hang:
-                verdict = judge(record, self.clean, fault)
+                verdict = self._judge(record, fault)
                 log = "\n".join(record.log) if verdict.problems else ""
                 return Result(fault, verdict, log)
         return Result(fault, Verdict(NOT_MET, []))
+
+    def _judge(self, record: Record, fault: Fault) -> Verdict:
+        if fault.stops:
+            return judge_stop(record)
+        return judge(record, self.clean, fault if fault.fails else None)
 
     def run_all(
         self,
@@ -110,20 +121,45 @@ class Campaign:
         said: Callable[[str], object] = say,
         minutes: float = 60.0,
     ) -> Table:
-        """Says at once what is wrong, and now and then how far it is."""
-        table, began = Table(), time.monotonic()
+        """All of them, or as many as there is time for."""
+        return run_each(self.run, faults, self._together, said, minutes)
 
-        def run(fault: Fault) -> Result | None:
-            late = time.monotonic() - began > minutes * 60
-            return None if late else self.run(fault)
 
-        with ThreadPoolExecutor(self._together) as pool:
-            for number, result in enumerate(pool.map(run, faults), 1):
-                if result is None:
-                    break
-                table.results.append(result)
-                if result.verdict.problems:
-                    said(f"{result.fault}: {result.verdict}")
-                if number % 100 == 0:
-                    said(f"{number} of {len(faults)} in {time.monotonic() - began:.0f} s")
-        return table
+def run_each(
+    run: Callable[[Fault], Result],
+    faults: Sequence[Fault],
+    together: int = TOGETHER,
+    said: Callable[[str], object] = say,
+    minutes: float = 60.0,
+) -> Table:
+    """Says at once what is wrong, and now and then how far it is."""
+    table, began = Table(), time.monotonic()
+
+    def run_in_time(fault: Fault) -> Result | None:
+        return None if time.monotonic() - began > minutes * 60 else run(fault)
+
+    with ThreadPoolExecutor(together) as pool:
+        for number, result in enumerate(pool.map(run_in_time, faults), 1):
+            if result is None:
+                break
+            table.results.append(result)
+            if result.verdict.problems:
+                said(f"{result.fault}: {result.verdict}")
+            if number % 100 == 0:
+                said(f"{number} of {len(faults)} in {time.monotonic() - began:.0f} s")
+    return table
+
+
+def killing(library: Path) -> Callable[[Fault], Result]:
+    """What runs a life that is killed at a call, with another one after it."""
+
+    def run(fault: Fault) -> Result:
+        directory = Path(tempfile.mkdtemp(prefix="inject-"))
+        try:
+            return Result(fault, Replaced(directory, library).live(fault.number))
+        except Exception:  # noqa: BLE001  # in a thread: to be told with its fault
+            return Result(fault, Verdict("script", [traceback.format_exc()]))
+        finally:
+            shutil.rmtree(directory)
+
+    return run

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from itertools import cycle
 from typing import NamedTuple
+
+from inject.injector import DELAY, FAIL, SIGNAL, Control
 
 NETWORK = "ECONNRESET ETIMEDOUT EHOSTUNREACH ENETUNREACH ECONNREFUSED EACCES"
 ERRORS = {
@@ -61,26 +64,57 @@ ERRORS = {
 }
 """Not EBADF, EFAULT and the like, which only a bug brings; nor an error of epoll_ctl's DEL, whose
 only ones they are."""
+EVERY = 20
+DELAYS = (50, 120, 200, 350, 500)
+"""Milliseconds."""
+SEEDS = 60
 OF_IMPORTS = ("openat", "read", "close, file", "mmap")
 """Calls that imports make by the hundred, one like another: the errors take turns there, and each
 call meets one of them. All others meet every error of theirs."""
 
 
+STOPS = ("SIGTERM", "SIGINT", "SIGHUP")
+"""Signals that begin a drain."""
+OTHERS = ("SIGCHLD", "SIGWINCH")
+"""Signals that change nothing."""
+
+
 class Fault(NamedTuple):
-    """The call of a kind that fails, and how."""
+    """The call of a kind that fails, and how: ``error`` is an error's name. Or a signal's, which
+    comes at the call; or a time that it takes, ``50 ms``. ``50 ms at one of 40``: at calls that
+    chance chooses, with ``number`` as its seed.
+    """
 
     kind: str
     number: int
     error: str
 
     @property
-    def value(self) -> int:
-        if self.error.startswith("EAI_"):
-            return -int(getattr(socket, self.error))
-        return int(getattr(errno, self.error))
+    def stops(self) -> bool:
+        """Whether it ends the life."""
+        return self.error in STOPS
+
+    @property
+    def fails(self) -> bool:
+        """Whether a call fails by it."""
+        return self.error.startswith("E")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.number} {self.error}"
+
+    def tell(self, control: Control) -> None:
+        """Has it happen."""
+        word, *more = self.error.split()
+        if word.startswith("SIG"):
+            control.plan(self.kind, self.number, SIGNAL, signal.Signals[word])
+        elif word.startswith("EAI_"):
+            control.plan(self.kind, self.number, FAIL, -getattr(socket, word))
+        elif word.startswith("E"):
+            control.plan(self.kind, self.number, FAIL, getattr(errno, word))
+        elif len(more) > 1:
+            control.plan(self.kind, 0, DELAY, int(word), every=int(more[-1]), seed=self.number)
+        else:
+            control.plan(self.kind, self.number, DELAY, int(word))
 
 
 def every_fault(counts: Counter[str]) -> Iterator[Fault]:
@@ -90,3 +124,31 @@ def every_fault(counts: Counter[str]) -> Iterator[Fault]:
         for number in range(1, counts[kind] + 1):
             for error in [next(in_turn)] if kind in OF_IMPORTS else errors:
                 yield Fault(kind, number, error)
+
+
+def every_signal(counts: Counter[str]) -> Iterator[Fault]:
+    """SIGTERM at each call of a life, the others at each twentieth."""
+    for number in range(1, counts["any"] + 1):
+        yield Fault("any", number, "SIGTERM")
+    others = (*STOPS[1:], *OTHERS)
+    for number in range(1, counts["any"] + 1, EVERY):
+        for name in others:
+            yield Fault("any", number, name)
+
+
+def every_kill(counts: Counter[str]) -> Iterator[Fault]:
+    """A kill at each call."""
+    for number in range(1, counts["any"] + 1):
+        yield Fault("any", number, "SIGKILL")
+
+
+def every_delay(counts: Counter[str]) -> Iterator[Fault]:
+    """A few calls of each kind, spread over the life; and lives with delays by chance."""
+    times = cycle(DELAYS)
+    for kind, count in counts.items():
+        if kind == "any" or not count:
+            continue
+        for number in sorted({1 + part * (count - 1) // 7 for part in range(8)}):
+            yield Fault(kind, number, f"{next(times)} ms")
+    for seed in range(1, SEEDS + 1):
+        yield Fault("any", seed, f"{next(times)} ms at one of {150 + 10 * (seed % 10)}")

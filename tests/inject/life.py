@@ -50,17 +50,23 @@ class Record:
     at_first: tuple[list[str], int] = ([], 0)  # descriptors and threads, when it was ready
     at_rest: tuple[list[str], int] = ([], 0)  # the same, when every client had gone
     told: list[str] = field(default_factory=list)
+    cut_short: str = ""  # by a stop
     left: bool = True  # whether the process was still there
 
 
 class Life:
     """One run of the script."""
 
-    def __init__(self, directory: Path, control: Control, *, inherited: bool = False) -> None:
+    def __init__(
+        self, directory: Path, control: Control, *, inherited: bool = False, stops: bool = False
+    ) -> None:
+        """``stops``: a signal that ends it will come."""
         self.record = Record()
         self._directory = directory
         self._control = control
         self._inherited = inherited
+        self._stops = stops
+        self._active = 0
 
     def live(self) -> Record:
         record = self.record
@@ -68,14 +74,14 @@ class Life:
             words = [word for pair in OPTIONS.items() for word in pair]
             sockets = None
             if self._inherited:
-                sockets = _sockets(held)
+                sockets = inheritable(held)
                 arguments = words
             else:
                 arguments = ["0,0,0", "one", "--metrics-port", "0", *words]
             self.process = Process(self._directory, arguments, self._control, sockets)
             held.callback(self.process.close)
             try:
-                self._live(held)
+                (self._live_until_stopped if self._stops else self._live)(held)
             except Refused:
                 record.refused = True
             except Hang as hang:
@@ -98,6 +104,21 @@ class Life:
         self._rest()
         self._drain(held)
         self.process.wait()
+
+    def _live_until_stopped(self, held: ExitStack) -> None:
+        """As much of it as there is."""
+        try:
+            self._live(held)
+        except (Refused, FileNotFoundError, Hang) as end:  # it is closing, or has ended already
+            if not self._stopped:
+                raise
+            self.record.cut_short = repr(end)
+            self.process.terminate()  # a repetition
+            self.process.wait()
+
+    @property
+    def _stopped(self) -> bool:
+        return self._stops and self._control["done"] > 0
 
     # The parts of the script.
 
@@ -135,7 +156,7 @@ class Life:
             full: list[tuple[Talk, socket.socket | None]] = []
             while sum(talk.heard == talk.wanted for talk, _ in full) < PLACES - self._active:
                 full.append(self._open(house, "in a full house", port, "eof"))
-                if len(full) > PLACES + 1:
+                if len(full) > PLACES + 1 or self._stopped:
                     raise Hang("the house does not fill")
             self._talk("one too many", port, "rejected", clients.be_rejected)
             for talk, client in full:
@@ -149,6 +170,8 @@ class Life:
         self._until_active(0)
         deadline = time.monotonic() + REST_SECONDS
         while self.record.at_rest != self.record.at_first and time.monotonic() < deadline:
+            if self._stopped:
+                return
             self.record.at_rest = self.process.descriptors(), self.process.threads()
             pause(0.005, "what clients have closed is closed soon")
 
@@ -215,8 +238,8 @@ class Life:
                 script(client, talk)
         except OSError as error:
             talk.end = clients.word(error)
-        except AssertionError:
-            talk.end = "end too soon"
+        except clients.EndOfTalk:
+            pass
 
     def _scrape(self, path: str, accept: str = "") -> bytes:
         headers = {"Accept": accept} if accept else {}
@@ -234,7 +257,7 @@ class Life:
 
         def look() -> bool:
             body = self._scrape("/metrics")
-            if len(self.record.scrapes) > 5:
+            if len(self.record.scrapes) > 5 or (self.record.scrapes and self._stopped):
                 raise Hang(f"scrapes fail again and again: {self.record.scrapes}")
             if body:
                 self.record.metrics = Metrics(body.decode())
@@ -244,7 +267,7 @@ class Life:
         wait_for(look, f"{most} active connections")
 
 
-def _sockets(held: ExitStack) -> Sockets:
+def inheritable(held: ExitStack) -> Sockets:
     """Two for echo and one for metrics, listening already."""
     made = []
     for _ in range(3):

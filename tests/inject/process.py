@@ -161,6 +161,8 @@ class Process:
         """The echo ports and the metrics port, one of whose events the log may have lost."""
         deadline = time.monotonic() + LATE_LOG_SECONDS
         while True:
+            if self.process.poll() is not None:
+                raise Refused
             found = self.listening()
             ports = {
                 name: [one["port"] for one in self.events() if one["event"].startswith(name)]
@@ -168,7 +170,7 @@ class Process:
             }
             echo, metrics = ports.values()
             missing = sorted(found - {*echo, *metrics})
-            if not missing:
+            if metrics and not missing:
                 return echo, metrics[0]
             if len(missing) == 1 and time.monotonic() > deadline:
                 return (echo + missing, metrics[0]) if metrics else (echo, missing[0])

@@ -1,25 +1,39 @@
-"""A fixed sample of what ``make inject`` does."""
+"""Fixed samples of what ``make inject`` does."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support import ask, connect, get, read_exactly, until
 
-from inject.campaign import Campaign
-from inject.faults import Fault, every_fault
+from inject.campaign import Campaign, Table, killing, run_each
+from inject.faults import Fault, every_delay, every_fault, every_kill, every_signal
+from inject.injector import DELAY, Control
+from inject.life import OPTIONS
+from inject.process import Process
 
 SAMPLE, PARTS = 200, 10
+SIGNALS, KILLS, DELAYS = 40, 20, 20
+STALL_MILLISECONDS = 15_000
 
 
-def sample(faults: list[Fault]) -> list[Fault]:
+def sample(faults: Iterable[Fault], size: int) -> list[Fault]:
     """The same ones, though a life makes a call more or less than the one before."""
 
     def rank(fault: Fault) -> bytes:
         return hashlib.sha256(str(fault).encode()).digest()
 
-    return sorted(faults, key=rank)[:SAMPLE]
+    return sorted(faults, key=rank)[:size]
+
+
+def judge(table: Table, least: int) -> None:
+    """A few calls are not made in every life."""
+    assert [str(one.fault) for one in table.broken] == []
+    assert len(table.met) >= least
 
 
 @pytest.mark.long
@@ -27,8 +41,54 @@ def sample(faults: list[Fault]) -> list[Fault]:
 def test_a_call_that_fails_once_costs_one_connection_or_refuses_the_start(
     library: Path, part: int
 ) -> None:
-    """Two hundred calls, each in a life of its own; a few are not made in every life."""
+    """Two hundred calls, each in a life of its own."""
     campaign = Campaign(library, together=1)
-    table = campaign.run_all(sample(list(every_fault(campaign.counts)))[part::PARTS])
-    assert [str(one.fault) for one in table.broken] == []
-    assert len(table.met) >= SAMPLE // PARTS - 4
+    table = campaign.run_all(sample(every_fault(campaign.counts), SAMPLE)[part::PARTS])
+    judge(table, SAMPLE // PARTS - 4)
+
+
+@pytest.mark.long
+def test_a_stop_at_any_call_keeps_every_promise_of_a_drain(library: Path) -> None:
+    """Before it is ready, amid everything, and when another stop is under way."""
+    campaign = Campaign(library, together=1)
+    judge(campaign.run_all(sample(every_signal(campaign.counts), SIGNALS)), SIGNALS - 6)
+
+
+@pytest.mark.long
+def test_a_call_that_takes_long_changes_nothing(library: Path) -> None:
+    """Up to half a second, alone or many of them by chance."""
+    campaign = Campaign(library, together=1)
+    judge(campaign.run_all(sample(every_delay(campaign.counts), DELAYS)), DELAYS - 4)
+
+
+@pytest.mark.long
+def test_a_kill_at_any_call_refuses_nobody_behind_inherited_sockets(library: Path) -> None:
+    """Whom it had not accepted the next process serves."""
+    counts = Campaign(library, inherited=True).counts
+    table = run_each(killing(library), sample(every_kill(counts), KILLS), together=1)
+    judge(table, KILLS - 6)
+
+
+@pytest.mark.long
+def test_a_call_that_does_not_return_is_a_stall_for_livez(library: Path, tmp_path: Path) -> None:
+    """As long as it does not, and no longer."""
+    control = Control(library, tmp_path / "control")
+    words = [word for pair in OPTIONS.items() for word in pair]
+    with ExitStack() as held:
+        process = Process(tmp_path, ["0,0", "one", "--metrics-port", "0", *words], control, None)
+        held.callback(process.close)
+        process.ready()
+        ports, metrics_port = process.ports()
+        assert get(metrics_port, "/livez")[0] == 200
+        with connect(ports[0]) as client:
+            ask(client, b"before\n")
+            number = control.counts["recvfrom, TCP"] + 1
+            control.plan("recvfrom, TCP", number, DELAY, STALL_MILLISECONDS)
+            client.sendall(b"x\n")
+            until(lambda: control["done"])
+            until(lambda: b"stalled: handler-0" in get(metrics_port, "/livez")[1])
+            assert get(metrics_port, "/livez")[0] == 503
+            assert read_exactly(client, 6) == b"one x\n"
+            until(lambda: get(metrics_port, "/livez")[0] == 200)
+        process.terminate()
+        assert process.wait() == 0
