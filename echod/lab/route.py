@@ -6,6 +6,7 @@ kinds in the same file say nothing of weights, and are not read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ SERVICE = "tcp-echo"
 GATEWAY_PORT = 31400
 ECHO_PORT = 9000
 MOST_BYTES = 64 * 1024
+MOST_NAMED = 5
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The one in C, if it is installed: the other is slow to refuse documents nested too deeply."""
@@ -34,13 +36,7 @@ def read(path: str) -> Weights:
     """The weights in a file. Raises UsageError, which names the file and what is wrong in it."""
     try:
         documents = _documents(Path(path))
-        routes = [one for one in documents if _is_route(one)]
-        if len(routes) != 1:
-            raise _Refused(
-                f"must have one route for the gateway, a VirtualService or a TCPRoute: it has"
-                f" {len(routes)}"
-            )
-        return _weights(routes[0])
+        return _weights(_route(documents))
     except OSError as error:
         raise UsageError(f"--route {path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -64,12 +60,42 @@ def _documents(path: Path) -> list[Any]:
     return list(yaml.load_all(text, _LOADER))
 
 
+def _route(documents: list[Any]) -> Object:
+    """The one route for the gateway."""
+    routes = [one for one in documents if _is_route(one)]
+    tls = [_named(one) for one in routes if one["kind"] == "TLSRoute"]
+    if tls:
+        raise _Refused(f"{_listed(tls)}: the lab has no TLS, and takes a TCPRoute")
+    if not routes:
+        raise _Refused(
+            "must have one route for the gateway, a VirtualService or a TCPRoute: it has none"
+        )
+    if len(routes) > 1:
+        names = _listed([_named(one) for one in routes])
+        raise _Refused(f"must have one route for the gateway: it has {names}")
+    found: Object = routes[0]
+    return found
+
+
+def _named(document: Object) -> str:
+    """Kind and name of an object: ``TCPRoute tcp-echo``."""
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    plain = isinstance(name, str) and re.fullmatch(r"[\w.-]{1,63}", name, re.ASCII)
+    return f"{document['kind']} {name if plain else shown(str(name))}"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
 def _is_route(document: Any) -> bool:
     """Whether it is about the gateway: the sample has a second one for the mesh itself."""
     if not isinstance(document, dict):
         return False
     kind, api = document.get("kind"), str(document.get("apiVersion", ""))
-    if kind == "TCPRoute" and api.startswith("gateway.networking.k8s.io/"):
+    if kind in ("TCPRoute", "TLSRoute") and api.startswith("gateway.networking.k8s.io/"):
         return True
     if kind == "VirtualService" and api.startswith("networking.istio.io/"):
         spec = document.get("spec")
@@ -93,7 +119,7 @@ def _weights(document: Object) -> Weights:
 
 
 def _of_service(spec: Object) -> list[tuple[Any, Any, str]]:
-    """Version, weight and field of each leg of a VirtualService."""
+    """Version, weight (0 by default) and field of each leg of a VirtualService."""
     _only(spec, "spec", {"hosts", "gateways", "tcp"})
     for host in _sequence(spec.get("hosts"), "spec.hosts"):
         if host != "*" and not _is_service(host, SERVICE):
@@ -117,12 +143,15 @@ def _of_service(spec: Object) -> list[tuple[Any, Any, str]]:
             )
         if to.get("port", {"number": ECHO_PORT}) != {"number": ECHO_PORT}:
             raise _Refused(f"{field}.destination.port: must be {ECHO_PORT}")
-        legs.append((to.get("subset"), leg.get("weight", 1), field))
+        legs.append((to.get("subset"), leg.get("weight", 0), field))
+    if len(legs) == 1:  # it gets all, whatever its weight
+        version, weight, field = legs[0]
+        return [(version, 1 if weight == 0 else weight, field)]
     return legs
 
 
 def _of_route(spec: Object) -> list[tuple[Any, Any, str]]:
-    """Version, weight and field of each backend of a TCPRoute."""
+    """Version, weight (1 by default) and field of each backend of a TCPRoute."""
     _only(spec, "spec", {"parentRefs", "rules"})
     rule = _single(spec.get("rules"), "spec.rules")
     _only(rule, "spec.rules[0]", {"name", "backendRefs"})
@@ -132,7 +161,7 @@ def _of_route(spec: Object) -> list[tuple[Any, Any, str]]:
         _only(leg, field, {"group", "kind", "name", "port", "weight"})
         name = str(leg.get("name"))
         if leg.get("port") != ECHO_PORT or leg.get("kind", "Service") != "Service":
-            raise _Refused(f"{field}: must be a Service with port {ECHO_PORT}")
+            raise _Refused(f"{field}: must be a Service with port {ECHO_PORT}, not {shown(name)}")
         if not name.startswith(f"{SERVICE}-"):
             raise _Refused(f"{field}.name: must be {SERVICE}-v1 or {SERVICE}-v2, not {shown(name)}")
         legs.append((name.removeprefix(f"{SERVICE}-"), leg.get("weight", 1), field))

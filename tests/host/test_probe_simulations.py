@@ -67,7 +67,7 @@ def test_three_shares_end_when_they_were_designed_to(
     asked = rules("a=34,b=33,c=33")
     tests = list(asked.tests.values())
     stops = simulated(tests, [one / 100 for one in truth], limit(tests), 1000)
-    assert stops.mean == pytest.approx(mean, rel=0.04)
+    assert stops.mean == pytest.approx(mean, rel=0.06)
     assert stops.wrong == pytest.approx(differs, abs=0.01)
 
 

@@ -82,7 +82,7 @@ def test_the_evidence_is_scipys(n: int, p: float, shift: float) -> None:
     mean = min(1 - 1e-6, max(1e-6, p))
     for k in counts(n, p):
         priors = [
-            betaln(c * mean + k, c * (1 - mean) + n - k) - betaln(c * mean, c * (1 - mean))
+            betaln(c * mean + k, c * (1 - mean) + (n - k)) - betaln(c * mean, c * (1 - mean))
             for c in (*sizes, 1)
         ]
         known = logsumexp(priors) - np.log(3) - xlogy(k, p) - xlog1py(n - k, -p)

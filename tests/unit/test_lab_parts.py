@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -48,6 +49,7 @@ spec:
         - destination: {host: tcp-echo.a.svc.cluster.local, subset: v2}
           weight: 20
 """
+API = "apiVersion: gateway.networking.k8s.io/v1\n"
 TCP_ROUTE = """\
 apiVersion: gateway.networking.k8s.io/v1alpha2
 kind: TCPRoute
@@ -99,10 +101,23 @@ def test_other_objects_beside_a_route_are_ignored(tmp_path: Path) -> None:
         (SERVICE, "weight: 80", "weight: true", "route[0].weight: must be a whole number"),
         (SERVICE, "weight: 80", "weight: '80'", "route[0].weight: must be a whole number"),
         (SERVICE, "weight: 80", "timeout: 1s", "route[0].timeout: the lab cannot do that"),
-        (SERVICE, "VirtualService", "Gateway", "must have one route for the gateway"),
+        (SERVICE, "VirtualService", "Gateway", "or a TCPRoute: it has none"),
         (SERVICE, "networking.istio.io", "example.com", "must have one route"),
         (SERVICE, "  tcp:", "  tcp: []\n  other:", "spec.other: the lab cannot do that"),
-        (SERVICE, SERVICE, SERVICE + "---\n" + TCP_ROUTE, "one route for the gateway"),
+        (
+            SERVICE,
+            SERVICE,
+            SERVICE + "---\n" + TCP_ROUTE,
+            "one route for the gateway: it has VirtualService tcp-echo, TCPRoute tcp-echo",
+        ),
+        (SERVICE, SERVICE, "---\n".join([TCP_ROUTE] * 7), "TCPRoute tcp-echo and 2 more"),
+        (TCP_ROUTE, "kind: TCPRoute", "kind: TLSRoute", "TLSRoute tcp-echo: the lab has no TLS"),
+        (
+            TCP_ROUTE,
+            TCP_ROUTE,
+            "kind: TLSRoute\n" + API + "metadata: 5",
+            "TLSRoute 'None': the lab",
+        ),
         (SERVICE, SERVICE, "a: [", "is not YAML"),
         (SERVICE, SERVICE, "\x00", "is not YAML"),
         (TCP_ROUTE, "  rules:", "  rules: 5\n  x:", "spec.x: the lab cannot do that"),
@@ -138,8 +153,35 @@ def test_unsupported_fields_of_a_route_are_refused_by_name(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("left_out", "known"),
+    [
+        ("          weight: 20\n", {"v1": 80, "v2": 0}),
+        ("          weight: 80\n", {"v1": 0, "v2": 20}),
+    ],
+)
+def test_a_weight_that_a_virtual_service_leaves_out_is_zero(
+    tmp_path: Path, left_out: str, known: dict[str, int]
+) -> None:
+    """As Istio has it; in a TCPRoute it is 1."""
+    assert read(tmp_path, SERVICE.replace(left_out, "")) == known
+    assert read(tmp_path, TCP_ROUTE.replace(", weight: 3", "")) == {"v1": 1, "v2": 1}
+
+
+@pytest.mark.parametrize("weight", ["", "          weight: 0\n", "          weight: 7\n"])
+def test_a_single_destination_gets_all_whatever_its_weight(tmp_path: Path, weight: str) -> None:
+    """Istio does not look at it, but refuses one below 0."""
+    begin, _, _ = SERVICE.partition("          weight: 80\n")
+    found = read(tmp_path, begin + weight)
+    assert found["v1"] > 0 == found["v2"]
+    with pytest.raises(UsageError, match=r"route\[0\]\.weight: must be a whole number"):
+        read(tmp_path, begin + "          weight: -1\n")
+
+
 def test_all_weights_at_zero_are_refused(tmp_path: Path) -> None:
-    """No version would answer."""
+    """No version would answer; Istio refuses several destinations without weights too."""
+    with pytest.raises(UsageError, match="must have a weight over 0"):
+        read(tmp_path, re.sub("          weight: .*\n", "", SERVICE))
     with pytest.raises(UsageError, match="must have a weight over 0"):
         read(
             tmp_path, SERVICE.replace("weight: 80", "weight: 0").replace("weight: 20", "weight: 0")
