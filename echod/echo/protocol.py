@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+NEWLINE = ord("\n")
 STEP_BYTES = 256 * 1024
 """One step answers lines until its reply has this many bytes; the other lines wait."""
 PIECE_BYTES = 8 * 1024
@@ -12,36 +13,62 @@ byte takes the memory of its bytes. Longer ones stay as they are: a buffer that 
 moves again and again, and leaves holes in the heap that hold half as much as the lines."""
 
 
+class LineFormat:
+    r"""What lines and replies are like on a server: shared by all its connections.
+
+    ``prefix`` begins a reply, space included, and has ``prefix_bytes``. A line has
+    ``max_line_bytes`` at most, without its ``\n``. Whole lines of ``step_bytes`` together have
+    replies of STEP_BYTES at most, however short they are; of ``plain_bytes``, newlines included,
+    none of them is too long either.
+    """
+
+    __slots__ = (
+        "_between",
+        "max_line_bytes",
+        "plain_bytes",
+        "prefix",
+        "prefix_bytes",
+        "step_bytes",
+    )
+
+    def __init__(self, prefix: bytes, max_line_bytes: int) -> None:
+        self.prefix = prefix
+        self.prefix_bytes = len(prefix)
+        self.max_line_bytes = max_line_bytes
+        self.step_bytes = STEP_BYTES // (1 + len(prefix))
+        self.plain_bytes = min(max_line_bytes, self.step_bytes)
+        self._between = b"\n" + prefix
+
+    def replies(self, lines: bytes, most: int = -1) -> bytes:
+        """The replies to whole lines, to so many at most. Their length shows how many lines there
+        were: counting looks at every byte, replacing goes from newline to newline.
+        """
+        return (self.prefix + lines.replace(b"\n", self._between, most))[: -self.prefix_bytes]
+
+
 class LineProtocol:
     r"""One connection's side of the line protocol: each ``\n``-terminated run of bytes is
     answered by the reply prefix and the same bytes. The bytes are opaque.
 
-    ``clean`` is true while nothing is buffered and no line was too long: the caller's one
-    check on the fast path. ``buffered`` counts the bytes of an unfinished line and of lines
-    that wait for their step. ``plain_bytes`` is the size of the longest line, newline included,
-    that the caller may answer itself while the protocol is clean: ``prefix``, then the line.
+    ``clean`` is true while nothing is buffered and no line was too long. ``buffered`` counts the
+    bytes of an unfinished line and of lines that wait for their step. While it is clean, whole
+    lines of ``plain_bytes`` together may be answered without it, by its format.
     """
 
-    __slots__ = (
-        "_max_line_bytes",
-        "_tail",
-        "_tail_bytes",
-        "clean",
-        "overlong",
-        "plain_bytes",
-        "prefix",
-        "waiting",
-    )
+    __slots__ = ("_tail", "_tail_bytes", "clean", "format", "overlong", "waiting")
 
-    def __init__(self, prefix: bytes, max_line_bytes: int) -> None:
-        r"""``prefix`` begins a reply, space included; ``max_line_bytes`` excludes the ``\n``."""
-        self.prefix = prefix
-        self._max_line_bytes = self.plain_bytes = max_line_bytes
+    def __init__(self, line_format: LineFormat) -> None:
+        self.format = line_format
         self._tail: list[bytes | bytearray] | None = None  # the unfinished line, in pieces
         self._tail_bytes = 0
         self.waiting = b""
         self.overlong = False
         self.clean = True
+
+    @property
+    def plain_bytes(self) -> int:
+        """Size of the lines that may be answered without it."""
+        return self.format.plain_bytes
 
     @property
     def buffered(self) -> int:
@@ -58,11 +85,11 @@ class LineProtocol:
 
         To be called only while no line waits and none was too long.
         """
-        end = data.rfind(b"\n") + 1
-        if self.clean and end == len(data) <= self._max_line_bytes:
+        most, end = self.format.max_line_bytes, data.rfind(b"\n") + 1
+        if self.clean and end == len(data) <= most:
             return self._answer(data)
         lines = self._split_off_lines(data, end)
-        if len(lines) > self._max_line_bytes or self._tail_bytes > self._max_line_bytes:
+        if len(lines) > most or self._tail_bytes > most:
             lines = self._refuse_overlong(lines)
         reply, count = self._answer(lines) if lines else (b"", 0)
         self.clean = not (self._tail_bytes or self.waiting or self.overlong)
@@ -76,32 +103,28 @@ class LineProtocol:
         return reply, count
 
     def _answer(self, lines: bytes) -> tuple[bytes, int]:
-        # Every "\n" but the last is followed by the prefix of the next reply. The length shows how
-        # many there were: counting looks at every byte, replacing goes from newline to newline.
-        prefix, body, size = self.prefix, lines[:-1], len(lines)
-        most = (STEP_BYTES - size) // len(prefix) if size < STEP_BYTES else 0
-        joined = body.replace(b"\n", b"\n" + prefix, most)
-        count = (len(joined) - size + 1) // len(prefix) + 1
-        if count > most:
-            return self._answer_step(lines)
-        return b"".join((prefix, joined, b"\n")), count
+        form, size, too_many = self.format, len(lines), -1
+        if size > form.step_bytes:
+            too_many = max(STEP_BYTES - size, 0) // form.prefix_bytes + 1
+        replies = form.replies(lines, too_many)
+        count = (len(replies) - size) // form.prefix_bytes
+        return self._answer_step(lines) if count == too_many else (replies, count)
 
     def _answer_step(self, lines: bytes) -> tuple[bytes, int]:
         """The same for the first of them, so that no reply is far over STEP_BYTES."""
         end = self._step_end(lines)
         self.waiting = lines[end:]
         self.clean = not self.waiting
-        body = lines[: end - 1]
-        joined = body.replace(b"\n", b"\n" + self.prefix)
-        count = (len(joined) - len(body)) // len(self.prefix) + 1
-        return b"".join((self.prefix, joined, b"\n")), count
+        replies = self.format.replies(lines[:end])
+        return replies, (len(replies) - end) // self.format.prefix_bytes
 
     def _step_end(self, lines: bytes) -> int:
         """The end of the line with which the reply reaches STEP_BYTES (by bisection)."""
         first = lines.find(b"\n") + 1
-        if first + len(self.prefix) >= STEP_BYTES:
+        prefix = self.format.prefix_bytes
+        if first + prefix >= STEP_BYTES:
             return first
-        prefix, low, high = len(self.prefix), 1, len(lines)
+        low, high = 1, len(lines)
         while low < high:
             middle = (low + high) // 2
             if middle + prefix * lines.count(b"\n", 0, middle) >= STEP_BYTES:
@@ -140,13 +163,13 @@ class LineProtocol:
 
     def _refuse_overlong(self, lines: bytes) -> bytes:
         """The lines before the first that is too long, if one is; nothing after it counts."""
-        start = 0
+        most, start = self.format.max_line_bytes, 0
         for line in lines.split(b"\n")[:-1]:
-            if len(line) > self._max_line_bytes:
+            if len(line) > most:
                 self.overlong = True
                 break
             start += len(line) + 1
-        if not self.overlong and self._tail_bytes <= self._max_line_bytes:
+        if not self.overlong and self._tail_bytes <= most:
             return lines
         self.overlong = True
         self._drop_tail()
@@ -158,11 +181,15 @@ class LoggedProtocol(LineProtocol):
 
     __slots__ = ("_log",)
 
-    def __init__(self, prefix: bytes, max_line_bytes: int, log: Callable[[bytes], None]) -> None:
+    def __init__(self, line_format: LineFormat, log: Callable[[bytes], None]) -> None:
         """``log`` gets each line without its newline."""
-        super().__init__(prefix, max_line_bytes)
+        super().__init__(line_format)
         self._log = log
-        self.plain_bytes = 0  # to see every line
+
+    @property
+    def plain_bytes(self) -> int:
+        """None: it is to see every line."""
+        return 0
 
     def _answer(self, lines: bytes) -> tuple[bytes, int]:
         reply, count = super()._answer(lines)

@@ -17,7 +17,7 @@ from typing import Any
 from echod.config.options import Config
 from echod.echo.handler import LineHandler
 from echod.echo.limits import Admission, Budget
-from echod.echo.protocol import LineProtocol, LoggedProtocol
+from echod.echo.protocol import LineFormat, LineProtocol, LoggedProtocol
 from echod.loop.acceptor import Acceptor
 from echod.loop.event_loop import HandlerThread
 from echod.loop.listeners import BACKLOG, Listener, listen
@@ -78,7 +78,7 @@ class EchoServer(ThreadingTCPServer):
         self._tuning = listener.tuning
         self._kind = int(self.socket.family), int(self.socket.type), self.socket.proto
         self._logs_lines = context.events.every_line
-        self._reply_prefix = context.config.prefix + b" "
+        self._format = LineFormat(self.config.prefix + b" ", self.config.max_line_bytes)
 
     @property
     def port_counters(self) -> PortCounters:
@@ -157,11 +157,10 @@ class EchoServer(ThreadingTCPServer):
 
     def new_protocol(self, client_address: Any) -> LineProtocol:
         """The protocol of a new connection, of the kind that logs each line at debug level only."""
-        limit = self.config.max_line_bytes
         if not self._logs_lines:
-            return LineProtocol(self._reply_prefix, limit)
+            return LineProtocol(self._format)
         log = self._events.line_log(client_address, self.listener.port)
-        return LoggedProtocol(self._reply_prefix, limit, log)
+        return LoggedProtocol(self._format, log)
 
     def release(self, request: socket.socket) -> None:
         """Frees an admitted connection's slot, then closes its socket.

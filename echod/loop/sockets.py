@@ -15,7 +15,8 @@ def accept(listener: Any, kind: tuple[int, int, int]) -> tuple[socket.socket, An
     family, type and protocol.
     """
     descriptor, address = listener._accept()
-    accepted: Any = SocketType(*kind, descriptor)
+    family, form, protocol = kind
+    accepted: Any = SocketType(family, form, protocol, descriptor)
     try:
         accepted.setblocking(False)
     except OSError:

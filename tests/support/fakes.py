@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
 from typing import Any, cast
 
 from echod.config.options import load
 from echod.echo.handler import LineHandler
 from echod.echo.limits import Budget
-from echod.echo.protocol import LineProtocol
+from echod.echo.protocol import LineFormat, LineProtocol
 from echod.loop.event_loop import READ, WRITE, EventHandler, TimerHandler
 from echod.loop.timers import Timers
 from echod.telemetry.counters import Counters
@@ -49,9 +48,6 @@ class FakeSocket:
         self.taken += data[:size]
         self.room -= size
         return size
-
-    def sendmsg(self, parts: Iterable[bytes]) -> int:
-        return self.send(b"".join(parts))
 
     def shutdown(self, how: int) -> None:
         assert how == socket.SHUT_WR
@@ -127,7 +123,7 @@ class FakeServer:
         self.bugs = 0
 
     def new_protocol(self, _client_address: Any) -> LineProtocol:
-        return LineProtocol(b"one ", self.config.max_line_bytes)
+        return LineProtocol(LineFormat(b"one ", self.config.max_line_bytes))
 
     def connection_closed(self, handler: LineHandler, seconds: float) -> None:
         self.closes.append((handler.reason, seconds))

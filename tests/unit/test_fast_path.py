@@ -20,9 +20,11 @@ class GeneralServer(FakeServer):
     """Every connection takes the general way, as it does when each line is logged."""
 
     def new_protocol(self, client_address: Any) -> LineProtocol:
-        protocol = super().new_protocol(client_address)
-        protocol.plain_bytes = 0
-        return protocol
+        return GeneralProtocol(super().new_protocol(client_address).format)
+
+
+class GeneralProtocol(LineProtocol):
+    plain_bytes = 0
 
 
 class Seen(NamedTuple):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import expected
 
-from echod.echo.protocol import STEP_BYTES, LineProtocol
+from echod.echo.protocol import STEP_BYTES, LineFormat, LineProtocol
 
 NO_LIMIT = 1 << 20
 
@@ -46,7 +46,7 @@ def test_any_bytes_in_any_pieces_are_answered_as_the_model_says(
     data: bytes, cuts: list[int], prefix: bytes
 ) -> None:
     """Replies depend on the bytes alone, not on how they arrive."""
-    protocol = LineProtocol(prefix + b" ", NO_LIMIT)
+    protocol = LineProtocol(LineFormat(prefix + b" ", NO_LIMIT))
     assert run(protocol, cut(data, cuts)) == (expected(data, prefix), data.count(b"\n"))
     assert protocol.buffered == len(data) - (data.rfind(b"\n") + 1)
     assert protocol.clean == (protocol.buffered == 0)
@@ -58,7 +58,7 @@ def test_nothing_after_the_first_line_that_is_too_long_is_answered(
     data: bytes, cuts: list[int], limit: int
 ) -> None:
     """Lines before it are answered; where the pieces were cut makes no difference."""
-    protocol = LineProtocol(b"one ", limit)
+    protocol = LineProtocol(LineFormat(b"one ", limit))
     reply, count = run(protocol, cut(data, cuts))
     answered = []
     for line in data.split(b"\n"):
@@ -80,14 +80,14 @@ def test_the_limit_counts_the_bytes_before_the_newline(
     """A line of exactly the limit passes, one byte more does not."""
     line = b"x" * length + b"\n"
     size = -(-len(line) // pieces)
-    protocol = LineProtocol(b"p ", 100)
+    protocol = LineProtocol(LineFormat(b"p ", 100))
     run(protocol, [line[at : at + size] for at in range(0, len(line), size)])
     assert protocol.overlong is overlong
 
 
 def test_an_unfinished_line_over_the_limit_needs_no_newline_to_end_it() -> None:
     """What is held for one line is bounded."""
-    protocol = LineProtocol(b"p ", 10)
+    protocol = LineProtocol(LineFormat(b"p ", 10))
     assert protocol.receive(b"a\n" + b"x" * 11) == (b"p a\n", 1)
     assert protocol.overlong
     assert protocol.buffered == 0
@@ -102,7 +102,7 @@ def test_a_step_ends_with_the_line_that_reaches_its_size(
     head = b"h" * head_size
     block = b"".join(line + b"\n" for line in pattern)
     data = block * (1 + (1 << 16) // len(block))
-    protocol = LineProtocol(head, NO_LIMIT)
+    protocol = LineProtocol(LineFormat(head, NO_LIMIT))
     replies = [protocol.receive(data)[0]]
     while protocol.waiting:
         assert not protocol.clean

@@ -8,7 +8,7 @@ from threading import Lock
 import pytest
 from support.refused import Refusing, accept_refusing
 
-from echod.errors import SystemRefused
+from echod.errors import SystemRefused, UsageError
 from echod.loop.acceptor import ReserveDescriptor
 from echod.loop.listeners import inherit
 from echod.loop.sockets import accept, close
@@ -66,3 +66,15 @@ def test_a_system_that_does_not_describe_an_inherited_socket_is_not_the_callers_
     monkeypatch.setattr(Refusing, "to_refuse", {"getsockopt": number})
     with pytest.raises(SystemRefused, match=f"inherited descriptor {given}: "):
         inherit(given)
+
+
+def test_an_inherited_descriptor_that_is_no_socket_is_a_wrong_call() -> None:
+    """A file, and one that is closed."""
+    with open(os.devnull, "rb") as file:  # its descriptor is wanted
+        number = file.fileno()
+        with pytest.raises(
+            UsageError, match=f"descriptor {number}: must be a listening TCP socket"
+        ):
+            inherit(number)
+    with pytest.raises(UsageError, match="Bad file descriptor"):
+        inherit(number)
