@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
-from contextlib import suppress
 from math import inf
 from socketserver import BaseRequestHandler
 from typing import Any
@@ -14,6 +12,7 @@ from echod.echo.interfaces import HandlerLoop, Server
 from echod.echo.protocol import NEWLINE
 from echod.loop.event_loop import READ, WRITE
 from echod.loop.lingering_close import RECV_BYTES, LingeringClose
+from echod.loop.sockets import close_with_reset
 
 AGE_GRACE_SECONDS = 1.0
 """How long a connection past its age waits for the next line, to close right after a reply."""
@@ -21,7 +20,6 @@ FRESH_SECONDS = 1.0
 """How long after its start a client may send its first byte when a drain has begun."""
 
 _ORDERLY = frozenset({"idle", "max_age", "line_too_long", "buffer_limit", "drain"})
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER, on, 0 s: close() sends RST
 
 
 class LineHandler(BaseRequestHandler):
@@ -181,8 +179,7 @@ class LineHandler(BaseRequestHandler):
         else:
             if pending and self.reason != "drain_timeout":
                 # The client does not read its replies: reset, so that the kernel frees its copy.
-                with suppress(OSError):
-                    self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                close_with_reset(self.request)
             release(self.request)
         self.server.connection_closed(self, seconds)
 

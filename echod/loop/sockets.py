@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import socket
+import struct
+from contextlib import suppress
 from socket import SocketType
 from typing import Any
+
+_NO_LINGER = struct.pack("ii", 1, 0)  # on, for 0 s
 
 
 def accept(listener: Any, kind: tuple[int, int, int]) -> tuple[socket.socket, Any]:
@@ -23,6 +27,12 @@ def accept(listener: Any, kind: tuple[int, int, int]) -> tuple[socket.socket, An
         close(accepted)
         raise
     return accepted, address
+
+
+def close_with_reset(request: socket.socket) -> None:
+    """Has the close that follows send RST, and the kernel drop what it has not sent."""
+    with suppress(OSError):
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 def close(request: socket.socket) -> None:
