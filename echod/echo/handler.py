@@ -86,9 +86,8 @@ class LineHandler(BaseRequestHandler):
     def handle(self) -> None:
         """Reads once and answers every line that is complete.
 
-        The usual case, whole lines and nothing else to do, is dealt with right here:
-        ``plain_bytes`` are 0 while there is more to do. ``_receive`` deals with everything else;
-        with a line like that it would take half as many instructions again.
+        The usual case, whole lines and nothing else to do (else ``plain_bytes`` are 0), is dealt
+        with right here: ``_receive`` could do it too, with half as many instructions again.
         """
         try:
             data = self.request.recv(RECV_BYTES)
