@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from echod.texts import path
 
 MOST_CONNECTIONS = 10_000_000
 MOST_HELD = 1000
+MOST_SOURCES = 4096
 
 DESCRIPTION = """\
 Opens connections to HOST:PORT, sends one line on each, and tells by the prefix of the reply which
@@ -58,9 +60,9 @@ _ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
         parsers.one_of("once", "each"),
         "once",
         "WHEN",
-        "look the name up once, or afresh for each connection; default: once",
+        "look the name up once, or for each connection, to try its addresses in turn;"
+        " default: once",
     ),
-    ("source", parsers.address, "", "ADDRESS", "connect from this address of this host"),
     (
         "alpha",
         parsers.number("a number from 0.000000001 to 0.5", 0.99e-9, 0.5),
@@ -123,7 +125,7 @@ class Settings:
     rate: float | None
     timeout: float
     resolve: str
-    source: str | None
+    source: Sequence[str]
     alpha: float
     detect: float
     tolerance: float | None
@@ -156,6 +158,7 @@ def add_to(parser: ArgumentParser) -> None:
     add("-n", metavar="N", help="connections at most; default: see --plan; 200 without --expect")
     for option in OPTIONS:
         add(option.flag, metavar=option.metavar, help=option.help)
+    _add_source(parser)
     families = parser.add_mutually_exclusive_group()
     families.add_argument("-4", dest="v4", action="store_true", help="IPv4 alone")
     families.add_argument("-6", dest="v6", action="store_true", help="IPv6 alone")
@@ -172,6 +175,17 @@ def add_to(parser: ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no output but errors; with --plan the cap alone")
 
 
+def _add_source(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="connect from this address of this host, or from each of a network (192.0.2.0/28) in"
+        " turn; may be repeated",
+    )
+
+
 def settings(flags: Namespace) -> Settings:
     """The settings of a call. Raises UsageError."""
     given = vars(flags)
@@ -185,6 +199,9 @@ def settings(flags: Namespace) -> Settings:
     for name in ("detect", "tolerance"):
         values[name] = None if values[name] is None else values[name] / 100
     family = socket.AF_INET6 if flags.v6 else socket.AF_INET if flags.v4 else socket.AF_UNSPEC
+    values["source"] = [one for text in flags.source for one in _sources(text)]
+    if len(values["source"]) > MOST_SOURCES:
+        raise UsageError(f"--source: must be {MOST_SOURCES:,} addresses at most")
     same = {name: given[name] for name in ("expect", "metrics", "plan", "json", "quiet")}
     junit = flags.junit and path(flags.junit)
     return Settings(host=host, port=port, family=family, n=n, junit=junit, **values, **same)
@@ -219,6 +236,22 @@ def _check(given: dict[str, Any]) -> None:
     for name in filter(is_given, _EXCLUDES):
         for other in filter(is_given, _EXCLUDES[name]):
             raise UsageError(f"{flag(name)}: must be given without {flag(other)}")
+
+
+def _sources(text: str) -> list[str]:
+    """The address, or the hosts of the network, that a text names. Raises UsageError."""
+    if "/" not in text:
+        return [Option("source", parsers.address, "", "ADDRESS", "").read("--source", text)]
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--source {shown(text)}: must be an address, or a network without bits set for hosts,"
+            " for example 192.0.2.0/28"
+        ) from error
+    if network.num_addresses > MOST_SOURCES:
+        raise UsageError(f"--source {shown(text)}: must be {MOST_SOURCES:,} addresses at most")
+    return [str(address) for address in network.hosts()]
 
 
 def _target(text: str | None) -> tuple[str, int]:

@@ -37,9 +37,9 @@ def run(settings: Settings, signals: Signals, output: Output) -> int:
         settings.host,
         settings.port,
         settings.timeout,
-        settings.family,
-        settings.source,
-        settings.resolve == "each",
+        family=settings.family,
+        sources=settings.source,
+        afresh=settings.resolve == "each",
     )
     if settings.hold:
         return _hold(settings, Held(target, settings.hold), signals, output)

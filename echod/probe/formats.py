@@ -35,6 +35,9 @@ def as_json(result: Result) -> str:
         "tolerance": rules.tolerance,
         "versions": [_row_document(row, tally) for row in judgement.rows],
         "failures": dict(tally.failures),
+        "addresses": result.addresses,
+        "address": result.taken or None,
+        "sources": result.sources,
         "later": {printable(name): number for name, number in judgement.later.items()},
         "independence": _independence(judgement.independence),
         "servers": servers

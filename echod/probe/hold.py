@@ -78,7 +78,7 @@ class Held:
         version = None
         start = monotonic()
         try:
-            with self._target.connect(start + self._target.timeout) as connection:
+            with self._target.connect(number, start + self._target.timeout) as connection:
                 turn = 0
                 while not self._stopping.is_set():
                     turn += 1

@@ -20,6 +20,7 @@ LEAST_EXPECTED = 5.0
 
 _FEW_STRETCHES = (2, 5)
 
+_MOST_ADDRESSES = 256
 _MOST_BLOCKS = 2048
 
 
@@ -50,8 +51,25 @@ class Independence:
     by_address: Mapping[str, Counter[str]] = field(default_factory=dict)
     """What came of the samples by the address they went to, where there are several."""
     addresses: Homogeneity | None = None
-    sources: int = 1
-    """Addresses that the samples came from."""
+
+
+class Addresses:
+    """What came of samples by the address that they went to."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Counter[str]] = {}
+
+    def add(self, address: str, name: str) -> None:
+        """One more sample."""
+        if address not in self.counts and len(self.counts) >= _MOST_ADDRESSES:
+            address = "others"
+        self.counts.setdefault(address, Counter())[name] += 1
+
+    def homogeneity(self) -> Homogeneity | None:
+        """Whether all addresses have the same shares, of those that have enough samples."""
+        names = {name for counts in self.counts.values() for name in counts}
+        enough = [one for one in self.counts.values() if one.total() >= LEAST_EXPECTED * len(names)]
+        return homogeneity(enough)
 
 
 class Order:
@@ -104,6 +122,17 @@ class Order:
     def said(self) -> Runs | None:
         """The runs of equal neighbours."""
         return mood(self.runs, list(self.counts.values()))
+
+
+def independence(order: Order, addresses: Addresses, since: int = 0) -> Independence:
+    """What the order of samples, and the addresses that they went to, say at the end."""
+    several = len(addresses.counts) > 1
+    return Independence(
+        runs=order.said(),
+        homogeneity=order.homogeneity(since),
+        by_address=addresses.counts if several else {},
+        addresses=addresses.homogeneity() if several else None,
+    )
 
 
 def _stretches(blocks: list[Counter[str]], number: int) -> list[Counter[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from echod.probe.expectation import FAILURES
-from echod.probe.independence import CHANGED, Independence, Order
+from echod.probe.independence import CHANGED, Addresses, Order, independence
 from echod.probe.tally import MAX_NAMES, OTHER, Outcome, Tally
 from echod.probe.verdict import Judgement, Rules, Status, rows
 
@@ -35,6 +35,7 @@ class Sequential:
     def __init__(self, rules: Rules) -> None:
         self.tally = Tally(rules.expectation.shares if rules.expectation else ())
         self.order = Order()
+        self.addresses = Addresses()
         self._rules = rules
         self._status: Status | None = None
         self._changed = False
@@ -44,6 +45,8 @@ class Sequential:
         name = self.tally.add(outcome)
         if name is not None or self._rules.failures_count:
             self.order.add(FAILURES if name is None else name)
+        if outcome.address:
+            self.addresses.add(outcome.address, FAILURES if name is None else name)
         if self._rules.expectation is None:
             return self._is_hopeless()
         self._status = self._look(name)
@@ -65,7 +68,7 @@ class Sequential:
             stopped_at=stopped_at,
             changed=self._changed,
             later=found,
-            independence=Independence(self.order.said(), self.order.homogeneity()),
+            independence=independence(self.order, self.addresses),
         )
 
     def _look(self, name: str | None) -> Status | None:

@@ -36,6 +36,12 @@ class Result:
     refused: str = ""
     """What this host failed with, if it did."""
     servers: Counts | None = None
+    addresses: int = 1
+    """Of the target, as it was looked up."""
+    taken: str = ""
+    """The only one of them that samples went to."""
+    sources: int = 1
+    """Addresses that the samples came from, in turn."""
     waited: bool = False
     """Whether the split was waited for: what is judged is the end of the run alone."""
 

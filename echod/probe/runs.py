@@ -79,6 +79,9 @@ def sample(
         failed=sampler.failed,
         cap=None if math.isinf(pace.cap) else int(pace.cap),
         interrupted=ended,
+        addresses=target.found,
+        taken=str(target.taken[1][0]) if target.taken else "",
+        sources=max(1, len(target.sources)),
         abandoned=abandoned,
         refused=str(sampler.refused or ""),
     )

@@ -11,7 +11,7 @@ from time import monotonic
 from echod.errors import SystemRefused
 from echod.loop.threads import start
 from echod.probe.tally import Outcome
-from echod.probe.target import Failed, Target, ask
+from echod.probe.target import Failed, Target, ask, peer
 
 AHEAD = 100
 """Samples for each one at a time that may begin beyond the oldest which has not ended."""
@@ -157,15 +157,18 @@ class Sampler:
     def _sample(self, number: int, began: float) -> Outcome:
         start = monotonic()
         deadline = start + self.target.timeout
+        address = ""
         try:
-            with self.target.connect(deadline) as connection:
+            with self.target.connect(number, deadline) as connection:
                 connected = monotonic()
+                address = peer(connection)
                 prefix = ask(connection, self._payload(number), deadline)
                 replied = monotonic()
         except Failed as failed:
-            return Outcome(None, failed.kind, failed.detail, began=began)
+            address = failed.address or address
+            return Outcome(None, failed.kind, failed.detail, began=began, address=address)
         name = prefix.decode("utf-8", "surrogateescape")
-        return Outcome(name, "", "", connected - start, replied - connected, began)
+        return Outcome(name, "", "", connected - start, replied - connected, began, address)
 
     def _finish(self, number: int, outcome: Outcome) -> None:
         with self._changed:

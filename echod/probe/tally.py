@@ -26,6 +26,8 @@ class Outcome:
     reply_seconds: float = 0.0
     began: float = 0.0
     """Since the start of the run."""
+    address: str = ""
+    """That it went to, if it came so far."""
 
 
 class Latencies:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from threading import Lock
 from time import monotonic
 
 from echod.errors import SystemRefused
@@ -47,72 +48,111 @@ class Failed(Exception):
         super().__init__(kind, detail)
         self.kind = kind
         self.detail = detail
+        self.address = ""  # that was tried, if one was
 
 
-@dataclass(frozen=True)
 class Target:
-    """Where connections go. ``timeout`` (seconds) is for each sample as a whole."""
+    """Where connections go. ``timeout`` (seconds) is for each sample as a whole.
 
-    host: str
-    port: int
-    timeout: float
-    family: int = socket.AF_UNSPEC
-    source: str | None = None
-    afresh: bool = False
-    """Whether the name is looked up for each sample."""
-    known: list[Address] = field(default_factory=list, compare=False)
+    A name is looked up once, and its first address that answers is taken. With ``afresh`` it is
+    looked up for each sample, and each sample tries one address alone, the next one in turn.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout: float,
+        *,
+        family: int = socket.AF_UNSPEC,
+        sources: Sequence[str] = (),
+        afresh: bool = False,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.timeout = timeout
+        self.afresh = afresh
+        self.sources = sources
+        self.found = 0  # addresses of the name, the last time that it was looked up
+        self.taken: Address | None = None
+        self._family = family
+        self._known: list[Address] = []
+        self._choosing = Lock()
 
     def __str__(self) -> str:
         """As it was given: ``[::1]:9000``."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
-    def connect(self, deadline: float) -> socket.socket:
-        """A connection. Raises Failed, or SystemRefused for what is not the target's doing."""
-        *others, last = self.known or self._look_up()
-        refused: SystemRefused | None = None
-        for left, address in zip(range(len(others), 0, -1), others, strict=True):
-            # Each address has its part of the time, or one that is silent would take it all.
-            share = monotonic() + (deadline - monotonic()) / (left + 1)
+    def connect(self, number: int, deadline: float) -> socket.socket:
+        """A connection for a sample with this number. Raises Failed, or SystemRefused for what is
+        not the target's doing.
+        """
+        if self.afresh:
+            found = sorted(self._look_up(), key=str)
+            self.found = len(found)
+            turn, place = divmod(number, len(found))
+            return self._connect(found[place], self._source(turn), deadline)
+        if not self.taken:
+            if not self._choosing.acquire(timeout=max(0.0, deadline - monotonic())):
+                raise Failed("timeout", "no answer in time")
             try:
-                return self._connect(address, share)
-            except Failed:
-                pass
+                if not self.taken:
+                    return self._choose(self._source(number), deadline)
+            finally:
+                self._choosing.release()
+        return self._connect(self.taken, self._source(number), deadline)
+
+    def _source(self, number: int) -> str | None:
+        return self.sources[number % len(self.sources)] if self.sources else None
+
+    def _choose(self, source: str | None, deadline: float) -> socket.socket:
+        """A connection to the first address that answers, which is then the target's."""
+        self._known = self._known or self._look_up()
+        self.found = len(self._known)
+        refused: SystemRefused | None = None
+        failed: Failed | None = None
+        for left, address in zip(range(self.found, 0, -1), self._known, strict=True):
+            # Each address has its part of the time, or one that is silent would take it all.
+            share = monotonic() + (deadline - monotonic()) / left
+            try:
+                connection = self._connect(address, source, share)
+            except Failed as error:
+                failed = error
             except SystemRefused as error:
                 refused = error
-        try:
-            return self._connect(last, deadline)
-        except Failed:
-            if refused:
-                raise refused from None
-            raise
+            else:
+                self.taken = address
+                return connection
+        raise refused or failed or Failed("name not found", "")
 
     def _look_up(self) -> list[Address]:
         try:
-            found = socket.getaddrinfo(self.host, self.port, self.family, socket.SOCK_STREAM)
+            found = socket.getaddrinfo(self.host, self.port, self._family, socket.SOCK_STREAM)
         except UnicodeError as error:
             raise Failed("name not found", str(error)) from error
         except OSError as error:
             if isinstance(error, socket.gaierror) and error.errno not in _LOCAL_LOOK_UP:
                 raise Failed("name not found", error.strerror or "") from error
             raise _refusal(error) from error
-        return [(family, address) for family, _, _, _, address in found]
+        return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
-    def _connect(self, address: Address, deadline: float) -> socket.socket:
+    def _connect(self, address: Address, source: str | None, deadline: float) -> socket.socket:
         family, place = address
         made = None
         try:
             made = socket.socket(family, socket.SOCK_STREAM)
-            if self.source is not None:
-                self._bind(made, self.source)
+            if source is not None:
+                self._bind(made, source)
             made.settimeout(_left(deadline))
             made.connect(place)
         except (OSError, SystemRefused) as error:
             if made:
                 made.close()
-            raise (failure(error) if isinstance(error, OSError) else error) from error
-        if not self.afresh:
-            self.known[:] = [address]  # what works once is not looked for again
+            raised = failure(error) if isinstance(error, OSError) else error
+            if isinstance(raised, Failed):
+                raised.address = str(place[0])
+            raise raised from error
         return made
 
     @staticmethod
@@ -145,6 +185,14 @@ def failure(error: OSError) -> Failed | SystemRefused:
 def _refusal(error: OSError, otherwise: str = "this host failed") -> SystemRefused:
     known = LOCAL.get(error.errno or 0, otherwise)
     return SystemRefused(f"{known} ({error.strerror or error})")
+
+
+def peer(connection: socket.socket) -> str:
+    """The address that a connection goes to; empty if it is gone already."""
+    try:
+        return str(connection.getpeername()[0])
+    except OSError:
+        return ""
 
 
 def _left(deadline: float) -> float:

@@ -12,7 +12,7 @@ from math import ceil, inf
 
 from echod.probe.evidence import Mixture, ShareTest, log_likelihood
 from echod.probe.expectation import FAILURES
-from echod.probe.independence import CHANGED, Independence, Order
+from echod.probe.independence import CHANGED, Addresses, Order, independence
 from echod.probe.judge import forbidden
 from echod.probe.tally import Outcome, Tally
 from echod.probe.verdict import Judgement, Rules, Status, rows
@@ -70,6 +70,7 @@ class Waiting:
     def __init__(self, rules: Rules, seconds: float) -> None:
         self.tally = Tally(rules.expectation.shares if rules.expectation else ())
         self.order = Order()
+        self.addresses = Addresses()
         self._rules = rules
         self._spacing = max(LEAST_SECONDS, seconds / MOST_STARTS)
         self._most = max(1, ceil(seconds / self._spacing))
@@ -89,6 +90,8 @@ class Waiting:
         name = self.tally.add(outcome)
         if name is not None or self._rules.failures_count:
             self.order.add(FAILURES if name is None else name)
+        if outcome.address:
+            self.addresses.add(outcome.address, FAILURES if name is None else name)
         if self._rules.must_not_be(name):
             self._starts.clear()
         self._unlooked += 1
@@ -110,8 +113,8 @@ class Waiting:
             rows=rows(tally, self._rules, status, self._most if self._passed else 1),
             stopped_at=self.tally.total if self._passed else None,
             later=found,
-            independence=Independence(
-                self.order.said(), self.order.homogeneity(mark.ordered if mark else 0)
+            independence=independence(
+                self.order, self.addresses, since=mark.ordered if mark else 0
             ),
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from echod.probe.evidence import PASS
-from echod.probe.independence import STICKS
+from echod.probe.expectation import FAILURES
+from echod.probe.independence import CHANGED, STICKS, Independence
 from echod.probe.planning import Plan
 from echod.probe.result import HEADLINES, Result, expected_text, percent, printable
 from echod.probe.verdict import WRONG, Row, Rules, Status
@@ -140,8 +141,12 @@ def _why_not(result: Result) -> str:
 
 def remarks(result: Result) -> list[str]:
     """What is to be said of the samples' independence, if there is anything."""
-    runs = result.judgement.independence.runs
+    said = result.judgement.independence
     lines = []
+    if result.addresses > 1 and result.taken:
+        lines.append(f"the name has {result.addresses:,} addresses: {result.taken} was taken")
+    lines += _by_address(said)
+    runs = said.runs
     if runs and abs(runs.z) >= STICKS:
         kind = "equal versions follow each other" if runs.z < 0 else "versions take turns"
         chance = f"more often than chance ({runs.seen:,} runs, {runs.expected:,.0f} expected)"
@@ -151,6 +156,23 @@ def remarks(result: Result) -> list[str]:
     return lines
 
 
+def _by_address(said: Independence) -> list[str]:
+    """Which of several addresses fail, or split otherwise than the others."""
+    counts = said.by_address
+    failing = [f"{address} {one[FAILURES]:,}" for address, one in counts.items() if one[FAILURES]]
+    lines = []
+    if failing:
+        more = f" and {len(failing) - _MOST_LISTED} more" if len(failing) > _MOST_LISTED else ""
+        lines.append(f"failed by address: {', '.join(failing[:_MOST_LISTED])}{more}")
+    if said.addresses and said.addresses.p < CHANGED:
+        lines.append(
+            f"the {len(counts):,} addresses of the name do not have the same shares"
+            " (by_address in --json)"
+        )
+    return lines
+
+
+_MOST_LISTED = 10
 _STICKY = "affinity, or a balancer that goes in runs; if so a verdict takes whole cycles of it"
 _IN_TURN = "a balancer in turn is closer to its weights than chance"
 
@@ -158,7 +180,7 @@ _IN_TURN = "a balancer in turn is closer to its weights than chance"
 def _is_alone(result: Result) -> bool:
     """Whether all answers came from one version where several were expected."""
     expectation, tally = result.rules.expectation, result.judgement.tally
-    if expectation is None or result.judgement.independence.sources > 1:
+    if expectation is None or result.sources > 1:
         return False
     several = sum(share > 0 for share in expectation.shares.values()) > 1
     return several and tally.answered > 1 and tally.answered in tally.versions.values()

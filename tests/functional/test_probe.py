@@ -384,13 +384,74 @@ def test_it_connects_from_where_it_is_told(tmp_path: Path) -> None:
         peers.prefixing(b"one")(connection, number)
 
     with serving(behave) as port:
-        for words in (["--source", "127.0.0.9", "-4"], ["--resolve", "each"]):
+        for words in (["--source", "127.0.0.9", "-4"], ["--resolve", "each", "-4"]):
             assert probe(tmp_path, f"localhost:{port}", "-n", 5, *words).returncode == 0
         assert sources == ["127.0.0.9"] * 5 + ["127.0.0.1"] * 5
+        words = ["--source", "127.0.0.0/30", "--source", "127.0.0.9", "--json"]
+        found = json.loads(probe(tmp_path, f"127.0.0.1:{port}", "-n", 9, *words).stdout)
+        assert sorted(sources[10:]) == [f"127.0.0.{one}" for one in (1, 1, 1, 2, 2, 2, 9, 9, 9)]
+        assert found["sources"] == 3
         status, found = document(tmp_path, f"[::1]:{port}")
         assert (status, list(found["failures"])) == (3, ["refused"])
         result = probe(tmp_path, f"127.0.0.1:{port}", "-6", "--expect", "one=1,error=9")
         assert (result.returncode, "stopped: " in result.stdout) == (3, True)
+
+
+TWO_ADDRESSES = """
+import socket, sys
+from echod.cli import main
+
+real = socket.getaddrinfo
+
+def look_up(host, port, *words, **flags):
+    if host != "two.example":
+        return real(host, port, *words, **flags)
+    return [real(f"127.0.0.{one}", port, *words, **flags)[0] for one in (2, 1)]
+
+socket.getaddrinfo = look_up
+sys.exit(main())
+"""
+
+
+def test_an_address_of_a_name_that_fails_is_seen(tmp_path: Path) -> None:
+    """With each sample to the next address in turn; a name that is looked up once takes one."""
+    with serving(peers.prefixing(b"one")) as port:
+        words = ["probe", f"two.example:{port}", "--expect", "one=1", "--max-errors", "100"]
+        words = [sys.executable, "-c", TWO_ADDRESSES, *words]
+        result = call(tmp_path, [*words, "--resolve", "each", "--json"])
+        found = json.loads(result.stdout)
+        assert (result.returncode, found["addresses"], found["address"]) == (0, 2, None)
+        by_address = found["independence"]["by_address"]["addresses"]
+        assert by_address["127.0.0.1"] == {"one": 59}
+        assert by_address["127.0.0.2"]["error"] == pytest.approx(59, abs=1)
+        said = call(tmp_path, [*words, "--resolve", "each"]).stdout
+        assert re.search(r"^failed by address: 127\.0\.0\.2 \d+$", said, re.MULTILINE)
+        assert "of those that answered" in said
+        found = json.loads(call(tmp_path, [*words, "--json"]).stdout)
+        assert (found["exit_status"], found["addresses"], found["address"]) == (0, 2, "127.0.0.1")
+        assert found["failures"] == {}
+        said = call(tmp_path, words).stdout
+        assert "the name has 2 addresses: 127.0.0.1 was taken\n" in said
+
+
+def test_a_black_hole_is_found_as_soon_as_that_is_sure(tmp_path: Path) -> None:
+    """Where failures have a share; and a terminal sees that something is under way."""
+    with serving(peers.silent) as port:
+        words = (f"127.0.0.1:{port}", "--expect", "one=80,error=20", "--timeout", "2")
+        status, found = document(tmp_path, *words)
+        assert (status, found["stopped_at"], found["failures"]) == (1, 7, {"timeout": 7})
+        master, slave = os.openpty()
+        environment = clean_environment(TERM="vt100")
+        run = subprocess.Popen(
+            command("probe", *words), stdout=slave, stderr=slave, cwd=tmp_path, env=environment
+        )
+        os.close(slave)
+        shown = b""
+        with open(master, "rb", buffering=0) as stream:
+            while piece := _read(stream.fileno()):
+                shown += piece
+        assert run.wait(PATIENCE) == 1
+    assert b" in 1 s, 10 under way" in shown
 
 
 def test_rate_and_duration_are_kept(tmp_path: Path, split: str) -> None:

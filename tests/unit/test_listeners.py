@@ -162,6 +162,6 @@ def test_a_source_keeps_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
         bound_to.clear()
         port = server.getsockname()[1]
-        target = Target("::1", port, 20.0, source="fe80::1%lo")
-        target.connect(monotonic() + 20.0).close()
+        target = Target("::1", port, 20.0, sources=["fe80::1%lo"])
+        target.connect(1, monotonic() + 20.0).close()
     assert bound_to == [("fe80::1", 0, 0, socket.if_nametoindex("lo"))]

@@ -25,7 +25,7 @@ class Failing:
         self.error = error
         self.tried = 0
 
-    def connect(self, _deadline: float) -> Any:
+    def connect(self, _number: int, _deadline: float) -> Any:
         self.tried += 1
         raise self.error
 

@@ -194,8 +194,8 @@ def test_a_probe_needs_no_option_for_its_source(monkeypatch: pytest.MonkeyPatch)
     """Without it the port is chosen earlier, of fewer."""
     refuse(monkeypatch, "ENOPROTOOPT", "IP_BIND_ADDRESS_NO_PORT")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        target = Target("127.0.0.1", server.getsockname()[1], 20.0, source="127.0.0.1")
-        target.connect(monotonic() + 20.0).close()
+        target = Target("127.0.0.1", server.getsockname()[1], 20.0, sources=["127.0.0.1"])
+        target.connect(1, monotonic() + 20.0).close()
 
 
 @pytest.mark.parametrize("error", ERRORS)
