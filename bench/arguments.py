@@ -37,6 +37,7 @@ class Settings:
     more: tuple[Peer, ...]
     idle: int
     quick: bool
+    instructions: bool
     output: Path
 
 
@@ -63,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
     )
     text = "two minutes at most: fewer and shorter rounds, fewer connections"
     found.add_argument("--quick", action="store_true", help=text)
+    text = "user instructions of echod per line and per connection by callgrind, and nothing else"
+    found.add_argument("--instructions", action="store_true", help=text)
     text = "directory for the results; default: bench/results"
     found.add_argument("--output", metavar="DIR", help=text)
     return found
@@ -94,6 +97,7 @@ def parse(words: Sequence[str]) -> Settings:
         more=tuple(more.values()),
         idle=idle,
         quick=given.quick,
+        instructions=given.instructions,
         output=_directory(given.output),
     )
 

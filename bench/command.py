@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import goals, report
+from bench import goals, instructions, report
 from bench.arguments import Settings, parse
-from bench.problems import NotHere, UsageError
+from bench.problems import Failed, NotHere, UsageError
 from bench.results import Results
 from bench.runs import Run
 from bench.scenarios import CELLS
@@ -23,18 +23,33 @@ def main(words: Sequence[str]) -> int:
         if not sys.platform.startswith("linux"):
             raise NotHere("the benchmark reads /proc and needs Linux")
         with tempfile.TemporaryDirectory(prefix="echod-bench-") as directory:
+            if settings.instructions:
+                count_instructions(Path(directory), settings)
+                return 0
             results = Run(settings, Path(directory)).all()
         write(results, settings)
     except UsageError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    except NotHere as error:
+    except (NotHere, Failed) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted, nothing is written", file=sys.stderr)
         return 130
     return 0
+
+
+def count_instructions(directory: Path, settings: Settings) -> None:
+    """The table of each interpreter's instructions."""
+    found = {}
+    for about, python in instructions.interpreters().items():
+        own = directory / about.replace(" ", "-")
+        own.mkdir()
+        found[about] = instructions.measure(python, own)
+    text = instructions.table(found) + "\n"
+    (settings.output / "instructions.md").write_text(text)
+    print(text, end="")
 
 
 def write(results: Results, settings: Settings) -> None:

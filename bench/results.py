@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench.figures import Samples
+from bench.interpreter import described
 
 Cells = dict[str, Samples]
 """By the name of the scenario."""
@@ -27,7 +27,7 @@ def machine() -> dict[str, str]:
         "cpu": cpu or platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
         "kernel": platform.release(),
-        "python": platform.python_version() + ("t" if sys.abiflags.startswith("t") else ""),
+        "python": described(),
     }
 
 

@@ -130,6 +130,8 @@ def test_at_a_terminal_the_only_colours_are_the_log_s_own(start: Start) -> None:
     try:
         until(lambda: "\x1b[1mready" in shown())
         sent = harass(*ports_in(shown()))
+        # A terminal that is drawn late is waited for only so long at the end.
+        until(lambda: shown().count("\x1b[1mline\x1b") == len(sent))
         echod.terminate()
         assert echod.wait() == 0
     finally:
