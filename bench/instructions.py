@@ -55,15 +55,19 @@ class Counted:
         self.port = free_port()
         # Without the events of ends: how many of them are logged is a matter of time.
         options = ("--metrics-port", "0", "--log-level", "warning")
-        words = [*ECHOD[:2], str(self.port), PREFIX, *options]
-        self.process = subprocess.Popen(  # noqa: S603
-            [valgrind, "--tool=callgrind", f"--callgrind-out-file={directory}/out", python, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(directory / "err").open("wb"),
-            cwd=directory,
-            env=environment(python),
-        )
+        words = [
+            *(valgrind, "--tool=callgrind", f"--callgrind-out-file={directory}/out"),
+            *(python, *ECHOD[:2], str(self.port), PREFIX, *options),
+        ]
+        with (directory / "err").open("wb") as errors:
+            self.process = subprocess.Popen(  # noqa: S603
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                cwd=directory,
+                env=environment(python),
+            )
         self._until_ready()
 
     def _until_ready(self) -> None:
@@ -172,6 +176,8 @@ def measure(python: str, directory: Path) -> dict[str, float]:
         counted = Counted(python, directory)
         stack.callback(counted.close)
         clients = [stack.enter_context(counted.connect()) for _ in range(CONNECTIONS)]
+        connections = _Connections(counted)
+        stack.callback(connections.close)
         try:
             return {
                 "line-64": _median(counted, lambda: _lines(counted, clients, 25), 25 * CONNECTIONS),
@@ -181,7 +187,7 @@ def measure(python: str, directory: Path) -> dict[str, float]:
                     lambda: _pipelines(counted, clients[:PIPELINES], 10),
                     10 * PIPELINES * PIPELINED,
                 ),
-                "connection": _median(counted, _Connections(counted), 10 * AT_ONCE),
+                "connection": _median(counted, connections, 10 * AT_ONCE),
             }
         except (OSError, subprocess.SubprocessError) as error:
             raise Failed(f"echod under callgrind: {error}") from error
@@ -231,13 +237,17 @@ class _Connections:
     def __call__(self) -> None:
         for _ in range(10):
             with self._counted.suspended():
-                for client in self._open:
-                    client.close()
+                self.close()
                 self._open = [self._counted.connect() for _ in range(AT_ONCE)]
                 for client in self._open:
                     client.sendall(LINE)
             for client in self._open:
                 _receive(client, REPLY)
+
+    def close(self) -> None:
+        """Ends those of the last round."""
+        for client in self._open:
+            client.close()
 
 
 def _receive(client: socket.socket, wanted: bytes) -> None:

@@ -269,10 +269,9 @@ class LineHandler(BaseRequestHandler):
             return self._not_sent(reply, error)
         self.counters.sent += sent
         self.sent += sent
+        self.active_at = self.loop.now
         if sent < len(reply):
             self.unsent = reply[sent:]
-        if sent:
-            self.active_at = self.loop.now
         return True
 
     def _not_sent(self, reply: bytes, error: OSError) -> bool:
