@@ -57,10 +57,10 @@ from promql import (
 SCHEMA = 39  # of Grafana 10.4: later ones migrate it when they load it
 Panels = list[Builder[models.Panel]]
 
-REQUESTS = "echod:requests:rate1m"
-OPENED = "echod:connections_opened:rate1m"
-RECEIVED = "echod:received_bytes:rate1m"
-SENT = "echod:sent_bytes:rate1m"
+REQUESTS = "echod:requests:rate3m"
+OPENED = "echod:connections_opened:rate3m"
+RECEIVED = "echod:received_bytes:rate3m"
+SENT = "echod:sent_bytes:rate3m"
 ACTIVE = "echod:connections_active:sum"
 
 MESH_OPENED = "istio_tcp_connections_opened_total"

@@ -12,7 +12,7 @@ from __future__ import annotations
 SCOPE = 'job=~"$job", namespace=~"$namespace"'
 INTERVAL = "$__rate_interval"
 RANGE = "$__range"
-MINUTE = "1m"  # as the recording rules have it
+WINDOW = "3m"  # as the recording rules have it
 NO_VERSION = "no version"
 """What a legend says where there is no version: an empty label would leave it blank."""
 
@@ -143,7 +143,7 @@ def ours(rule: str) -> str:
 
 def all_opened() -> str:
     """The same of connections opened, unused ones too: the mesh cannot tell them apart."""
-    return by_version(raw(OPENED, "", "rate", MINUTE))
+    return by_version(raw(OPENED, "", "rate", WINDOW))
 
 
 def mesh(name: str) -> str:
@@ -152,7 +152,7 @@ def mesh(name: str) -> str:
         'reporter="destination", destination_workload_namespace=~"$namespace", '
         'destination_app=~"$app", destination_version=~"$version"'
     )
-    series = f"rate({name}{{{selected}}}[{MINUTE}])"
+    series = f"rate({name}{{{selected}}}[{WINDOW}])"
     named = f'label_replace({series}, "version", "$1", "destination_version", "(.*)")'
     known = f'label_replace({named}, "version", "{NO_VERSION}", "version", "unknown|")'
     return f"sum by (version) ({known})"

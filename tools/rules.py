@@ -7,6 +7,7 @@ operator, and what ``compose.yaml`` gives to its Envoy and its Prometheus.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import yaml
@@ -23,6 +24,11 @@ STEPS = {
 }
 """Weights by the names that the steps have in ``k8s/``."""
 FIRST = "80-20"
+
+REPOSITORY = ""
+"""The address of the project's pages, with a slash at its end, under which ``docs/`` is found. The
+only place that knows it: with one, each alert gets a ``runbook_url``; without, it names the section
+of the runbook in words."""
 
 HEAD = "# Made of rules.yml by make monitoring.\n"
 
@@ -59,9 +65,20 @@ def compose_prometheus(config: str) -> str:
     return "# Made of prometheus.yml by make monitoring.\n" + yaml.safe_dump(document)
 
 
+def linked(rules: str, repository: str) -> str:
+    """Rules whose alerts link to the runbook, if it has an address."""
+
+    def url(found: re.Match[str]) -> str:
+        return f"runbook_url: {repository}docs/runbook.md#{found[1].lower()}"
+
+    return (
+        re.sub(r"runbook: section (\w+) of docs/runbook\.md", url, rules) if repository else rules
+    )
+
+
 def made() -> dict[str, str]:
     """The files' texts by their names, from the project's root."""
-    rules = (DATA / "rules.yml").read_text()
+    rules = linked((DATA / "rules.yml").read_text(), REPOSITORY)
     scrapes = (DATA / "prometheus.yml").read_text()
     return {
         "monitoring/rules.yml": rules,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
@@ -62,6 +63,11 @@ def troubles(scene: Scene) -> dict[str, tuple[Step, Step, set[str]]]:
     fallen, full = at(scene.fallen.metrics_port), at(scene.full.metrics_port)
     return {
         "EchodDown": (scene.fall, scene.rise, fallen),
+        "EchodRestarting": (
+            scene.restless.restart,
+            scene.restless.rest,
+            at(scene.restless.metrics_port),
+        ),
         "EchodVersionNotReady": (scene.drained.terminate, scene.replace, {"v3"}),
         "EchodSplitDrift": (scene.lean, scene.straighten, {"v1", "v2"}),
         "EchodUnexpectedVersion": (scene.call_stranger, scene.forget_stranger, {"v9"}),
@@ -80,15 +86,30 @@ def troubles(scene: Scene) -> dict[str, tuple[Step, Step, set[str]]]:
 class Watch:
     """What Prometheus has said of the alerts so far, looked at ten times a second."""
 
-    def __init__(self, port: int, scene: Scene) -> None:
+    def __init__(self, port: int, scene: Scene, expected: Path) -> None:
         self.port = port
+        self.expected = expected
         self.scene = scene
         self.fired: dict[str, set[str]] = {}
         self.active: set[str] = set()
 
-    def look(self) -> None:
+    def expect(self, **shares: float) -> None:
+        """Other shares than before."""
+        self.expected.write_text(yaml.safe_dump(expectation(shares)))
+        request = Request(f"http://127.0.0.1:{self.port}/-/reload", method="POST")
+        with urlopen(request, timeout=20) as answer:  # noqa: S310  # on this host
+            assert answer.status == 200
+
+    def look_for(self, duration: str, *, calls: bool = True) -> None:
+        """Rounds for as long as a duration of the rules takes here."""
+        end = time.monotonic() + int(sooner(duration).removesuffix("ms")) / 1000
+        while time.monotonic() < end:
+            self.look(calls=calls)
+
+    def look(self, *, calls: bool = True) -> None:
         """One round of what clients do, and one look at the alerts."""
-        self.scene.round()
+        if calls:
+            self.scene.round()
         pause(0.1, "rounds of what clients do, at a pace")
         alerts = api(self.port, "alerts")["alerts"]
         self.active = {alert["labels"]["alertname"] for alert in alerts}
@@ -115,7 +136,6 @@ def watch(scene: Scene, tmp_path: Path) -> Iterator[Watch]:
     promtool("check", "rules", tmp_path / "rules.yml")
     job = {
         "job_name": "echod",
-        "honor_labels": True,
         "file_sd_configs": [{"files": [str(scene.targets)]}],
     }
     config = {
@@ -124,8 +144,9 @@ def watch(scene: Scene, tmp_path: Path) -> Iterator[Watch]:
         "scrape_configs": [job],
     }
     # A series without new samples is gone after five minutes, and here sooner too.
-    with prometheus(tmp_path, config, f"--query.lookback-delta={sooner('5m')}") as port:
-        yield Watch(port, scene)
+    words = (f"--query.lookback-delta={sooner('5m')}", "--web.enable-lifecycle")
+    with prometheus(tmp_path, config, *words) as port:
+        yield Watch(port, scene, tmp_path / "expected.yml")
 
 
 def test_every_alert_fires_when_it_is_caused_and_resolves_after(scene: Scene, watch: Watch) -> None:
@@ -163,3 +184,57 @@ def test_every_alert_fires_when_it_is_caused_and_resolves_after(scene: Scene, wa
     until(over, 120)
     assert watch.fired == {name: where for name, (_, _, where) in cases.items()}
     assert broken_rules(watch.port) == []
+
+
+SHARES = {"v3": 1.0, "all": 1.0}
+
+
+def test_a_change_of_weights_is_no_drift_and_a_wrong_one_is(scene: Scene, watch: Watch) -> None:
+    """Connections follow the expectation at once; later on they do not."""
+
+    def judged() -> bool:
+        watch.look()
+        return bool(query(watch.port, 'echod:split:surprise10m{job="split"} < 14'))
+
+    until(judged, 60)
+    watch.look_for("12m")
+    for ratio, shares in (((1, 1), (0.5, 0.5)), ((1, 4), (0.2, 0.8)), ((4, 1), (0.8, 0.2))):
+        scene.ratio = ratio
+        watch.expect(v1=shares[0], v2=shares[1], v9=0.0, **SHARES)
+        watch.look_for("7m")
+    assert "EchodSplitDrift" not in watch.fired
+    watch.expect(v1=0.5, v2=0.5, v9=0.0, **SHARES)
+
+    def fired() -> bool:
+        watch.look()
+        return watch.fired.get("EchodSplitDrift") == {"v1", "v2"}
+
+    until(fired, 60)
+
+
+def test_an_outage_alerts_for_as_long_as_it_lasts(scene: Scene, watch: Watch) -> None:
+    """More than an hour, which is two minutes here; not for what is expected to have nothing."""
+    watch.expect(v1=0.8, v2=0.2, v3=1.0, v9=0.0, all=1.0)
+    until(lambda: len(query(watch.port, "echod:target:known")) == scene.instances, 60)
+    for one in (scene.drained, scene.stranger):
+        one.process.kill()
+        one.process.wait()
+
+    def fired() -> bool:
+        watch.look(calls=False)
+        return "EchodVersionNotReady" in watch.fired and "EchodDown" in watch.fired
+
+    until(fired, 60)
+    for _ in range(5):
+        watch.look_for("14m", calls=False)
+        assert watch.active >= {"EchodVersionNotReady", "EchodDown"}
+    assert watch.fired["EchodVersionNotReady"] == {"v3"}
+    scene.jobs["drained"] = []  # retired
+    scene.jobs["split"].remove(scene.stranger.metrics_port)
+    scene.discover()
+
+    def over() -> bool:
+        watch.look(calls=False)
+        return not watch.active & {"EchodVersionNotReady", "EchodDown"}
+
+    until(over, 60)

@@ -38,13 +38,13 @@ def test_the_lab_shows_the_split_and_what_is_expected(lab: Running) -> None:
     words = command("probe", f"127.0.0.1:{gate}", "--duration", "300", "--rate", "200", "--quiet")
     load = subprocess.Popen(words, cwd=lab.directory, env=clean_environment())
     try:
-        opened = 'sum by (version) (echod:connections_opened:rate1m{port!="0"})'
-        until(lambda: len([one for one in query(port, opened) if one[1] > 10]) == 2, 60)
+        opened = 'sum by (version) (echod:connections_opened:rate3m{port!="0"})'
+        until(lambda: len([one for one in query(port, opened) if one[1] > 1]) == 2, 60)
         expected = query(port, "echod_expected_share")
         shares = {labels["version"]: value for labels, value in expected}
         assert shares == {"v1": 0.8, "v2": 0.2}
         assert [value for _, value in query(port, 'up{job="echod"}')] == [1, 1]
-        assert {labels["version"] for labels, _ in query(port, "echod:requests:rate1m > 0")} == {
+        assert {labels["version"] for labels, _ in query(port, "echod:requests:rate3m > 0")} == {
             "v1",
             "v2",
         }
@@ -107,7 +107,7 @@ def test_versions_are_distinguished_however_they_were_scraped(tmp_path: Path, st
                 converse(one.port, b"x\n")
                 for number in range(checks):
                     (reset if number else socket.socket.close)(connect(one.port))
-            for labels, rate in query(port, "echod:requests:rate1m"):
+            for labels, rate in query(port, "echod:requests:rate3m"):
                 if rate > 0:
                     found[labels["job"]] = labels.get("version", "")
             return len(found) == len(jobs)
@@ -119,8 +119,8 @@ def test_versions_are_distinguished_however_they_were_scraped(tmp_path: Path, st
         lines, opened, requests, unused = (
             {labels["job"]: value for labels, value in query(port, text)}
             for text in (
-                "echod:requests:rate1m",
-                "echod:connections_opened:rate1m",
+                "echod:requests:rate3m",
+                "echod:connections_opened:rate3m",
                 "echod_requests_total",
                 'echod_connections_closed_total{reason="unused"}',
             )

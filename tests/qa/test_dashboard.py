@@ -21,10 +21,10 @@ VARIABLES: list[dict[str, Any]] = BOARD["templating"]["list"]
 TITLES = [panel["title"] for panel in PANELS]
 
 RULES = {
-    "echod:requests:rate1m",
-    "echod:connections_opened:rate1m",
-    "echod:received_bytes:rate1m",
-    "echod:sent_bytes:rate1m",
+    "echod:requests:rate3m",
+    "echod:connections_opened:rate3m",
+    "echod:received_bytes:rate3m",
+    "echod:sent_bytes:rate3m",
     "echod:connections_active:sum",
 }
 MESH = {
@@ -91,7 +91,7 @@ def test_the_first_panel_is_requests_per_second_by_version() -> None:
         24,
     )
     (query,) = queries(first)
-    assert "sum by (version) (echod:requests:rate1m{" in query
+    assert "sum by (version) (echod:requests:rate3m{" in query
 
 
 def test_the_dashboard_has_the_documented_rows() -> None:

@@ -265,7 +265,14 @@ def test_the_monitor_scrapes_each_pod_once() -> None:
     assert (keep["action"], drop["action"]) == ("keep", "drop")
     assert keep["sourceLabels"] == drop["sourceLabels"]
     assert keep["regex"] == drop["regex"] == merged["path"]
-    assert merged["honorLabels"] is own["honorLabels"] is True
+    for one in (merged, own):
+        assert "honorLabels" not in one  # a pod would name its own job and instance
+        renamed, dropped = one["metricRelabelings"]
+        assert (renamed["sourceLabels"], renamed["targetLabel"]) == (
+            ["exported_version"],
+            "version",
+        )
+        assert (dropped["action"], dropped["regex"]) == ("labeldrop", "exported_version")
 
 
 def test_the_probe_job_runs_once_and_ends_by_itself() -> None:

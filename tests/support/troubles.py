@@ -7,7 +7,9 @@ import json
 import os
 import socket
 from contextlib import ExitStack, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from echod.lab.processes import free_port
@@ -24,11 +26,54 @@ from support import (
 )
 
 
+class Restless:
+    """Stands in for an echod in a crash loop that is there again for each scrape."""
+
+    def __init__(self) -> None:
+        self.restarting = False
+        self._started = 1_000_000_000
+        self._server = HTTPServer(("127.0.0.1", 0), self._page())
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self.metrics_port: int = self._server.server_address[1]
+
+    def __enter__(self) -> Restless:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def restart(self) -> None:
+        self.restarting = True
+
+    def rest(self) -> None:
+        self.restarting = False
+
+    def _page(self) -> type[BaseHTTPRequestHandler]:
+        restless = self
+
+        class Page(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # the name is given
+                restless._started += restless.restarting
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                ready, start = 'echod_ready{version="all"} 1', "process_start_time_seconds"
+                self.wfile.write(f"{ready}\n{start} {restless._started}\n".encode())
+
+            def log_message(self, *_: object) -> None:
+                """Not to the tests' error output."""
+
+        return Page
+
+
 class Scene:
     """The echods that get into trouble, who puts them there, and who gets them out.
 
-    Job split has two versions and an expectation of 80/20; job stranger has a version that nobody
-    expects. All of job troubled are of a version of which all connections are expected.
+    Job split has two versions and an expectation of 80/20, and one that is not expected. All of job
+    troubled are of a version of which all connections are expected.
     """
 
     def __init__(self, start: Start, directory: Path, closing: ExitStack) -> None:
@@ -56,12 +101,13 @@ class Scene:
         of("all", *words, ports=str(self.mute_port), stdout=pipe)
         os.close(pipe)
         self.talk: socket.socket | None = None
+        self.restless = closing.enter_context(Restless())
         troubled = (self.fallen, self.starved, self.near, self.full)
         self.jobs = {
-            "split": [one.metrics_port for one in self.split],
-            "stranger": [self.stranger.metrics_port],
+            "split": [one.metrics_port for one in (*self.split, self.stranger)],
             "drained": [self.drained.metrics_port],
             "troubled": [one.metrics_port for one in troubled] + [self.mute_metrics_port],
+            "restless": [self.restless.metrics_port],
         }
         until(self.mute_is_ready)
         self.discover()
