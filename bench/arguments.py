@@ -15,7 +15,7 @@ from bench.problems import UsageError
 from bench.scenarios import IDLE, QUICK_IDLE, SCENARIOS
 from bench.sides import SIDES
 
-ROUNDS, SECONDS = 5, 2.0
+ROUNDS, SECONDS = 9, 1.0
 QUICK_ROUNDS, QUICK_SECONDS = 2, 0.2
 MOST_ROUNDS, MOST_SECONDS = 100, 60
 LEAST_IDLE, MOST_IDLE = 100, 100_000

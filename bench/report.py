@@ -77,10 +77,10 @@ def _goals(goals: Sequence[Row], go: bool) -> str:
             reached += ", not in every round"
         if row.disagree:
             reached += "; rate and CPU disagree"
-        by_cpu = _shown(row.by_cpu) + " x" if row.by_cpu else ""
+        by_rate = _shown(row.by_rate) + " x" if row.by_rate else ""
         measured = _shown(row.measured) + (f" {row.unit}" if row.measured else "")
-        rows.append((row.figure, row.goal, measured, by_cpu, reached))
-    text = table(("figure", "goal", "measured", "the same by CPU", "reached"), rows)
+        rows.append((row.figure, row.goal, measured, by_rate, reached))
+    text = table(("figure", "goal", "measured", "the same by rate", "reached"), rows)
     if not go:
         text += f"\n\nGo's goals need the reference: `--peer {GO}='COMMAND {{port}} {{prefix}}'`."
     return text
