@@ -170,7 +170,7 @@ class LineHandler(BaseRequestHandler):
         if self.buffered:
             self.server.budget.change(-self.buffered)
             self.buffered = 0
-        pending, release = self._is_pending(), self.server.release
+        pending, release = self.unsent or self.protocol.waiting, self.server.release
         lingers = self.reason in _ORDERLY and not pending
         self.loop.unregister(self, closes=not lingers)
         if lingers:
@@ -242,7 +242,7 @@ class LineHandler(BaseRequestHandler):
         """Sets the timer to the earliest deadline."""
         config = self.server.config
         quiet = config.idle_timeout
-        if quiet > config.write_timeout and self._is_pending():
+        if quiet > config.write_timeout and (self.unsent or self.protocol.waiting):
             quiet = config.write_timeout
         at = self.active_at + quiet
         end = (self.intent.until or inf) if self.intent else self.ages_at
