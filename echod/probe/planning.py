@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -71,10 +72,8 @@ class Stops:
     def quantile(self, part: float) -> int:
         """Connections that ``part`` of all runs do not pass."""
         known = sorted(self.ends)
-        for n, chance in zip(known, accumulate(self.ends[n] for n in known), strict=True):
-            if chance >= part:
-                return n
-        return known[-1]
+        reached = zip(known, accumulate(self.ends[n] for n in known), strict=True)
+        return next((n for n, chance in reached if chance >= part), known[-1])
 
 
 def exact(test: ShareTest, truth: float, cap: int) -> Stops:
@@ -132,11 +131,7 @@ def simulated(tests: Sequence[ShareTest], truth: Sequence[float], cap: int, runs
     for _ in range(runs):
         hits, total = [0] * len(tests), 0
         while total < cap:
-            draw = chance.random()
-            for place, limit in enumerate(limits):
-                if draw < limit:
-                    hits[place] += 1
-                    break
+            hits[min(bisect_right(limits, chance.random()), len(tests) - 1)] += 1
             if total == len(known):
                 known.append([_stepped(one) for one in bounds])
             now = known[total]

@@ -133,11 +133,8 @@ class Waiting:
 
     def _last(self, seconds: float) -> Mark | None:
         """The mark from which on the last quarter of the time is judged."""
-        marks = [mark for mark in self._marks if mark.began <= _LAST * seconds]
-        after = [mark for mark in self._marks if mark.began > _LAST * seconds]
-        if after and after[0].began - _LAST * seconds < _LAST * seconds - marks[-1].began:
-            return after[0]
-        return marks[-1] if marks else None
+        quarter = _LAST * seconds
+        return min(self._marks, key=lambda mark: abs(mark.began - quarter), default=None)
 
     def _look(self) -> None:
         """Looks for a start from which on the split holds. One that cannot pass any more ends."""

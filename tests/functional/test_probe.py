@@ -834,6 +834,7 @@ def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path, split: str)
         (["x:1", "--rate", "0"], "--rate '0': must be a number of connections a second from"),
         (["x:1", "--timeout", "0"], "--timeout '0': must be a number of seconds over 0"),
         (["x:1", "--source", "here"], "--source 'here': must be an IPv4 or IPv6 address"),
+        (["x:1", *["--source", "10.0.0.0/20"] * 2], "--source: must be 4,096 addresses at most"),
         (["x:1", "--alpha", "0.6"], "--alpha '0.6': must be a number from 0.000000001 to 0.5"),
         (["x:1", "--detect", "5"], "--detect: must be given together with --expect"),
         (["x:1", "--wait", "5", "--expect", "a=1"], "--wait: must be given together with"),

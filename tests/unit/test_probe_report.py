@@ -62,6 +62,10 @@ def test_what_must_not_be_there_is_named() -> None:
     said = last_lines(result_of(judge.conclude(1.0, later), rules("one=1,two=0")))
     assert "does not hold: three is unexpected, and was seen once after the judged ones" in said
     assert "two is forbidden, and was seen 2 times after the judged ones" in said
+    both = judged(rules("one=1,two=0"), ["two"])
+    said = last_lines(result_of(replace(both, later=Counter(two=3)), rules("one=1,two=0")))
+    assert "two is forbidden, and was seen once" in said
+    assert "after the judged ones" not in said
 
 
 def test_a_verdict_says_how_often_it_is_wrong() -> None:

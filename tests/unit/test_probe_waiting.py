@@ -119,6 +119,9 @@ def test_an_interrupted_wait_is_judged_by_its_own_last_quarter() -> None:
     made = waited(cycle(["one"]), seconds=100, samples=2000)
     assert made.status is Status.DIFFERS
     assert 400 <= made.judged <= 600
+    judge = Waiting(rules(tolerance=0.05), 100)
+    judge.take(outcome("one", 0.009))
+    assert judge.conclude(0.01).status is Status.INCONCLUSIVE
     nothing = waited([], seconds=100, samples=0)
     assert (nothing.status, nothing.judged) == (Status.INCONCLUSIVE, 0)
 
