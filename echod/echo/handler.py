@@ -11,7 +11,7 @@ from echod.echo.closing import CloseIntent, State, jittered, reason_of
 from echod.echo.interfaces import HandlerLoop, Server
 from echod.echo.protocol import NEWLINE
 from echod.loop.event_loop import READ, WRITE
-from echod.loop.lingering_close import RECV_BYTES, LingeringClose
+from echod.loop.lingering_close import RECV_BYTES, linger
 from echod.loop.sockets import close_with_reset
 
 AGE_GRACE_SECONDS = 1.0
@@ -59,6 +59,7 @@ class LineHandler(BaseRequestHandler):
         self.loop = loop
         self.setup()
         try:
+            self._schedule()
             self.handle()
         except Exception as error:  # noqa: BLE001  # a bug costs this connection alone
             self.on_error(error)
@@ -76,12 +77,12 @@ class LineHandler(BaseRequestHandler):
         self.state = State.OPEN
         self.intent: CloseIntent | None = None  # while closing
         self.reason = ""  # when closed
+        self.held = True  # the socket, until finish lets go of it
         self.opened_at = self.active_at = loop.now
         age = server.config.max_connection_age
         self.ages_at = inf if age == inf else self.opened_at + jittered(age)
         self.timer_slot = 0
         loop.register(self)
-        self._schedule()
 
     def handle(self) -> None:
         """Reads once and answers every line that is complete.
@@ -162,25 +163,25 @@ class LineHandler(BaseRequestHandler):
         self.server.handle_error(self.request, self.client_address)
         if self.state is not State.CLOSED:
             self._close("error")
+        elif self.held:  # finish met the error, for want of memory: the rest of it
+            self.finish()
 
     def finish(self) -> None:
-        """Counts the close, frees what was buffered, and closes or releases the socket."""
-        seconds = self.loop.now - self.opened_at
-        self.counters.count_closed(self.reason, seconds)
+        """Frees what was buffered, and closes or releases the socket."""
         if self.buffered:
             self.server.budget.change(-self.buffered)
             self.buffered = 0
         pending, release = self.unsent or self.protocol.waiting, self.server.release
         lingers = self.reason in _ORDERLY and not pending
         self.loop.unregister(self, closes=not lingers)
+        self.held = False
         if lingers:
-            LingeringClose(self.request, self.loop, release, self.counters.count_dropped)
+            linger(self.request, self.loop, release, self.counters.count_dropped)
         else:
             if pending and self.reason != "drain_timeout":
-                # The client does not read its replies: reset, so that the kernel frees its copy.
-                close_with_reset(self.request)
+                close_with_reset(self.request)  # so that the kernel frees what was not read
             release(self.request)
-        self.server.connection_closed(self, seconds)
+        self.server.connection_closed(self, self.loop.now - self.opened_at)
 
     def close_after(self, intent: CloseIntent) -> None:
         """Closes as intended: now, or when it is fulfilled."""
@@ -313,6 +314,7 @@ class LineHandler(BaseRequestHandler):
     def _close(self, reason: str) -> None:
         """Closes for ``reason``; a client that ends without a byte has not used the service."""
         unused = not self.received and reason in ("eof", "reset")
-        self.state, self.intent = State.CLOSED, None
-        self.reason = "unused" if unused else reason
+        closed, self.reason = State.CLOSED, "unused" if unused else reason
+        self.counters.count_closed(self.reason, self.loop.now - self.opened_at)
+        self.state, self.intent = closed, None  # only now: it is counted once, or not yet
         self.finish()

@@ -46,8 +46,10 @@ class Budget:
         with self._lock:
             if delta > 0 and self.buffered + delta > self.limit:
                 return False
-            self.buffered += delta
-            self._peak = max(self._peak, self.buffered)
+            buffered = self.buffered + delta
+            peak = max(self._peak, buffered)
+            # Both or neither: for want of memory a sum may fail.
+            self.buffered, self._peak = buffered, peak
             return True
 
     def eased(self) -> bool:

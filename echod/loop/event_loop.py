@@ -146,8 +146,12 @@ class EventLoop(Thread):
 
     def register(self, handler: EventHandler) -> None:
         """Calls ``handler`` when its socket is readable, from now on."""
-        self._poll(handler)
         self._registered.add(handler)
+        try:
+            self._poll(handler)
+        except BaseException:
+            self._registered.discard(handler)
+            raise
 
     def modify(self, handler: EventHandler, events: int) -> None:
         """Polls its socket for READ or WRITE instead of what it was polled for before."""
@@ -171,8 +175,8 @@ class EventLoop(Thread):
 
     def unregister(self, handler: EventHandler, *, closes: bool = False) -> None:
         """Takes a handler out, before its socket is closed (``closes``) or changes hands."""
+        self._registered.discard(handler)
         self.timers.cancel(handler)
-        self._registered.remove(handler)
         if closes:
             fd = handler.request.fileno()
             if self._polled.pop(fd, None):
@@ -254,8 +258,12 @@ class EventLoop(Thread):
 
     def _poll(self, handler: SocketHandler) -> None:
         fd = handler.request.fileno()
-        self._poller.add(fd)
         self._polled[fd] = handler
+        try:
+            self._poller.add(fd)
+        except BaseException:
+            del self._polled[fd]
+            raise
 
     def guarded(self, handler: Guarded, call: Callable[..., None], *args: float) -> None:
         """A bug that one handler meets costs that handler, never the thread."""
@@ -272,8 +280,10 @@ class EventLoop(Thread):
                 self.report_bug()
             finally:
                 for registered in [one for one in self._registered if one is handler]:
-                    self.unregister(registered)
-                    close(registered.request)
+                    try:
+                        self.unregister(registered)
+                    finally:
+                        close(registered.request)
 
 
 class HandlerThread(EventLoop):

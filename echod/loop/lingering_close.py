@@ -14,6 +14,19 @@ STOP_LINGER_SECONDS = 0.4
 """The same after the deadline of a stop, which must not be delayed."""
 
 
+def linger(
+    request: socket.socket,
+    loop: Loop,
+    close: Callable[[socket.socket], None],
+    count: Callable[[int], None],
+) -> None:
+    """Closes a socket by a LingeringClose, or at once where there is no memory for one."""
+    try:
+        LingeringClose(request, loop, close, count)
+    except MemoryError:
+        close(request)
+
+
 class LingeringClose:
     """A socket after its connection's end. To close one that has unread input would send RST,
     and RST destroys replies that the client has not read yet.
@@ -34,14 +47,14 @@ class LingeringClose:
         self._count = count
         try:
             request.shutdown(socket.SHUT_WR)
+            deadline = loop.now + LINGER_SECONDS
+            if loop.stop_deadline is not None:
+                deadline = min(deadline, loop.stop_deadline + STOP_LINGER_SECONDS)
+            loop.timers.schedule(self, deadline)
             loop.register(self)
-        except OSError:  # the peer has reset it, or the system has no memory to poll it
+        except (OSError, MemoryError):  # the peer has reset it, or there is no memory to poll it
+            loop.timers.cancel(self)
             close(request)
-            return
-        deadline = loop.now + LINGER_SECONDS
-        if loop.stop_deadline is not None:
-            deadline = min(deadline, loop.stop_deadline + STOP_LINGER_SECONDS)
-        loop.timers.schedule(self, deadline)
 
     def handle(self) -> None:
         """Drops what still arrives, but counts it."""

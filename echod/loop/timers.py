@@ -41,12 +41,14 @@ class Timers(Generic[Entry]):
             return
         if entry.timer_slot:
             self.cancel(entry)
-        entry.timer_slot = slot
+        # Without memory for it, the entry is in no slot, and says so.
         if slot in self._slots:
             self._slots[slot].add(entry)
         else:
+            starts_at = slot * SLOT_SECONDS
             self._slots[slot] = {entry}
-            self.look_at(slot * SLOT_SECONDS)
+            self.look_at(starts_at)
+        entry.timer_slot = slot
 
     def look_at(self, at: float) -> None:
         """Has ``due`` called at this time already, for something that is no entry."""

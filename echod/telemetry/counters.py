@@ -50,8 +50,9 @@ class Counters:
 
     def count_closed(self, reason: str, seconds: float) -> None:
         """Counts a connection's end, for one of CLOSE_REASONS, ``seconds`` after its start."""
+        total = self.seconds + seconds  # first: without memory for a sum nothing is counted
         self.ends[reason][bisect_left(DURATION_BUCKETS, seconds)] += 1
-        self.seconds += seconds
+        self.seconds = total
 
     def count_dropped(self, size: int) -> None:
         """Counts bytes that arrive after a connection's end: received, and not answered."""

@@ -195,7 +195,8 @@ class _Client:
         if self._lingering:
             self._lingering.close()
         elif self in self._exporter.clients:
-            self._loop.unregister(self)
+            if self.state is not State.LINGERING:
+                self._loop.unregister(self)
             self._release(self.request)
 
     def _release(self, request: socket.socket) -> None:

@@ -100,3 +100,16 @@ def test_a_lingering_close_gives_the_peer_a_second(monkeypatch: pytest.MonkeyPat
     sockets.theirs.close()
     loop.stop(clock())
     loop.join()
+
+
+def test_without_memory_for_its_deadline_the_socket_goes_at_once(loop: EventLoop) -> None:
+    """And the loop has nothing of it."""
+    sockets = Sockets()
+
+    def schedule(*_: Any) -> None:
+        raise MemoryError
+
+    vars(loop.timers)["schedule"] = schedule
+    sockets.linger(loop)
+    sockets.wait_until_closed()
+    assert loop._registered == set()

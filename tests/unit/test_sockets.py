@@ -78,3 +78,21 @@ def test_an_inherited_descriptor_that_is_no_socket_is_a_wrong_call() -> None:
             inherit(number)
     with pytest.raises(UsageError, match="Bad file descriptor"):
         inherit(number)
+
+
+def test_a_descriptor_for_which_there_is_no_socket_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For want of memory: its client would wait for ever."""
+
+    def without_memory(*_: object) -> None:
+        raise MemoryError
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        kind = int(listener.family), int(listener.type), listener.proto
+        monkeypatch.setattr("echod.loop.sockets.SocketType", without_memory)
+        with pytest.raises(MemoryError):
+            accept(listener, kind)
+        assert client.recv(1) == b""
+        client.close()

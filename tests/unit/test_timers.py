@@ -68,3 +68,22 @@ def test_a_look_without_an_entry_finds_none_and_hides_none() -> None:
     assert timers.due(100.25) == []
     assert timers.next_at == pytest.approx(100.6)
     assert timers.due(100.61) == [entry]
+
+
+class Unhashable(Entry):
+    """As an entry for whose place there is no memory."""
+
+    def __hash__(self) -> int:
+        raise MemoryError
+
+
+def test_an_entry_that_cannot_be_put_in_a_slot_is_in_none() -> None:
+    """Whatever then ends it takes it out as if it had never been in."""
+    timers: Timers[Entry] = Timers(0.0)
+    entry = Unhashable()
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            timers.schedule(entry, 1.0)
+        assert entry.timer_slot == 0
+        timers.cancel(entry)
+        timers.schedule(Entry(), 1.0)  # the second time there is such a slot
