@@ -14,17 +14,28 @@ import pytest
 from support import ROOT, call, clean_environment, command, connect, read_exactly, until
 
 
+def slowly(rate: int) -> list[str]:
+    """A lab whose steps take so long that their weights can change meanwhile."""
+    script = (
+        "import sys; from functools import partial; from echod.lab import command;"
+        f"command.Pace = partial(command.Pace, rate={rate});"
+        "from echod.cli import main; sys.exit(main())"
+    )
+    return [command()[0], "-c", script]
+
+
 class Running:
     """A lab, with its temporary files in a directory of its own."""
 
-    def __init__(self, directory: Path, *words: str) -> None:
+    def __init__(self, directory: Path, *words: str, rate: int | None = None) -> None:
+        """``rate``: as many connections a second as it judges by."""
         self.directory = directory
         self.temporary = directory / "tmp"
         self.temporary.mkdir()
         self.output = directory / "output"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                command("lab", "--port", "0", *words),
+                [*(command() if rate is None else slowly(rate)), "lab", "--port", "0", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -93,8 +104,8 @@ def test_the_exercise_is_walked_through_and_judged(tmp_path: Path) -> None:
 
 
 def test_weights_that_change_during_a_step_fail_the_exercise(tmp_path: Path) -> None:
-    """They hold while a step that expects others is judged: one that takes long, as v2 is rare."""
-    running = Running(tmp_path, "--once", "--steps", "999999/1", "--samples", "20000")
+    """They hold while a step that expects others is judged."""
+    running = Running(tmp_path, "--once", "--steps", "100/0", rate=8)
     running.wait_for("step 1")
     assert running.shift("0/100") == "now v1 0, v2 100\n"
     assert running.process.wait(60) == 1
@@ -127,7 +138,7 @@ def test_weights_are_shifted_from_another_terminal(lab: Running) -> None:
 
 def test_weights_that_are_changed_a_little_fail_the_exercise(tmp_path: Path) -> None:
     """What no statistics would find in time, the lab itself knows."""
-    running = Running(tmp_path, "--once", "--steps", "50/50", "--samples", "20000")
+    running = Running(tmp_path, "--once", "--steps", "50/50", rate=80)
     running.wait_for("step 1")
     running.shift("51/49")
     assert running.process.wait(60) == 1
