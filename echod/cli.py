@@ -47,6 +47,12 @@ class Parser(argparse.ArgumentParser):
         """One line, like every other wrong call."""
         raise UsageError(f"{escaped(message[:200])} (see {self.prog} --help)")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Python 3.11 takes a value that is ``--`` (``-n--``) for none, and gives a list."""
+        if arg_strings == ["--"] and action.option_strings:
+            return "--"
+        return super()._get_values(action, arg_strings)
+
     def _print_message(self, message: str, file: object = None) -> None:
         """Writes help and version to standard output."""
         say(STDOUT, message)

@@ -81,7 +81,7 @@ def read(urls: Sequence[str]) -> Counts:
                         connections += int(sample.value)
                     elif sample.name == _CLOSED and sample.labels.get("reason") == "unused":
                         connections -= int(sample.value)
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, LookupError) as error:
             raise SystemRefused(f"--metrics {url}: is not in Prometheus' text format") from error
         if not found:
             raise SystemRefused(f"--metrics {url}: has no {_REQUESTS}: is it an echod's?")

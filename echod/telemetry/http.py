@@ -139,6 +139,8 @@ class _Answer(BaseHTTPRequestHandler):
         self._send(Page(status, PLAIN, f"{message or status.phrase}\n".encode("ascii", "replace")))
 
     def _send(self, page: Page) -> None:
+        if self.request_version == "HTTP/0.9":  # asked for by name, it would get no head
+            self.request_version = self.default_request_version
         self.send_response(page.status)
         self.send_header("Content-Type", page.content_type)
         self.send_header("Content-Length", str(len(page.body)))

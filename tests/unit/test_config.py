@@ -5,6 +5,7 @@ from math import inf
 
 import pytest
 
+from echod.cli import serve_parser
 from echod.config.options import OPTIONS, Config, load, setting
 from echod.errors import UsageError
 
@@ -201,3 +202,9 @@ def test_a_single_setting_is_found_like_all_together() -> None:
     assert setting("metrics_port", None, {}) == 9464
     assert setting("metrics_port", None, {"ECHOD_METRICS_PORT": "1"}) == 1
     assert setting("metrics_port", "2", {"ECHOD_METRICS_PORT": "1"}) == 2
+
+
+def test_dashes_for_a_value_are_refused_like_any_other_word() -> None:
+    """Python 3.11 makes a list of them."""
+    with pytest.raises(UsageError, match="--max-connections '--': must be "):
+        load(vars(serve_parser().parse_args(["1", "x", "--max-connections=--"])), {})
