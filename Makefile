@@ -12,13 +12,14 @@ quoted = '$(subst ','\'',$1)'
 LAB =
 SOAK =
 INJECT =
+FUZZ =
 BENCH =
 BASE =
 BUILD_OPTIONS =
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: run lab bench test test-plain test-real soak inject lint format tables monitoring picture lock clean \
-  install uninstall image
+.PHONY: run lab bench test test-plain test-real soak inject fuzz lint format tables monitoring picture \
+  lock clean install uninstall image
 
 run: $(VENV)/run.stamp
 	$(BIN)/echod $(PORTS) $(PREFIX)
@@ -30,7 +31,8 @@ lab: $(VENV)/lab.stamp
 # Python alone, no root: unit, functional and fault tests, and the project's own promises.
 test: $(VENV)/test.stamp
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(BIN)/pytest -n 3 -m "not long" tests/unit tests/functional tests/faults tests/qa
+	$(BIN)/coverage run $(BIN)/pytest -n 3 -m "not long" tests/unit tests/functional tests/faults \
+	  tests/fuzz tests/qa
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
@@ -53,6 +55,11 @@ soak: $(VENV)/test.stamp
 # INJECT='--call accept4' takes some of them. Needs a C compiler and strace.
 inject: $(VENV)/test.stamp
 	$(BIN)/pytest -s tests/inject/campaigns.py $(INJECT)
+
+# Parsers and protocols against what must hold for any input, guided by coverage: ten minutes each, two
+# at a time; FUZZ='--minutes 60 --only http' and the like are its options. make test replays the corpora.
+fuzz: $(VENV)/fuzz.stamp
+	cd tests && ../$(BIN)/python -m fuzz $(FUZZ)
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .
@@ -83,7 +90,7 @@ bench: $(VENV)/bench.stamp
 
 # Newer versions within the ranges of setup.cfg, with the hashes of their files.
 lock: $(VENV)/lint.stamp
-	for extra in lab picture bench test lint real; do \
+	for extra in lab picture bench test fuzz lint real; do \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-index-url --extra $$extra -o requirements/$$extra.lock -U setup.cfg; \
 	done

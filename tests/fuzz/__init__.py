@@ -1,0 +1,1 @@
+"""Targets for a fuzzer with coverage, and the small corpora that it has found."""
