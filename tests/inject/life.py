@@ -180,7 +180,7 @@ class Life:
         first, *_, last = self.record.ports
         waiting = self._open(held, "waiting at the stop", first, "drain")
         begun = self._open(held, "in a line at the stop", first, "drain", b"x\nabc", b"one x\n")
-        slow = self._open(held, "slow at the stop", last, "drain", b"\n" * 60_000, b"", 4096)
+        slow = self._open(held, "slow at the stop", last, "drain", b"\n" * 60_000, b"one \n", 4096)
         self.process.terminate()
         for talk, client in (waiting, begun, slow):
             self._end(talk, client)

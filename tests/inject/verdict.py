@@ -15,8 +15,13 @@ RESETS = {"ECONNRESET", "EPIPE"}
 RECOVERIES = ("accepting connections again", "no longer rejecting connections")
 OF_THE_SCRIPT = "rejecting connections"
 """A warning that every life has, if its house gets full."""
-OF_THE_INTERPRETER = "Exception ignored when trying to write to the signal wakeup fd:"
-"""What CPython says on its own if that fails; the signal is not lost by it."""
+OF_THE_INTERPRETER = (
+    "Exception ignored when trying to write to the signal wakeup fd:",
+    "ERROR:root:code for hash ",
+)
+"""What CPython says on its own: no memory for a wake-up, but the signal is not lost; no file for a
+hash function that nothing uses.
+"""
 TOTALS = {"requests": "lines", "received_bytes": "said", "sent_bytes": "heard"}
 
 
