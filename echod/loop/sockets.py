@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from contextlib import suppress
@@ -20,7 +21,11 @@ def accept(listener: Any, kind: tuple[int, int, int]) -> tuple[socket.socket, An
     """
     descriptor, address = listener._accept()
     family, form, protocol = kind
-    accepted: Any = SocketType(family, form, protocol, descriptor)
+    try:
+        accepted: Any = SocketType(family, form, protocol, descriptor)
+    except BaseException:  # no memory, say: nothing else knows of the descriptor
+        os.close(descriptor)
+        raise
     try:
         accepted.setblocking(False)
     except OSError:

@@ -6,6 +6,7 @@ import socket
 from threading import Lock
 
 import pytest
+from support import PATIENCE
 from support.refused import Refusing, accept_refusing
 
 from echod.errors import SystemRefused, UsageError
@@ -31,7 +32,7 @@ def test_an_accepted_socket_that_cannot_be_made_non_blocking_is_closed(
     """It would stop the thread that serves it."""
     accept_refusing(monkeypatch, setblocking=errno.ENOMEM)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
+        client = socket.create_connection(listener.getsockname(), PATIENCE)
         with pytest.raises(OSError, match="Cannot allocate"):
             accept(listener, (socket.AF_INET, socket.SOCK_STREAM, 0))
     assert client.recv(1) == b""
@@ -89,7 +90,7 @@ def test_a_descriptor_for_which_there_is_no_socket_is_closed(
         raise MemoryError
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
+        client = socket.create_connection(listener.getsockname(), PATIENCE)
         kind = int(listener.family), int(listener.type), listener.proto
         monkeypatch.setattr("echod.loop.sockets.SocketType", without_memory)
         with pytest.raises(MemoryError):
