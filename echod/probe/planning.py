@@ -12,11 +12,13 @@ from math import ceil, exp, sqrt
 from echod.probe.evidence import ShareTest
 from echod.probe.fixed import MOST, sample_size, sample_size_within
 
-_MOST_STEPS = 4000
-"""Connections of one computed run; what would take more is computed for a coarser question."""
+_MOST_STEPS, _MOST_LOOKS = 4000, 40_000
+"""Connections of one computed run, and looks at a share in it; what would take more is computed
+for a coarser question."""
 
 _HALF, _RARE, _WIDE = 0.5, 0.02, 0.1
-_RUNS = 400
+_LEAST_RUNS, _RUNS, _SHARES_OF_RUNS = 100, 400, 3200
+"""Simulated, and shares of all of them: the more shares, the less do their slowest vary."""
 _SEED = 2026
 _FORGOTTEN = 1e-12
 """A chance that is as good as nothing."""
@@ -136,12 +138,18 @@ def simulated(tests: Sequence[ShareTest], truth: Sequence[float], cap: int, runs
                 known.append([_stepped(one) for one in bounds])
             now = known[total]
             total += 1
-            if any(hits[at] <= now[at][0] or hits[at] >= now[at][1] for at in places):
-                stops.wrong += 1 / runs
-                break
-            if all(now[at][2] <= hits[at] <= now[at][3] for at in places):
+            right = True
+            for at in places:  # without a generator, which would take most of the time
+                seen, (wrong_to, wrong_from, right_from, right_to) = hits[at], now[at]
+                if seen <= wrong_to or seen >= wrong_from:
+                    stops.wrong += 1 / runs
+                    break
+                right = right and right_from <= seen <= right_to
+            else:
+                if not right:
+                    continue
                 stops.right += 1 / runs
-                break
+            break
         stops.ends[total] = stops.ends.get(total, 0.0) + 1 / runs
     return stops
 
@@ -169,7 +177,8 @@ def plan(tests: Sequence[ShareTest]) -> Plan:
     if len(coarse) == 1:
         stops = exact(coarse[0], coarse[0].share, most)
     else:
-        stops = simulated(coarse, [test.share for test in coarse], most, _RUNS)
+        runs = min(_RUNS, max(_LEAST_RUNS, _SHARES_OF_RUNS // len(coarse)))
+        stops = simulated(coarse, [test.share for test in coarse], most, runs)
     typical, p95 = (min(cap, round(factor * one)) for one in (stops.mean, stops.quantile(0.95)))
     return Plan(least=least, typical=max(least, typical), p95=max(least, p95), cap=cap)
 
@@ -193,15 +202,29 @@ def _coarser(tests: Sequence[ShareTest]) -> tuple[Sequence[ShareTest], float]:
     a shift takes connections by the inverse of its square.
     """
     factor = 1.0
-    while len(tests) == 1 and _steps(tests) > _MOST_STEPS and rare(tests[0].share) < _RARE:
+    most = min(_MOST_STEPS, _MOST_LOOKS / len(tests))
+    while len(tests) == 1 and _steps(tests) > most and rare(tests[0].share) < _RARE:
         share = 2 * rare(tests[0].share)
         share = share if tests[0].share < _HALF else 1 - share
         shift = max(tests[0].shift, min(_WIDE, 2 * tests[0].shift))
         tests, factor = [replace(tests[0], share=share, shift=shift)], 2 * factor
-    while _steps(tests) > _MOST_STEPS and max(one.shift for one in tests) < _WIDE:
-        tests = [replace(one, shift=one.shift * sqrt(2)) for one in tests]
-        factor *= 2
+    while _steps(tests) > most:
+        shift = max(tests[0].shift, min(_WIDE, tests[0].shift * sqrt(2)))
+        shares = _less_rare([test.share for test in tests])
+        coarse = [replace(one, share=p, shift=shift) for one, p in zip(tests, shares, strict=True)]
+        if coarse == tests:
+            break
+        tests, factor = coarse, 2 * factor
     return tests, factor
+
+
+def _less_rare(shares: Sequence[float]) -> Sequence[float]:
+    """Rare ones of several shares doubled, at the cost of the others."""
+    doubled = [2 * one if one < _RARE else 0.0 for one in shares]
+    if len(shares) == 1 or not any(doubled):
+        return shares
+    left = (1 - sum(doubled)) / sum(one for one in shares if one >= _RARE)
+    return [two or one * left for one, two in zip(shares, doubled, strict=True)]
 
 
 def earliest(tests: Sequence[ShareTest]) -> int:
@@ -219,8 +242,10 @@ def earliest(tests: Sequence[ShareTest]) -> int:
         fits = fits and sum(low for low, _ in counts) <= total
         return fits and (len(tests) == 1 or sum(high for _, high in counts) >= total)
 
-    lasting = _first(4 * MOST, passable)  # before it whole numbers may fit by chance
-    begin = max(1, lasting - round(2 / min(rare(one.share) for one in tests)))
+    # Before the first from which on all do, whole numbers may fit by chance: as often as one more
+    # is asked of a share, which does not go on for one that its shift leads to 0 or to 1.
+    lasting = _first(4 * MOST, passable)
+    begin = max(1, lasting - round(2 / min(max(rare(one.share), one.shift) for one in tests)))
     return next(n for n in range(begin, lasting + 1) if passable(n))
 
 
