@@ -186,8 +186,13 @@ def _probe(arguments: Sequence[str], environ: Environment) -> int:
         say(STDERR, parser.format_usage())
         return 2
     call = settings(parser.parse_args(arguments))
-    from echod.process.signals import StopSignals
+    from echod.process.signals import StopSignals, release
 
+    if call.plan:
+        from echod.probe.command import plan
+
+        release()  # nothing is to be judged when a signal ends it
+        return plan(call, _output(environ, quiet=call.quiet))
     with StopSignals() as signals:
         from echod.config.runtime import raise_open_file_limit, share_one_heap
         from echod.probe.command import run

@@ -30,8 +30,6 @@ PATIENCE_SECONDS = 2.0
 def run(settings: Settings, signals: Signals, output: Output) -> int:
     """Does what is asked and gives the exit status. Raises UsageError and SystemRefused."""
     rules = _rules(settings)
-    if settings.plan:
-        return _plan(rules, settings, output)
     servers.check(settings.metrics)
     target = Target(
         settings.host,
@@ -67,7 +65,9 @@ def _rules(settings: Settings) -> Rules:
     return rules
 
 
-def _plan(rules: Rules, settings: Settings, output: Output) -> int:
+def plan(settings: Settings, output: Output) -> int:
+    """Says how many connections a judgement takes; gives the exit status. Raises UsageError."""
+    rules = _rules(settings)
     asked = planning.plan(list(rules.tests.values()))
     if settings.json:
         output.say(json.dumps(asdict(asked)) + "\n")

@@ -35,6 +35,7 @@ from support import (
     until,
 )
 from support.peers import serving
+from support.processes import holds_back
 
 Run = subprocess.CompletedProcess[str]
 
@@ -238,6 +239,17 @@ def test_the_plan_is_what_a_run_takes(tmp_path: Path) -> None:
     )
     within = probe(tmp_path, *plan, "--tolerance", 10)
     assert "a share off by more than 10 points passes in 1 run of 1,000 at most" in within.stdout
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+def test_a_plan_can_be_interrupted(tmp_path: Path, number: int, status: int) -> None:
+    """It judges nothing, so a signal ends it where it is: no result, no traceback."""
+    many = ",".join(f"v{version}=1" for version in range(32))
+    run = running(tmp_path, "--plan", "--expect", many, "--detect", "0.05")
+    until(lambda: holds_back(run.pid, number))  # while it loads
+    run.send_signal(number)
+    assert run.communicate(timeout=PATIENCE) == ("", "")
+    assert run.returncode == status
 
 
 def test_a_prefix_may_be_anything(tmp_path: Path) -> None:
