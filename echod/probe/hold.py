@@ -67,6 +67,11 @@ class Held:
             found.setdefault(version, []).append(number)
         return dict(sorted(found.items()))
 
+    @property
+    def lost(self) -> int:
+        """Connections that were cut, or have had no answer up to now."""
+        return len(self._threads) - len(self.stays)
+
     def stop(self, timeout: float) -> None:
         """Closes all, within ``timeout`` seconds as far as they answer."""
         self._stopping.set()
