@@ -89,6 +89,10 @@ def connections(number: int) -> str:
     return f"{number:,} connection{'s' * (number != 1)}"
 
 
+def _contradict(number: int) -> str:
+    return "does not contradict" if number == 1 else "do not contradict"
+
+
 def _times(number: int) -> str:
     return "once" if number == 1 else f"{number:,} times"
 
@@ -107,9 +111,9 @@ def _nothing_wrong(result: Result, expected: str) -> str:
     if result.status is Status.HOLDS:
         if result.rules.certain and tally.failed:
             answered = f"{connections(tally.answered)}, of those that answered,"
-            return f"{answered} do not contradict {expected}"
+            return f"{answered} {_contradict(tally.answered)} {expected}"
         if tolerance is None:
-            return f"{connections(judgement.judged)} do not contradict {expected}"
+            return f"{connections(judgement.judged)} {_contradict(judgement.judged)} {expected}"
         return f"every share is within {100 * tolerance:.3g} points of {expected}"
     if judgement.changed:
         return (
@@ -117,7 +121,7 @@ def _nothing_wrong(result: Result, expected: str) -> str:
             " meanwhile"
         )
     if tolerance is None:
-        said = f"{connections(judgement.judged)} do not contradict {expected}"
+        said = f"{connections(judgement.judged)} {_contradict(judgement.judged)} {expected}"
     else:
         within = f"within {100 * tolerance:.3g} points of {expected}"
         said = f"not every share is shown to be {within}"

@@ -90,6 +90,8 @@ def test_an_inconclusive_run_says_why() -> None:
     said = last_lines(result("one=1,two=4", tolerance=0.03, one=20, two=80))
     assert "inconclusive: not every share is shown to be within 3 points of one=20,two=80" in said
     assert "it takes more to be sure" in said
+    alone = last_lines(result("one=80,two=20", one=1))
+    assert "inconclusive: 1 connection does not contradict one=80,two=20" in alone
     failing = last_lines(result("one=80,two=20", 30, None, 100, one=240, two=60))
     assert "the 30 that failed may have been any version's (error=SHARE gives" in failing
     made = judged(rules(), ["one"] * 5)
