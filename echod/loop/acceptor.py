@@ -13,10 +13,7 @@ from echod.loop.event_loop import EventLoop
 from echod.loop.sockets import close
 
 BATCH = 100
-"""Connections accepted at one wake, at most, before those that are open have their turn."""
-FULL_WAKES = 8
-"""After so many wakes that met a client at each accept, one more is accepted at a wake. To ask
-until none is left takes an accept for nothing, as much as a tenth of a connection."""
+"""Connections accepted at one wake before those that are open have their turn."""
 PAUSE_SECONDS = 0.1
 """Time without an accept after one that the system refused (no file descriptor, say)."""
 
@@ -38,8 +35,8 @@ class Acceptor:
         *,
         batch: int | None = None,
     ) -> None:
-        """``request`` listens. ``close`` is called when no more is accepted. Up to ``batch``
-        connections are accepted at one wake, BATCH if it says nothing.
+        """``request`` listens. ``close`` is called when no more is accepted. ``batch`` connections
+        are accepted at one wake, BATCH if it says nothing.
         """
         self.request = request
         self.timer_slot = 0
@@ -48,7 +45,6 @@ class Acceptor:
         self._accept = accept
         self._close = close
         self._batch = batch
-        self._full_wakes = 0  # in a row: after each, there may have been more clients
 
     # Called by other threads.
 
@@ -72,15 +68,13 @@ class Acceptor:
 
     def accept_batch(self) -> bool:
         """The same; true if there may be more."""
-        full_wakes, self._full_wakes = self._full_wakes, 0
         try:
-            for _ in range(min(1 + full_wakes // FULL_WAKES, self._batch or BATCH)):
+            for _ in range(self._batch or BATCH):
                 if not self._accept():
                     return False
         except OSError:
             self._pause()
             return False
-        self._full_wakes = full_wakes + 1
         return True
 
     def on_timer(self, now: float) -> None:
