@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from echod.probe.result import Result, percent, printable
+from echod.probe.result import Result, decimals, interval, percent, printable
 from echod.probe.servers import Counts
 from echod.probe.tally import Latencies, Tally
 from echod.probe.words import connections, remarks, verdict_lines
@@ -36,12 +36,13 @@ def table(result: Result) -> list[str]:
     rows = [["version", "expected", "seen", "share", f"{level} interval", "verdict"]]
     rows[0] += ["connect p50/p99", "reply p50/p99"]
     for row in result.judgement.rows:
+        places = decimals(row)
         cells = [
             printable(row.name),
-            "" if row.expected is None else percent(row.expected),
+            "" if row.expected is None else percent(row.expected, places),
             f"{row.seen:,}",
-            percent(row.share),
-            f"{100 * row.low:.1f} - {100 * row.high:.1f} %",
+            percent(row.share, places),
+            interval(row.low, row.high, places),
             row.verdict,
         ]
         times = (tally.connect.get(row.name), tally.reply.get(row.name))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, log10
 
-from echod.probe.expectation import Expectation
+from echod.probe.expectation import LEAST_SHARE, Expectation
 from echod.probe.servers import Counts
-from echod.probe.verdict import Judgement, Rules, Status
+from echod.probe.verdict import Judgement, Row, Rules, Status
 
 MOST_SHOWN = 60
+MOST_PLACES = 9
 
 HEADLINES = {
     Status.HOLDS: "holds",
@@ -88,9 +90,33 @@ def printable(name: str) -> str:
     return "".join(pieces) or "(empty)"
 
 
-def percent(share: float) -> str:
-    """A share with one decimal, and with more where that says nothing."""
-    return f"{100 * share:.{1 if share == 0 or share >= 0.001 else 3}f} %"
+def decimals(row: Row) -> int:
+    """Those of per cents that tell an expected share from nothing, from all, and from an interval
+    that it lies outside of.
+    """
+    if not row.expected:
+        return 1
+    rest = min(row.expected, 1 - row.expected)
+    places = max(1, 1 + ceil(-log10(round(100 * rest, 9)))) if rest > LEAST_SHARE / 2 else 1
+    if row.low <= row.expected <= row.high:
+        return places
+
+    def shown(share: float) -> float:
+        return round(100 * share, places)
+
+    while places < MOST_PLACES and shown(row.low) <= shown(row.expected) <= shown(row.high):
+        places += 1
+    return places
+
+
+def percent(share: float, least: int = 1) -> str:
+    """A share with ``least`` decimals, and with more where that says nothing."""
+    return f"{100 * share:.{max(least, 1 if share == 0 or share >= 0.001 else 3)}f} %"
+
+
+def interval(low: float, high: float, places: int) -> str:
+    """The shares between two, with so many decimals."""
+    return f"{100 * low:.{places}f} - {100 * high:.{places}f} %"
 
 
 def expected_text(expectation: Expectation) -> str:

@@ -8,7 +8,15 @@ from echod.probe.evidence import PASS
 from echod.probe.expectation import FAILURES
 from echod.probe.independence import CHANGED, STICKS, Independence
 from echod.probe.planning import Plan
-from echod.probe.result import HEADLINES, Result, expected_text, percent, printable
+from echod.probe.result import (
+    HEADLINES,
+    Result,
+    decimals,
+    expected_text,
+    interval,
+    percent,
+    printable,
+)
 from echod.probe.verdict import WRONG, Row, Rules, Status
 
 
@@ -101,8 +109,9 @@ def wrong(row: Row) -> str:
     """What contradicts the expectation in a row."""
     if row.verdict in ("forbidden", "unexpected"):
         return f"{printable(row.name)} is {row.verdict}, and was seen {_times(row.seen)}"
-    seen = f"{percent(row.share)} ({100 * row.low:.1f} - {100 * row.high:.1f} %)"
-    return f"{printable(row.name)} has {seen}, {percent(row.expected or 0)} was expected"
+    places = decimals(row)
+    seen = f"{percent(row.share, places)} ({interval(row.low, row.high, places)})"
+    return f"{printable(row.name)} has {seen}, {percent(row.expected or 0, places)} was expected"
 
 
 def _nothing_wrong(result: Result, expected: str) -> str:

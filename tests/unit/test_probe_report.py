@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -83,6 +84,30 @@ def test_a_verdict_says_how_often_it_is_wrong() -> None:
     assert "holds: every share is within 5 points of one=80,two=20" in within
     assert within.endswith("a share off by more than 5 points passes in 1 run of 1,000 at most\n")
     assert last_lines(result("one=80,two=20", one=8, two=2)).count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("expect", "seen", "words"),
+    [
+        (
+            "one=99.9,two=0.1",
+            8000,
+            r"two has 0.000+ % \(0.000+ - 0.099+\d* %\), 0.100+ % was expected",
+        ),
+        ("one=99,two=1", 800, r"two has 0.000 % \(0.000 - 0.999 %\), 1.000 % was expected"),
+        ("one=80,two=20", 40, r"two has 0.0 % \(0.0 - 19.6 %\), 20.0 % was expected"),
+        ("two=99.9999,one=0.0001", 9, r"two has 0.00000 % \(0.00000 - [\d.]+ %\), 99.99990 % was"),
+    ],
+)
+def test_a_share_and_its_interval_are_told_apart(expect: str, seen: int, words: str) -> None:
+    """However rare a version is: rounded more, its expected share would lie within."""
+    said = text(result(expect, one=seen))
+    assert re.search(words, said), said
+    low, high, expected = (
+        float(number)
+        for number in re.findall(r"two has [\d.]+ % \(([\d.]+) - ([\d.]+) %\), ([\d.]+) %", said)[0]
+    )
+    assert not low <= expected <= high
 
 
 def test_an_inconclusive_run_says_why() -> None:
