@@ -208,14 +208,16 @@ def _coarser(tests: Sequence[ShareTest]) -> tuple[Sequence[ShareTest], float]:
         share = share if tests[0].share < _HALF else 1 - share
         shift = max(tests[0].shift, min(_WIDE, 2 * tests[0].shift))
         tests, factor = [replace(tests[0], share=share, shift=shift)], 2 * factor
-    while _steps(tests) > most:
-        shift = max(tests[0].shift, min(_WIDE, tests[0].shift * sqrt(2)))
-        shares = _less_rare([test.share for test in tests])
-        coarse = [replace(one, share=p, shift=shift) for one, p in zip(tests, shares, strict=True)]
-        if coarse == tests:
-            break
+    while _steps(tests) > most and (coarse := _halved(tests)) != tests:
         tests, factor = coarse, 2 * factor
     return tests, factor
+
+
+def _halved(tests: Sequence[ShareTest]) -> Sequence[ShareTest]:
+    """Tests of several shares that take about half as many connections, if they can."""
+    shift = max(tests[0].shift, min(_WIDE, tests[0].shift * sqrt(2)))
+    shares = _less_rare([test.share for test in tests])
+    return [replace(one, share=p, shift=shift) for one, p in zip(tests, shares, strict=True)]
 
 
 def _less_rare(shares: Sequence[float]) -> Sequence[float]:

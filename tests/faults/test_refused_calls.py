@@ -103,3 +103,21 @@ def test_loops_end_though_their_closes_report_errors(monkeypatch: pytest.MonkeyP
     real()
     assert died == []
     assert loop._inbox.request.fileno() == -1
+
+
+def test_a_client_of_the_metrics_port_without_memory_to_linger_is_closed(
+    monkeypatch: pytest.MonkeyPatch, running: Running
+) -> None:
+    """After its response, and the port answers on."""
+    exporter: Any = running.service.exporter
+
+    def without_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("echod.telemetry.exporter.LingeringClose", without_memory)
+        with connect(running.metrics_port) as client, suppress(ConnectionResetError):
+            client.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+            read_to_end(client)
+        until(lambda: not exporter.clients)
+    assert b"ok" in running.get("/livez")[1]

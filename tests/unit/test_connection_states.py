@@ -161,6 +161,27 @@ TABLE: dict[Callable[[], Connection], dict[Callable[[Connection], None], str]] =
 }  # fmt: skip
 
 
+def test_a_close_that_fails_amid_it_is_finished_and_counted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For want of memory: the loop calls on_error, which takes up what is left."""
+    connection = is_open()
+
+    def without_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(connection.loop, "unregister", without_memory)
+        connection.end.ended = True
+        with pytest.raises(MemoryError):
+            connection.loop.run()
+    connection.handler.on_error(MemoryError())
+    assert connection.end.closed
+    assert connection.loop.registered == {}
+    assert sum(connection.server.counters[0].closed.values()) == 1
+    assert [reason for reason, _ in connection.server.closes] == ["eof"]
+
+
 @pytest.mark.parametrize(
     ("state", "event", "outcome"),
     [(state, event, row[event]) for state, row in TABLE.items() for event in row],

@@ -12,7 +12,7 @@ from support import until
 from support.running import StandingClock, made_in
 
 from echod.loop.event_loop import EventLoop
-from echod.loop.lingering_close import LingeringClose
+from echod.loop.lingering_close import LingeringClose, linger
 
 
 @pytest.fixture
@@ -113,3 +113,17 @@ def test_without_memory_for_its_deadline_the_socket_goes_at_once(loop: EventLoop
     sockets.linger(loop)
     sockets.wait_until_closed()
     assert loop._registered == set()
+
+
+def test_a_socket_without_memory_to_linger_is_closed_at_once(
+    monkeypatch: pytest.MonkeyPatch, loop: EventLoop
+) -> None:
+    """It would keep its slot and its descriptor for good."""
+
+    def without_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("echod.loop.lingering_close.LingeringClose", without_memory)
+    sockets = Sockets()
+    loop.post(lambda: linger(sockets.ours, loop, socket.socket.close, sockets.count))
+    sockets.wait_until_closed()

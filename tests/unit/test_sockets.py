@@ -97,3 +97,16 @@ def test_a_descriptor_for_which_there_is_no_socket_is_closed(
             accept(listener, kind)
         assert client.recv(1) == b""
         client.close()
+
+
+def test_a_system_without_memory_for_an_inherited_socket_is_not_the_callers_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever call it refuses."""
+
+    def refused(**_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(socket, "socket", refused)
+    with pytest.raises(SystemRefused, match="inherited descriptor 3: Cannot allocate memory"):
+        inherit(3)
