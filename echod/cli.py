@@ -101,6 +101,8 @@ def serve(arguments: Sequence[str], environ: Environment) -> int:
         arguments = ["--", *arguments]  # PORTS and PREFIX, as every deployment passes them
     with refusals("cannot load echod"):
         flags, unknown = parser.parse_known_args(arguments)
+        if flags.prefix is None:
+            flags.prefix, unknown = _parted_prefix(unknown)
         if unknown:
             parser.error(_unrecognized(unknown, flags.prefix))
         from echod.process.signals import StopSignals, ignore_others
@@ -124,9 +126,20 @@ def serve(arguments: Sequence[str], environ: Environment) -> int:
             return daemon.serve(config, signals, inherited, manager)
 
 
+def _parted_prefix(unknown: list[str]) -> tuple[str | None, list[str]]:
+    """A PREFIX that an option parts from PORTS, and what is left: argparse knows it from
+    Python 3.14 on.
+    """
+    after_dashes = unknown[:1] == ["--"]
+    rest = unknown[after_dashes:]
+    if rest and (after_dashes or not rest[0].startswith("-")):
+        return rest[0], rest[1:]
+    return None, unknown
+
+
 def _unrecognized(unknown: Sequence[str], prefix: str | None) -> str:
     """The error of arguments that argparse does not know. A single one may have been meant as
-    PREFIX: argparse takes one that begins with a dash, or is parted from PORTS, only after --.
+    PREFIX: argparse takes one that begins with a dash only after --.
     """
     problem = "unrecognized arguments: " + " ".join(unknown)[:100]
     if prefix is None and len(unknown) == 1:

@@ -126,7 +126,7 @@ def test_version_and_help_are_answered_at_once(tmp_path: Path) -> None:
         (["health", "now"], "unrecognized arguments: now"),
         (["0", "--foo"], "arguments: --foo (if it is PREFIX: echod [options] -- PORTS PREFIX)"),
         (["0", "-x", "--log-level", "debug"], "-x (if it is PREFIX: echod [options] -- PORTS"),
-        (["0", "--log-level", "debug", "x"], "x (if it is PREFIX: echod [options] -- PORTS"),
+        (["0", "--log-level", "debug", "x", "y"], "unrecognized arguments: y (see"),
         (["0", "-" + "x" * 1000, "--log-level", "debug"], "(if it is PREFIX: echod [options]"),
     ],
 )
@@ -148,9 +148,13 @@ def test_a_wrong_call_prints_one_line_and_exits_with_2(
         (["0", "-x- y"], b"-x- y"),
         (["--metrics-port", "none", "--", "0", "--foo"], b"--foo"),
         (["--log-level", "debug", "--", "0", "-x"], b"-x"),
+        (["0", "--log-level", "debug", "--", "-x"], b"-x"),
+        (["0", "--log-level", "debug", "x"], b"x"),
     ],
 )
-def test_a_prefix_may_begin_with_a_dash(start: Start, arguments: list[str], prefix: bytes) -> None:
+def test_a_prefix_may_begin_with_a_dash_and_stand_after_an_option(
+    start: Start, arguments: list[str], prefix: bytes
+) -> None:
     """Deployments pass exactly two arguments, whatever the second looks like. With options, -- has
     to part them from PORTS.
     """
