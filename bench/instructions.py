@@ -23,7 +23,7 @@ from pathlib import Path
 from bench import report
 from bench.peers import ECHOD, HERE, PREFIX
 from bench.problems import Failed, NotHere
-from bench.running import free_port
+from bench.running import end, free_port
 
 LINE = b"hello, world 1234\n"
 REPLY = PREFIX.encode() + b" " + LINE
@@ -126,12 +126,7 @@ class Counted:
 
     def close(self) -> None:
         """Ends it."""
-        self.process.terminate()
-        try:
-            self.process.wait(ANSWER_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, ANSWER_SECONDS)
 
 
 def environment(python: str) -> dict[str, str]:

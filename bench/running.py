@@ -41,6 +41,16 @@ def get(port: int, path: str) -> int:
         connection.close()
 
 
+def end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Terminates a process, and kills it after so many seconds."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Server:
     """A peer that runs and answers on its port. Raises Failed if it does not come that far.
 
@@ -104,12 +114,7 @@ class Server:
 
     def close(self) -> None:
         """Ends it, at the latest after some seconds."""
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, STOP_SECONDS)
 
 
 @contextmanager

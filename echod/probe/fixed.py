@@ -6,6 +6,7 @@ chance of error that each side of each test may have.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from echod.errors import UsageError
@@ -73,14 +74,8 @@ def _first_lasting(enough: Callable[[int], bool], shares: Sequence[float]) -> in
         high *= 2
         if high > MOST:
             raise UsageError(f"that takes more than {MOST:,} connections: ask for less precision")
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if enough(middle):
-            high = middle
-        else:
-            low = middle
-    n = failing = low
+    begin = high // 2 + 1
+    n = failing = begin - 1 + bisect_left(range(begin, high), True, key=enough)
     while n < failing + period:
         n += 1
         if not enough(n):

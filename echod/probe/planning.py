@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -260,13 +260,7 @@ def _first(most: int, enough: Callable[[int], bool]) -> int:
             high = low + step
         else:
             low, step = low + step, 2 * step
-    while high - low > 1:
-        middle = (low + high) // 2
-        if enough(middle):
-            high = middle
-        else:
-            low = middle
-    return high
+    return low + 1 + bisect_left(range(low + 1, high), True, key=enough)
 
 
 def limit(tests: Sequence[ShareTest]) -> int:
