@@ -6,7 +6,6 @@ leaves out the kernel, whose share of a line is larger, and caches.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -23,7 +22,7 @@ from pathlib import Path
 from bench import report
 from bench.peers import ECHOD, HERE, PREFIX
 from bench.problems import Failed, NotHere
-from bench.running import end, free_port
+from bench.running import end, environment, free_port
 
 LINE = b"hello, world 1234\n"
 REPLY = PREFIX.encode() + b" " + LINE
@@ -66,7 +65,7 @@ class Counted:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 cwd=directory,
-                env=environment(python),
+                env=environment() | _borrowed(python),
             )
         self._until_ready()
 
@@ -129,11 +128,10 @@ class Counted:
         end(self.process, ANSWER_SECONDS)
 
 
-def environment(python: str) -> dict[str, str]:
-    """For an interpreter that borrows the packages beside the benchmark: they are pure Python."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("ECHOD_", "LISTEN_"))}
+def _borrowed(python: str) -> dict[str, str]:
+    """Another interpreter borrows the packages beside the benchmark: they are pure Python."""
     more = {} if python == sys.executable else {"PYTHONPATH": sysconfig.get_path("purelib")}
-    return environ | more | {"PYTHONHASHSEED": "0"}
+    return more | {"PYTHONHASHSEED": "0"}
 
 
 def interpreters() -> dict[str, str]:

@@ -41,6 +41,11 @@ def get(port: int, path: str) -> int:
         connection.close()
 
 
+def environment() -> dict[str, str]:
+    """Ours, without settings of echod and sockets to inherit."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("ECHOD_", "LISTEN_"))}
+
+
 def end(process: subprocess.Popen[bytes], seconds: float) -> None:
     """Terminates a process, and kills it after so many seconds."""
     process.terminate()
@@ -62,7 +67,6 @@ class Server:
         self.peer = peer
         self.port, self.metrics = free_port(), free_port()
         self.readyz: float | None = None
-        environ = {k: v for k, v in os.environ.items() if not k.startswith(("ECHOD_", "LISTEN_"))}
         self._errors = directory / f"{peer.name.replace('/', '-')}.err"
         began = time.perf_counter()
         with self._errors.open("wb") as errors:
@@ -73,7 +77,7 @@ class Server:
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
                     cwd=directory,  # not the checkout: the installed package is measured
-                    env=environ | dict(peer.environ),
+                    env=environment() | dict(peer.environ),
                 )
             except OSError as error:
                 raise Failed(f"cannot be started: {error.strerror}") from error

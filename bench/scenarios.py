@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scenario:
-    """One load. ``kind`` is lines, connect, idle or start; ``unit`` is what a second gives."""
+    """One load. ``kind`` is lines, connect, idle or start."""
 
     key: str
     title: str
@@ -15,7 +15,6 @@ class Scenario:
     connections: int = 0
     outstanding: int = 1
     line_bytes: int = 32
-    unit: str = "lines"
     quick: bool = True
 
 
@@ -42,14 +41,12 @@ CELLS = (
         line_bytes=1024,
     ),
     Scenario("long", "64 KiB lines, 16 x 1", connections=16, line_bytes=65536),
-    Scenario(
-        "connect", "connect, one line, close, 8 in parallel", "connect", 8, unit="connections"
-    ),
+    Scenario("connect", "connect, one line, close, 8 in parallel", "connect", 8),
 )
 """The rates in which peers are compared."""
 
 ALL_IDLE = Scenario("idle", "64 busy among idle connections", "idle", 64)
-START = Scenario("start", "start and rest", "start", unit="starts")
+START = Scenario("start", "start and rest", "start")
 
 SCENARIOS = (START, *CELLS, ALL_IDLE)
 

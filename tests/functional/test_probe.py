@@ -123,15 +123,23 @@ def test_failures_that_are_allowed_hide_no_version(tmp_path: Path) -> None:
         assert "may have been any version's" in probe(tmp_path, *words, "-n", 3000).stdout
 
 
-def test_a_slow_version_is_not_counted_short_when_a_run_is_interrupted(tmp_path: Path) -> None:
-    """What began after a connection that has not ended is not judged."""
-    counted, gone = [], threading.Event()
+def with_a_slow_version(counted: list[int], answers: threading.Event) -> peers.Behaviour:
+    """80/20 in turn, of which two waits for an event before each answer."""
 
     def behave(connection: socket.socket, number: int) -> None:
         counted.append(number)
         if number % 5 == 4:
-            gone.wait(PATIENCE)
+            answers.wait(PATIENCE)
         peers.prefixing(b"two" if number % 5 == 4 else b"one")(connection, number)
+
+    return behave
+
+
+def test_a_slow_version_is_not_counted_short_when_a_run_is_interrupted(tmp_path: Path) -> None:
+    """What began after a connection that has not ended is not judged."""
+    counted: list[int] = []
+    gone = threading.Event()
+    behave = with_a_slow_version(counted, gone)
 
     with serving(behave) as port:
         words = ("--expect", "one=80,two=20", "--concurrency", 40, "--timeout", NEVER, "--json")
@@ -148,13 +156,9 @@ def test_a_slow_version_is_not_counted_short_when_a_run_is_interrupted(tmp_path:
 
 def test_what_began_before_the_time_was_over_is_judged(tmp_path: Path, clock: Clock) -> None:
     """However slow the version is that it went to."""
-    counted, late = [], threading.Event()
-
-    def behave(connection: socket.socket, number: int) -> None:
-        counted.append(number)
-        if number % 5 == 4:
-            late.wait(PATIENCE)
-        peers.prefixing(b"two" if number % 5 == 4 else b"one")(connection, number)
+    counted: list[int] = []
+    late = threading.Event()
+    behave = with_a_slow_version(counted, late)
 
     with serving(behave) as port:
         words = ("--duration", 1000, "--timeout", NEVER, "--expect", "one=80,two=20", "--json")

@@ -149,3 +149,13 @@ class Connection:
         """Bytes arrive, and the loop goes round."""
         self.end.arrived += data
         self.loop.run()
+
+    def meet_eof(self) -> None:
+        """The client ends its stream, and the loop goes round."""
+        self.end.ended = True
+        self.loop.run()
+
+    def meet(self, error: OSError) -> None:
+        """The next call on the socket meets an error, and the loop goes round."""
+        self.end.error = error
+        self.loop.run()

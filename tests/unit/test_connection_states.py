@@ -79,18 +79,15 @@ def long_line(connection: Connection) -> None:
 
 
 def eof(connection: Connection) -> None:
-    connection.end.ended = True
-    connection.loop.run()
+    connection.meet_eof()
 
 
 def reset(connection: Connection) -> None:
-    connection.end.error = ConnectionResetError(errno.ECONNRESET, "")
-    connection.loop.run()
+    connection.meet(ConnectionResetError(errno.ECONNRESET, ""))
 
 
 def gone(connection: Connection) -> None:
-    connection.end.error = OSError(errno.EHOSTUNREACH, "")
-    connection.loop.run()
+    connection.meet(OSError(errno.EHOSTUNREACH, ""))
 
 
 def room(connection: Connection) -> None:

@@ -75,14 +75,8 @@ def time(seconds: float) -> Callable[[Connection], None]:
     return lambda connection: connection.loop.pass_time(seconds)
 
 
-def end(connection: Connection) -> None:
-    connection.end.ended = True
-    connection.loop.run()
-
-
 def reset(connection: Connection) -> None:
-    connection.end.error = ConnectionResetError(errno.ECONNRESET, "")
-    connection.loop.run()
+    connection.meet(ConnectionResetError(errno.ECONNRESET, ""))
 
 
 def stop(connection: Connection) -> None:
@@ -101,7 +95,7 @@ STEPS = st.one_of(
     PIECES.map(arrive),
     st.sampled_from([0, 3, 7, 1 << 20]).map(room),
     st.sampled_from([0.2, 1.1, 40.0]).map(time),
-    st.sampled_from([end, reset, stop]),
+    st.sampled_from([Connection.meet_eof, reset, stop]),
 )
 
 
