@@ -33,6 +33,7 @@ from support import (
     peers,
     repeat,
     until,
+    with_open_files,
 )
 from support.peers import serving
 from support.processes import holds_back
@@ -339,9 +340,8 @@ def test_failures_are_counted_apart_and_never_dropped(tmp_path: Path) -> None:
 
 def test_this_sides_errors_stop_the_run(tmp_path: Path, split: str) -> None:
     """No descriptor, no local port, an address that is not ours: not the target's failures."""
-    script = 'ulimit -n 12; exec "$0" "$@"'
-    words = command("probe", split, "-n", "500", "--concurrency", "50")
-    result = call(tmp_path, ["/bin/sh", "-c", script, *words])
+    words = ["probe", split, "-n", "500", "--concurrency", "50"]
+    result = call(tmp_path, with_open_files(12, *words, measured=False))
     assert (result.returncode, result.stderr) == (3, "")
     assert "stopped: no free file descriptor (Too many open files)" in result.stdout
     assert "failed:" not in result.stdout
@@ -360,11 +360,10 @@ def test_descriptors_that_run_out_in_a_look_up_stop_the_run(
 ) -> None:
     """The resolver fails in a way of its own then; nobody waits for a thread that has ended."""
     target = split.replace("127.0.0.1", "localhost")
-    script = 'ulimit -n 14; exec "$0" "$@"'
-    all_words = command("probe", target, *words)
+    all_words = ["probe", target, *words]
     if words[0] != "--hold":
         all_words += ["--concurrency", "50", "-n", "500"]
-    result = call(tmp_path, ["/bin/sh", "-c", script, *all_words])
+    result = call(tmp_path, with_open_files(14, *all_words, measured=False))
     assert result.returncode == 3
     assert "Traceback" not in result.stderr
     # Without a descriptor the resolver says now this, now that (EMFILE, EBUSY).
