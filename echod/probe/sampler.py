@@ -33,6 +33,24 @@ def refusal(error: Exception) -> SystemRefused:
     return SystemRefused("out of memory" if isinstance(error, MemoryError) else repr(error))
 
 
+def sampled(target: Target, number: int, payload: bytes, began: float) -> Outcome:
+    """What comes of one connection. Raises SystemRefused for what is not the target's doing."""
+    start = monotonic()
+    deadline = start + target.timeout
+    address = ""
+    try:
+        with target.connect(number, deadline) as connection:
+            connected = monotonic()
+            address = peer(connection)
+            prefix = ask(connection, payload, deadline)
+            replied = monotonic()
+    except Failed as failed:
+        address = failed.address or address
+        return Outcome(None, failed.kind, failed.detail, began=began, address=address)
+    name = prefix.decode("utf-8", "surrogateescape")
+    return Outcome(name, "", "", connected - start, replied - connected, began, address)
+
+
 class Sampler:
     """Threads that sample until a judge is sure, for whoever waits for them.
 
@@ -126,7 +144,7 @@ class Sampler:
         try:
             while (begun := self._next()) is not None:
                 number, began = begun
-                self._finish(number, self._sample(number, began))
+                self._finish(number, sampled(self.target, number, self._payload(number), began))
         except Exception as error:  # noqa: BLE001  # a thread that ends in silence is waited for
             with self._changed:
                 self.refused = self.refused or refusal(error)
@@ -153,22 +171,6 @@ class Sampler:
                     pause = min(pause, self._end - now)
                 self._changed.wait(min(pause, 3600.0))
         return None
-
-    def _sample(self, number: int, began: float) -> Outcome:
-        start = monotonic()
-        deadline = start + self.target.timeout
-        address = ""
-        try:
-            with self.target.connect(number, deadline) as connection:
-                connected = monotonic()
-                address = peer(connection)
-                prefix = ask(connection, self._payload(number), deadline)
-                replied = monotonic()
-        except Failed as failed:
-            address = failed.address or address
-            return Outcome(None, failed.kind, failed.detail, began=began, address=address)
-        name = prefix.decode("utf-8", "surrogateescape")
-        return Outcome(name, "", "", connected - start, replied - connected, began, address)
 
     def _finish(self, number: int, outcome: Outcome) -> None:
         with self._changed:

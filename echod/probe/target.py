@@ -93,26 +93,32 @@ class Target:
             self.found = len(found)
             turn, place = divmod(number, len(found))
             return self._connect(found[place], self._source(turn), deadline)
-        if not self.taken:
+        taken = self.taken  # once: it may be forgotten meanwhile
+        if not taken:
             if not self._choosing.acquire(timeout=max(0.0, deadline - monotonic())):
                 raise Failed("timeout", "no answer in time")
             try:
-                if not self.taken:
+                taken = self.taken
+                if not taken:
                     return self._choose(self._source(number), deadline)
             finally:
                 self._choosing.release()
-        return self._connect(self.taken, self._source(number), deadline)
+        return self._connect(taken, self._source(number), deadline)
+
+    def forget(self) -> None:
+        """Has the next sample look the name up again, and choose among its addresses."""
+        self._known, self.taken = [], None
 
     def _source(self, number: int) -> str | None:
         return self.sources[number % len(self.sources)] if self.sources else None
 
     def _choose(self, source: str | None, deadline: float) -> socket.socket:
         """A connection to the first address that answers, which is then the target's."""
-        self._known = self._known or self._look_up()
-        self.found = len(self._known)
+        self._known = known = self._known or self._look_up()
+        self.found = len(known)
         refused: SystemRefused | None = None
         failed: Failed | None = None
-        for left, address in zip(range(self.found, 0, -1), self._known, strict=True):
+        for left, address in zip(range(len(known), 0, -1), known, strict=True):
             # Each address has its part of the time, or one that is silent would take it all.
             share = monotonic() + (deadline - monotonic()) / left
             try:

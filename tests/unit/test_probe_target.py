@@ -31,6 +31,18 @@ def named(monkeypatch: pytest.MonkeyPatch, *places: tuple[str, int]) -> list[int
     return looked
 
 
+def test_a_name_that_is_forgotten_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a run of weeks, in which a service moves to another address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        looked = named(monkeypatch, server.getsockname())
+        target = Target("x", 1, PATIENCE)
+        for _ in range(2):
+            for number in range(2):
+                target.connect(number, monotonic() + PATIENCE).close()
+            target.forget()
+    assert len(looked) == 2
+
+
 def test_a_name_is_looked_up_once_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its first address that answers is taken for all; one where nobody listens is not."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as free:
