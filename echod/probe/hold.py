@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -10,7 +11,7 @@ from time import monotonic
 from echod.errors import SystemRefused
 from echod.loop.threads import start
 from echod.probe.sampler import payloads, refusal
-from echod.probe.target import Failed, Target, ask
+from echod.probe.target import Failed, Target, ask, failure
 
 EVERY_SECONDS = 1.0
 
@@ -87,6 +88,7 @@ class Held:
                 turn = 0
                 while not self._stopping.is_set():
                     turn += 1
+                    _expect_open(connection)
                     payload = self._payload(number) + b"-%d" % turn
                     prefix = ask(connection, payload, monotonic() + self._target.timeout)
                     name = prefix.decode("utf-8", "surrogateescape")
@@ -99,3 +101,18 @@ class Held:
             self.changes.put(Change(number, version, None, detail, monotonic() - start))
         except Exception as error:  # noqa: BLE001  # a thread that ends in silence is waited for
             self.refused = self.refused or refusal(error)
+
+
+def _expect_open(connection: socket.socket) -> None:
+    """Raises Failed if the server has ended a connection that has no pending reply."""
+    timeout = connection.gettimeout()
+    connection.setblocking(False)
+    try:
+        ended = not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        ended = False
+    except OSError as error:
+        raise failure(error) from error
+    connection.settimeout(timeout)
+    if ended:
+        raise Failed("closed", "by the server, with no reply pending")

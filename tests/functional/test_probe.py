@@ -32,6 +32,7 @@ from support import (
     pause,
     peers,
     repeat,
+    reset,
     until,
     with_open_files,
 )
@@ -731,6 +732,31 @@ def test_a_version_that_changes_on_an_open_connection_is_seen(tmp_path: Path) ->
         result = probe(tmp_path, f"127.0.0.1:{port}", "--hold", 1)
     assert "connection 1 (two) ended after" in result.stdout
     assert "1 were cut or never answered, 1 changed their version" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("end", "detail"),
+    [
+        (socket.socket.close, "closed: by the server, with no reply pending"),
+        (reset, "reset: connection reset"),
+        (peers.line_of, "closed: closed before a reply"),
+    ],
+    ids=["graceful", "reset", "with a reply pending"],
+)
+def test_holding_says_how_a_connection_ended(
+    tmp_path: Path, end: Callable[[socket.socket], object], detail: str
+) -> None:
+    """A server that drains ends a connection between two lines; one that fails leaves one open."""
+
+    def behave(connection: socket.socket, _number: int) -> None:
+        connection.sendall(b"one " + peers.line_of(connection))
+        end(connection)
+
+    with serving(behave) as port:
+        result = probe(tmp_path, f"127.0.0.1:{port}", "--hold", 1)
+    assert result.returncode == 3
+    (found,) = re.findall(r"connection 1 \(one\) ended after \d+\.\d s: (.*)", result.stdout)
+    assert found == detail
 
 
 def test_holding_ends_where_this_side_fails(tmp_path: Path, split: str) -> None:
