@@ -74,7 +74,7 @@ def test_the_objects_that_pages_show_are_valid(definitions: Definitions) -> None
     definitions are in no set of schemas that others come in.)
     """
     shown = [one for one in whole_snippets() if one["kind"] != "AnalysisTemplate"]
-    assert {one["kind"] for one in shown} >= {"HorizontalPodAutoscaler", "PeerAuthentication"}
+    assert "PeerAuthentication" in {one["kind"] for one in shown}
     for one in [*shown, *documents((K8S / "client/probe-job.yaml").read_text())]:
         if one["apiVersion"] in OWN_GROUPS:
             for release in RELEASES:
@@ -121,6 +121,32 @@ def test_older_routes_differ_in_their_version_alone() -> None:
         (older,) = rendered(f"gateway-api/v1alpha2/{step}")
         assert older["apiVersion"] == "gateway.networking.k8s.io/v1alpha2"
         assert newer | {"apiVersion": ""} == older | {"apiVersion": ""}
+
+
+def test_the_autoscalers_alone_set_the_number_of_pods() -> None:
+    """Each one its own version's, by the load of a container that there is."""
+    manifests = Manifests(rendered("hpa"))
+    autoscalers = manifests.all("HorizontalPodAutoscaler")
+    assert [one["metadata"]["name"] for one in autoscalers] == ["tcp-echo-v1", "tcp-echo-v2"]
+    for one in autoscalers:
+        spec, target = one["spec"], one["spec"]["scaleTargetRef"]
+        assert target["name"] == one["metadata"]["name"]
+        deployment = manifests.one(target["kind"], target["name"])
+        assert "replicas" not in deployment["spec"]
+        before = Manifests(rendered("istio")).one(target["kind"], target["name"])
+        assert spec["minReplicas"] == before["spec"]["replicas"] < spec["maxReplicas"]
+        (metric,) = spec["metrics"]
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert metric["containerResource"]["container"] == container["name"]
+    assert manifests.one("Deployment", "curl")["spec"]["replicas"] == 1
+
+
+def test_the_dual_stack_overlay_changes_the_service_alone() -> None:
+    """Both families are asked for; all else is the exercise's."""
+    exercise, both = rendered("istio"), rendered("dual-stack")
+    changed = [one for one in both if one not in exercise]
+    (before,) = [one for one in exercise if one not in both]
+    assert changed == [before | {"spec": before["spec"] | {"ipFamilyPolicy": "RequireDualStack"}}]
 
 
 SAMPLE = """\
@@ -170,7 +196,9 @@ def test_the_drop_in_page_swaps_the_samples_image(tmp_path: Path, image: str) ->
     assert container["image"] == f"echod:{echod.__version__}"
     assert {key: container[key] for key in old} == old | {"image": container["image"]}
     ours = Manifests(rendered("base")).pods()["tcp-echo-v2"]
-    assert pod["metadata"]["annotations"] == ours["metadata"]["annotations"]
+    annotations = ours["metadata"]["annotations"]
+    native = {"sidecar.istio.io/nativeSidecar": "true"}  # the sample's drain fits a classic one
+    assert pod["metadata"]["annotations"] | native == annotations
     assert container["env"] == ours["spec"]["containers"][0]["env"][:1]
     assert pod["metadata"]["labels"] == sample["metadata"]["labels"]
 

@@ -138,6 +138,24 @@ def test_a_drain_fits_the_grace_period(name: str) -> None:
     )
 
 
+def test_a_stuck_process_is_killed_after_its_pre_stop(name: str) -> None:
+    """Sooner than a drain would be, which a stuck process takes no part in."""
+    spec, one = BASE.pods()[name]["spec"], container(name)
+    grace = one["livenessProbe"]["terminationGracePeriodSeconds"]
+    sleep = one["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert sleep < grace < spec["terminationGracePeriodSeconds"]
+
+
+def test_pods_ask_for_a_native_sidecar() -> None:
+    """It outlives a drain, and does not keep a Job from its end."""
+    job, _ = documents(PROBE_JOB.read_text())
+    templates = [*BASE.pods().values(), job["spec"]["template"]]
+    assert len(templates) == 3
+    for template in templates:
+        annotations = template["metadata"]["annotations"]
+        assert annotations["sidecar.istio.io/nativeSidecar"] == "true"
+
+
 def test_memory_is_enough_for_full_buffers(name: str) -> None:
     """The limit is at least twice what the process and its buffers can take."""
     limit = container(name)["resources"]["limits"]["memory"]
@@ -153,6 +171,8 @@ def test_disruptions_leave_a_pod_of_each_version(name: str) -> None:
     assert BASE.one("Deployment", name)["spec"]["replicas"] >= 2
     (spread,) = BASE.pods()[name]["spec"]["topologySpreadConstraints"]
     assert BASE.selected(spread["labelSelector"]["matchLabels"]) == [name]
+    # Not those of the ReplicaSet that a rollout replaces.
+    assert spread["matchLabelKeys"] == ["pod-template-hash"]
 
 
 def test_network_policies_admit_what_is_needed_and_no_more() -> None:
@@ -282,6 +302,7 @@ def test_the_probe_job_runs_once_and_ends_by_itself() -> None:
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
     template = job["spec"]["template"]["spec"]
     assert (job["spec"]["backoffLimit"], template["restartPolicy"]) == (0, "Never")
+    assert job["spec"]["activeDeadlineSeconds"] == 300
     (one,) = template["containers"]
     assert one["image"] == f"echod:{echod.__version__}"
     host, _, port = one["args"][1].partition(":")
