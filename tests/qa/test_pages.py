@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
-from support.pages import LANGUAGES, NEEDS, Block, alike, blocks, marked, pages
+from support.pages import (
+    LANGUAGES,
+    NEEDS,
+    Block,
+    alike,
+    alike_in_any_order,
+    blocks,
+    marked,
+    pages,
+)
 
 
 def test_every_block_says_its_language() -> None:
@@ -91,6 +100,33 @@ def test_outputs_are_compared_by_their_shape(
 ) -> None:
     """Numbers and dates differ from run to run, words do not."""
     assert alike(said, expected) is same
+
+
+@pytest.mark.parametrize(
+    ("said", "same"),
+    [
+        (["two 7", "one 8", "two 9"], True),
+        (["one 1", "one 2", "one 3"], False),
+        (["one 1", "two 2"], False),
+        (["one 1", "two 2", "three 3"], False),
+    ],
+)
+def test_lines_that_come_in_any_order_are_counted_by_their_shape(
+    said: list[str], same: bool
+) -> None:
+    """Balancers are not strictly in turn; each version answers, and nothing else does."""
+    assert alike_in_any_order(said, ["one 1", "two 2", "one 3"]) is same
+
+
+def test_a_mark_says_what_a_block_needs_and_for_which_clusters_it_is() -> None:
+    """And whether the order of its lines counts."""
+    plain, ordered, forward = (
+        Block(f"console needs: {mark}", "$ a", 1, 1)
+        for mark in ("cluster", "cluster; any order", "cluster, no load balancer")
+    )
+    assert {plain.needs, ordered.needs, forward.needs} == {"cluster"}
+    assert (plain.condition, forward.condition) == ("", "no load balancer")
+    assert (plain.unordered, ordered.unordered) == (False, True)
 
 
 def test_a_console_block_is_parsed_into_commands_and_output() -> None:

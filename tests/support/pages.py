@@ -1,8 +1,10 @@
 """The fenced blocks of the documents: what a reader types, and what the page says comes of it.
 
 A block's first word is its language. ``sh`` holds commands, ``console`` commands behind ``$`` and
-what they print. ``needs: cluster``, ``docker`` or ``root`` after it marks a block that no test
-runs, and ``stays`` one whose command goes on until its section ends, as in a terminal of its own.
+what they print. ``needs: cluster``, ``docker`` or ``root`` after it marks a block that no test of
+one host runs, and ``stays`` one whose command goes on until its section ends, as in a terminal of
+its own. A cluster's block may be for clusters with ``load balancer`` addresses alone, or with
+``no load balancer``, and may print its lines in ``any order``. ``make test-cluster`` types those.
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from support import ROOT
 
 LANGUAGES = {"console", "json", "sh", "text", "yaml"}
 SHELL = {"console", "sh"}
-NEEDS = {"cluster", "docker", "root"}
+NEEDS = {
+    "cluster",
+    "cluster; any order",
+    "cluster, load balancer",
+    "cluster, no load balancer",
+    "docker",
+    "root",
+}
 
 FENCE = re.compile(r"^( *)```(.*)$")
 NAMES = re.compile(
@@ -43,7 +52,16 @@ class Block:
     @property
     def needs(self) -> str:
         """What it takes to run it that a test has not, or nothing."""
-        return self.info.partition("needs: ")[2]
+        return re.split("[,;]", self.info.partition("needs: ")[2])[0]
+
+    @property
+    def condition(self) -> str:
+        """Which clusters it is for; nothing if for all."""
+        return self.info.partition(", ")[2]
+
+    @property
+    def unordered(self) -> bool:
+        return self.info.endswith("; any order")
 
     @property
     def stays(self) -> bool:
@@ -108,6 +126,11 @@ def alike(said: list[str], expected: list[str]) -> bool:
         for line in expected
     ]
     return bool(re.fullmatch("".join(patterns), "".join(f"{shape(line)}\n" for line in said)))
+
+
+def alike_in_any_order(said: list[str], expected: list[str]) -> bool:
+    """Whether there are as many lines as expected, and of each expected shape there is one."""
+    return len(said) == len(expected) and set(map(shape, said)) == set(map(shape, expected))
 
 
 def marked() -> Iterator[tuple[Path, Block]]:
