@@ -10,8 +10,8 @@ from typing import Any
 from echod.echo.closing import CloseIntent, State, jittered, reason_of
 from echod.echo.interfaces import HandlerLoop, Server
 from echod.echo.protocol import NEWLINE
-from echod.loop.event_loop import READ, WRITE
 from echod.loop.lingering_close import RECV_BYTES, linger
+from echod.loop.poller import READ, WRITE
 from echod.loop.sockets import close_with_reset
 
 AGE_GRACE_SECONDS = 1.0

@@ -18,11 +18,10 @@ from typing import Protocol
 
 from echod.loop.heartbeat import Heartbeat
 from echod.loop.inbox import Inbox
-from echod.loop.poller import is_ready, make_poller
+from echod.loop.poller import READ, WRITE, is_ready, make_poller
 from echod.loop.sockets import close
 from echod.loop.timers import Timed, Timers
 
-READ, WRITE = 1, 2
 PAUSE_SECONDS = 0.1
 """After a round that the loop itself could not finish."""
 LOOKS, LOOK_SECONDS = 10, 1.0
@@ -146,17 +145,20 @@ class EventLoop(Thread):
 
     def register(self, handler: EventHandler) -> None:
         """Calls ``handler`` when its socket is readable, from now on."""
+        fd = handler.request.fileno()
         self._registered.add(handler)
         try:
-            self._poll(handler)
+            self._polled[fd] = handler
+            self._poller.add(fd, READ)
         except BaseException:
             self._registered.discard(handler)
+            self._polled.pop(fd, None)
             raise
 
     def modify(self, handler: EventHandler, events: int) -> None:
         """Polls its socket for READ or WRITE instead of what it was polled for before."""
         fd = handler.request.fileno()
-        self._poller.change(fd, writing=events == WRITE)
+        self._poller.change(fd, events)
         if events == WRITE:
             self._writing.add(fd)
         else:
@@ -187,7 +189,7 @@ class EventLoop(Thread):
 
     def is_ready(self, handler: EventHandler, events: int) -> bool:
         """Whether its socket is ready for READ or WRITE right now; a system call each time."""
-        return is_ready(handler.request.fileno(), writing=events == WRITE)
+        return is_ready(handler.request.fileno(), events)
 
     def readable_bytes(self, handler: EventHandler) -> int:
         """How many bytes have arrived on its socket and can be read now."""
@@ -260,7 +262,7 @@ class EventLoop(Thread):
         fd = handler.request.fileno()
         self._polled[fd] = handler
         try:
-            self._poller.add(fd)
+            self._poller.add(fd, READ)
         except BaseException:
             del self._polled[fd]
             raise

@@ -11,17 +11,20 @@ import selectors
 import sys
 from typing import Protocol
 
+READ, WRITE = select.POLLIN, select.POLLOUT
+"""What a socket is polled for, with the numbers of poll and epoll."""
+
 
 class Poller(Protocol):
     """Waits for sockets by their descriptors, each for reading or for writing."""
 
-    def add(self, fd: int, *, writing: bool = False) -> None:
-        """Waits for this one as well."""
+    def add(self, fd: int, events: int, /) -> None:
+        """Waits for this one as well, for READ or WRITE."""
 
-    def change(self, fd: int, *, writing: bool) -> None:
+    def change(self, fd: int, events: int, /) -> None:
         """Waits for the other of the two."""
 
-    def remove(self, fd: int) -> None:
+    def remove(self, fd: int, /) -> None:
         """Waits for it no longer."""
 
     def closes(self, fd: int) -> None:
@@ -43,13 +46,13 @@ class SelectorPoller:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
 
-    def add(self, fd: int, *, writing: bool = False) -> None:
-        """Waits for this one as well."""
-        self._selector.register(fd, _selected(writing))
+    def add(self, fd: int, events: int) -> None:
+        """Waits for this one as well, for READ or WRITE."""
+        self._selector.register(fd, _selected(events))
 
-    def change(self, fd: int, *, writing: bool) -> None:
+    def change(self, fd: int, events: int) -> None:
         """Waits for the other of the two."""
-        self._selector.modify(fd, _selected(writing))
+        self._selector.modify(fd, _selected(events))
 
     def remove(self, fd: int) -> None:
         """Waits for it no longer."""
@@ -66,42 +69,27 @@ class SelectorPoller:
         self._selector.close()
 
 
-def is_ready(fd: int, *, writing: bool) -> bool:
+def is_ready(fd: int, events: int) -> bool:
     """Whether a poller would report it at once: for a single descriptor, now and then."""
     one = select.poll()
-    one.register(fd, select.POLLOUT if writing else select.POLLIN)
+    one.register(fd, events)
     return bool(one.poll(0))
 
 
-def _selected(writing: bool) -> int:
-    return selectors.EVENT_WRITE if writing else selectors.EVENT_READ
+def _selected(events: int) -> int:
+    return selectors.EVENT_WRITE if events == WRITE else selectors.EVENT_READ
 
 
 class EpollPoller:
     """For Linux."""
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self.wait = self._epoll.poll
-
-    def add(self, fd: int, *, writing: bool = False) -> None:
-        """Waits for this one as well."""
-        self._epoll.register(fd, select.EPOLLOUT if writing else select.EPOLLIN)
-
-    def change(self, fd: int, *, writing: bool) -> None:
-        """Waits for the other of the two."""
-        self._epoll.modify(fd, select.EPOLLOUT if writing else select.EPOLLIN)
-
-    def remove(self, fd: int) -> None:
-        """Waits for it no longer."""
-        self._epoll.unregister(fd)
+        epoll = select.epoll()
+        self.add, self.change, self.remove = epoll.register, epoll.modify, epoll.unregister
+        self.wait, self.close = epoll.poll, epoll.close
 
     def closes(self, fd: int) -> None:
         """Nothing to do: the kernel lets go of it as it is closed."""
-
-    def close(self) -> None:
-        """Closes its own descriptor."""
-        self._epoll.close()
 
 
 make_poller: type[Poller] = EpollPoller if sys.platform == "linux" else SelectorPoller

@@ -12,10 +12,11 @@ from enum import IntEnum
 from threading import Lock
 
 from echod.loop.acceptor import PAUSE_SECONDS, Acceptor, ReserveDescriptor
-from echod.loop.event_loop import WRITE, EventLoop
+from echod.loop.event_loop import EventLoop
 from echod.loop.heartbeat import Heartbeat
 from echod.loop.lingering_close import LingeringClose
 from echod.loop.listeners import Listener
+from echod.loop.poller import WRITE
 from echod.loop.sockets import close
 from echod.telemetry.http import MAX_HEAD_BYTES, Pages, answer
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from echod.loop.poller import is_ready
+from echod.loop.poller import WRITE, is_ready
 from echod.texts import escaped
 
 QUEUED_EVENTS = 1000
@@ -70,7 +70,7 @@ class LogWriter(Thread):
 
     def _is_writable(self) -> bool:
         """Whether a write would not wait; one that fails at once does not."""
-        return is_ready(self._descriptor, writing=True)
+        return is_ready(self._descriptor, WRITE)
 
     def _write(self, line: bytes) -> None:
         while line:

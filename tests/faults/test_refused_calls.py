@@ -20,13 +20,13 @@ def refuse_to_poll(monkeypatch: pytest.MonkeyPatch, loop: EventLoop, *later: int
     poller, left = loop._poller, [*later]
     add = poller.add
 
-    def refusing(fd: int, *, writing: bool = False) -> None:
+    def refusing(fd: int, events: int) -> None:
         if left:
             left[0] -= 1
             if left[0] < 0:
                 left.clear()
                 raise OSError(errno.ENOSPC, "No space left on device")
-        add(fd, writing=writing)
+        add(fd, events)
 
     monkeypatch.setattr(poller, "add", refusing)
 

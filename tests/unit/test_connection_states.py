@@ -12,7 +12,7 @@ from support import expected
 from support.fakes import START, Connection, FakeServer
 
 from echod.echo.closing import State
-from echod.loop.event_loop import READ, WRITE
+from echod.loop.poller import READ, WRITE
 
 SETTINGS = {
     "max_line_bytes": "100",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from echod.loop.poller import Poller, SelectorPoller, is_ready, make_poller
+from echod.loop.poller import READ, WRITE, Poller, SelectorPoller, is_ready, make_poller
 
 
 @pytest.fixture(params=[make_poller, SelectorPoller])
@@ -26,28 +26,28 @@ def test_a_socket_is_polled_for_reading_or_writing_or_not_at_all(poller: Poller)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         fd = ours.fileno()
-        poller.add(fd)
+        poller.add(fd, READ)
         assert ready(poller) == []
         theirs.sendall(b"x")
         assert ready(poller) == [fd]
         ours.recv(1)
-        poller.change(fd, writing=True)
+        poller.change(fd, WRITE)
         assert ready(poller) == [fd]
-        poller.change(fd, writing=False)
+        poller.change(fd, READ)
         assert ready(poller) == []
         poller.remove(fd)
         theirs.sendall(b"x")
         assert ready(poller) == []
-        poller.add(fd, writing=True)
+        poller.add(fd, WRITE)
         assert ready(poller) == [fd]
 
 
-@pytest.mark.parametrize("writing", [False, True])
-def test_a_hang_up_is_reported_whatever_is_waited_for(poller: Poller, writing: bool) -> None:
+@pytest.mark.parametrize("events", [READ, WRITE])
+def test_a_hang_up_is_reported_whatever_is_waited_for(poller: Poller, events: int) -> None:
     """A connection that is gone must not stay."""
     ours, theirs = socket.socketpair()
     with ours:
-        poller.add(ours.fileno(), writing=writing)
+        poller.add(ours.fileno(), events)
         theirs.close()
         assert ready(poller) == [ours.fileno()]
 
@@ -56,7 +56,7 @@ def test_a_single_socket_can_be_polled_without_waiting() -> None:
     """Without waiting, and without being watched."""
     one, other = socket.socketpair()
     with one, other:
-        assert is_ready(one.fileno(), writing=True)
-        assert not is_ready(one.fileno(), writing=False)
+        assert is_ready(one.fileno(), WRITE)
+        assert not is_ready(one.fileno(), READ)
         other.send(b"x")
-        assert is_ready(one.fileno(), writing=False)
+        assert is_ready(one.fileno(), READ)
