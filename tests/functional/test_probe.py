@@ -156,6 +156,25 @@ def test_a_slow_version_is_not_counted_short_when_a_run_is_interrupted(tmp_path:
     assert found["connections"] > found["judged"] + 100
 
 
+@pytest.mark.parametrize(("seconds", "concurrency"), [(0.02, 10), (1.0, 40)])
+def test_a_version_that_answers_late_is_judged_like_one_that_does_not(
+    tmp_path: Path, seconds: float, concurrency: int
+) -> None:
+    """By completion, forty of one come before the first of two: 80/20 would differ at once."""
+
+    def behave(connection: socket.socket, number: int) -> None:
+        if number % 5 == 4:
+            time.sleep(seconds)
+        peers.prefixing(b"two" if number % 5 == 4 else b"one")(connection, number)
+
+    with serving(behave) as port:
+        words = ("--expect", "one=80,two=20", "--concurrency", concurrency)
+        status, found = document(tmp_path, f"127.0.0.1:{port}", *words)
+    assert status == 0
+    # In the order of 1, 1, 1, 1, 2 it is 399; of neighbours either may be accepted first.
+    assert found["stopped_at"] == pytest.approx(399, abs=2 * concurrency)
+
+
 def test_what_began_before_the_time_was_over_is_judged(tmp_path: Path, clock: Clock) -> None:
     """However slow the version is that it went to."""
     counted: list[int] = []
