@@ -12,6 +12,8 @@ from typing import Any
 from echod.config import parsers
 from echod.config.options import Option
 from echod.errors import UsageError, shown
+from echod.probe import service_arguments
+from echod.probe.service_arguments import ServiceSettings
 from echod.texts import path
 
 MOST_CONNECTIONS = 10_000_000
@@ -133,6 +135,7 @@ class Settings:
     wait: float | None
     hold: int | None
     metrics: Sequence[str]
+    service: ServiceSettings
     plan: bool
     json: bool
     junit: str | None
@@ -159,6 +162,7 @@ def add_to(parser: ArgumentParser) -> None:
     for option in OPTIONS:
         add(option.flag, metavar=option.metavar, help=option.help)
     _add_source(parser)
+    service_arguments.add_to(add)
     families = parser.add_mutually_exclusive_group()
     families.add_argument("-4", dest="v4", action="store_true", help="IPv4 alone")
     families.add_argument("-6", dest="v6", action="store_true", help="IPv6 alone")
@@ -204,6 +208,7 @@ def settings(flags: Namespace) -> Settings:
         raise UsageError(f"--source: must be {MOST_SOURCES:,} addresses at most")
     same = {name: given[name] for name in ("expect", "metrics", "plan", "json", "quiet")}
     junit = flags.junit and path(flags.junit)
+    values["service"] = service_arguments.settings(given)
     return Settings(host=host, port=port, family=family, n=n, junit=junit, **values, **same)
 
 
@@ -224,17 +229,20 @@ _EXCLUDES = {
 
 def _check(given: dict[str, Any]) -> None:
     def flag(name: str) -> str:
-        return {"target": "HOST:PORT", "n": "-n"}.get(name, "--" + name)
+        names = {"target": "HOST:PORT", "n": "-n"}
+        return names.get(name, "--" + name.replace("_", "-"))
 
     def is_given(name: str) -> bool:
         return given[name] not in (None, [], False)
 
-    for name in filter(is_given, _NEEDS):
-        for needed in _NEEDS[name]:
+    needs = _NEEDS | service_arguments.NEEDS
+    for name in filter(is_given, needs):
+        for needed in needs[name]:
             if not is_given(needed):
                 raise UsageError(f"{flag(name)}: must be given together with {flag(needed)}")
-    for name in filter(is_given, _EXCLUDES):
-        for other in filter(is_given, _EXCLUDES[name]):
+    excludes = [*_EXCLUDES.items(), *service_arguments.EXCLUDES.items()]
+    for name, others in excludes:
+        for other in filter(is_given, others if is_given(name) else []):
             raise UsageError(f"{flag(name)}: must be given without {flag(other)}")
 
 

@@ -10,6 +10,7 @@ from time import monotonic
 from echod.errors import SystemRefused, UsageError, shown
 from echod.probe import formats, planning, report, servers
 from echod.probe.arguments import Settings
+from echod.probe.conversation import Conversation
 from echod.probe.expectation import parse
 from echod.probe.hold import Held
 from echod.probe.judge import Judge, Sequential
@@ -31,6 +32,7 @@ def run(settings: Settings, signals: Signals, output: Output) -> int:
     """Does what is asked and gives the exit status. Raises UsageError and SystemRefused."""
     rules = _rules(settings)
     servers.check(settings.metrics)
+    service = Conversation(settings.service, settings.host, rules.named)
     target = Target(
         settings.host,
         settings.port,
@@ -38,10 +40,14 @@ def run(settings: Settings, signals: Signals, output: Output) -> int:
         family=settings.family,
         sources=settings.source,
         afresh=settings.resolve == "each",
+        service=service,
     )
     if settings.hold:
         return _hold(settings, Held(target, settings.hold), signals, output)
-    result = _sample(settings, rules, target, signals, output)
+    try:
+        result = _sample(settings, rules, target, signals, output)
+    finally:
+        service.close()
     output.progress("")
     return _finish(settings, result, output)
 

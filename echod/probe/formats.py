@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from echod.probe.independence import Homogeneity, Independence
 from echod.probe.report import failures, text
-from echod.probe.result import HEADLINES, Result, printable
+from echod.probe.result import HEADLINES, MOST_TOLD, Result, printable
 from echod.probe.tally import Latencies, Tally
 from echod.probe.verdict import WRONG, Row, Status
 from echod.probe.words import verdict_lines, wrong
@@ -35,6 +35,9 @@ def as_json(result: Result) -> str:
         "tolerance": rules.tolerance,
         "versions": [_row_document(row, tally) for row in judgement.rows],
         "failures": dict(tally.failures),
+        "first_failures": {
+            kind: printable(tally.examples[kind], MOST_TOLD) for kind in tally.failures
+        },
         "addresses": result.addresses,
         "address": result.taken or None,
         "sources": result.sources,

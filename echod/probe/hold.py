@@ -11,7 +11,7 @@ from time import monotonic
 from echod.errors import SystemRefused
 from echod.loop.threads import start
 from echod.probe.sampler import payloads, refusal
-from echod.probe.target import Failed, Target, ask, failure
+from echod.probe.target import Failed, Target, failure
 
 EVERY_SECONDS = 1.0
 
@@ -81,17 +81,20 @@ class Held:
             thread.join(max(0.0, end - monotonic()))
 
     def _hold(self, number: int) -> None:
-        version = None
+        version, target = None, self._target
         start = monotonic()
         try:
-            with self._target.connect(number, start + self._target.timeout) as connection:
+            limit = start + target.timeout
+            with (
+                target.connect(number, limit) as connection,
+                target.service.open(connection, limit) as channel,
+            ):
                 turn = 0
                 while not self._stopping.is_set():
                     turn += 1
-                    _expect_open(connection)
+                    _expect_open(channel)
                     payload = self._payload(number) + b"-%d" % turn
-                    prefix = ask(connection, payload, monotonic() + self._target.timeout)
-                    name = prefix.decode("utf-8", "surrogateescape")
+                    name, _ = target.service.ask(channel, payload, monotonic() + target.timeout)
                     if name != version:
                         self.changes.put(Change(number, version, name, "", monotonic() - start))
                         version = name
@@ -108,7 +111,8 @@ def _expect_open(connection: socket.socket) -> None:
     timeout = connection.gettimeout()
     connection.setblocking(False)
     try:
-        ended = not connection.recv(1, socket.MSG_PEEK)
+        # Below TLS, where there is any: that has no way to peek.
+        ended = not socket.socket.recv(connection, 1, socket.MSG_PEEK)
     except BlockingIOError:
         ended = False
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from echod.probe.result import Result, decimals, interval, percent, printable
+from echod.probe.result import MOST_TOLD, Result, decimals, interval, percent, printable
 from echod.probe.servers import Counts
 from echod.probe.tally import Latencies, Tally
 from echod.probe.words import connections, remarks, verdict_lines
@@ -83,6 +83,6 @@ def _servers(result: Result, servers: Counts) -> str:
 def failures(tally: Tally) -> str:
     """Each kind, its number, and what the first one was."""
     return "; ".join(
-        f"{kind} {number:,} ({printable(tally.examples[kind])})"
+        f"{kind} {number:,} ({printable(tally.examples[kind], MOST_TOLD)})"
         for kind, number in tally.failures.most_common()
     )

@@ -9,7 +9,12 @@ from echod.probe.expectation import LEAST_SHARE, Expectation
 from echod.probe.servers import Counts
 from echod.probe.verdict import Judgement, Row, Rules, Status
 
-MOST_SHOWN = 60
+MOST_SHOWN = 64
+"""Characters of a name: a SHA-256 has as many."""
+
+MOST_TOLD = 200
+"""Characters of what a service has sent in place of a reply."""
+
 MOST_PLACES = 9
 
 HEADLINES = {
@@ -74,10 +79,10 @@ class Result:
         return status
 
 
-def printable(name: str) -> str:
+def printable(name: str, most: int = MOST_SHOWN) -> str:
     """A name as it may be shown anywhere, XML included: escaped, and not too long."""
     pieces = []
-    for character in name[: MOST_SHOWN + 1]:
+    for character in name[: most + 1]:
         code = ord(character)
         if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8
             pieces.append(f"\\x{code - 0xDC00:02x}")
@@ -85,8 +90,8 @@ def printable(name: str) -> str:
             pieces.append(character)
         else:
             pieces.append(character.encode("unicode_escape").decode())
-    if len(name) > MOST_SHOWN:
-        pieces[MOST_SHOWN:] = ["..."]
+    if len(name) > most:
+        pieces[most:] = ["..."]
     return "".join(pieces) or "(empty)"
 
 

@@ -11,7 +11,7 @@ from time import monotonic
 from echod.errors import SystemRefused
 from echod.loop.threads import start
 from echod.probe.tally import Outcome
-from echod.probe.target import Failed, Target, ask, peer
+from echod.probe.target import Failed, Target, peer
 
 AHEAD = 100
 """Samples for each one at a time that may begin beyond the oldest which has not ended."""
@@ -42,12 +42,12 @@ def sampled(target: Target, number: int, payload: bytes, began: float) -> Outcom
         with target.connect(number, deadline) as connection:
             connected = monotonic()
             address = peer(connection)
-            prefix = ask(connection, payload, deadline)
-            replied = monotonic()
+            with target.service.open(connection, deadline) as channel:
+                name, replied = target.service.ask(channel, payload, deadline)
+                target.service.leave(channel, deadline)
     except Failed as failed:
         address = failed.address or address
         return Outcome(None, failed.kind, failed.detail, began=began, address=address)
-    name = prefix.decode("utf-8", "surrogateescape")
     return Outcome(name, "", "", connected - start, replied - connected, began, address)
 
 

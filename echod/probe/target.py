@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock
 from time import monotonic
+from typing import NamedTuple, Protocol
 
 from echod.errors import SystemRefused
+from echod.texts import decoded
 
 MAX_REPLY_BYTES = 16 * 1024
 """A reply without its newline in so many bytes is none."""
@@ -51,6 +53,41 @@ class Failed(Exception):
         self.address = ""  # that was tried, if one was
 
 
+class Reply(NamedTuple):
+    """The version that has answered, and when its reply was complete, on the monotonic clock."""
+
+    version: str
+    at: float
+
+
+class Service(Protocol):
+    """What is said on a connection. Times are on the monotonic clock."""
+
+    def open(self, connection: socket.socket, deadline: float) -> socket.socket:
+        """What to speak on, in the connection's place. Raises Failed and SystemRefused."""
+
+    def ask(self, channel: socket.socket, payload: bytes, deadline: float) -> Reply:
+        """Asks once for the version. Raises Failed and SystemRefused."""
+
+    def leave(self, channel: socket.socket, deadline: float) -> None:
+        """Says farewell before the channel is closed."""
+
+
+class Echo:
+    """A line, and its reply behind a prefix that names the version."""
+
+    def open(self, connection: socket.socket, _deadline: float) -> socket.socket:
+        """The connection itself."""
+        return connection
+
+    def ask(self, channel: socket.socket, payload: bytes, deadline: float) -> Reply:
+        """Sends a line. Raises Failed and SystemRefused."""
+        return Reply(decoded(ask(channel, payload, deadline)), monotonic())
+
+    def leave(self, _channel: socket.socket, _deadline: float) -> None:
+        """Nothing is to be said."""
+
+
 class Target:
     """Where connections go. ``timeout`` (seconds) is for each sample as a whole.
 
@@ -67,7 +104,9 @@ class Target:
         family: int = socket.AF_UNSPEC,
         sources: Sequence[str] = (),
         afresh: bool = False,
+        service: Service | None = None,
     ) -> None:
+        self.service = service or Echo()
         self.host = host
         self.port = port
         self.timeout = timeout
@@ -150,7 +189,7 @@ class Target:
             made = socket.socket(family, socket.SOCK_STREAM)
             if source is not None:
                 self._bind(made, source)
-            made.settimeout(_left(deadline))
+            made.settimeout(left(deadline))
             made.connect(place)
         except (OSError, SystemRefused) as error:
             if made:
@@ -201,7 +240,7 @@ def peer(connection: socket.socket) -> str:
         return ""
 
 
-def _left(deadline: float) -> float:
+def left(deadline: float) -> float:
     """Seconds until then. Raises TimeoutError when it has passed."""
     left = deadline - monotonic()
     if left <= 0:
@@ -209,19 +248,26 @@ def _left(deadline: float) -> float:
     return left
 
 
-def ask(connection: socket.socket, payload: bytes, deadline: float) -> bytes:
-    """Sends a line and gives the prefix of its reply. Raises Failed."""
+def ask(
+    connection: socket.socket,
+    payload: bytes,
+    deadline: float,
+    failed: Callable[[OSError], Failed | SystemRefused] = failure,
+) -> bytes:
+    """Sends a line and gives the prefix of its reply. Raises Failed, and what ``failed`` makes of
+    an error.
+    """
     reply = b""
     try:
         connection.sendall(payload + b"\n")
         while b"\n" not in reply and len(reply) < MAX_REPLY_BYTES:
-            connection.settimeout(_left(deadline))
+            connection.settimeout(left(deadline))
             piece = connection.recv(MAX_REPLY_BYTES)
             if not piece:
                 break
             reply += piece
     except OSError as error:
-        raise failure(error) from error
+        raise failed(error) from error
     line, newline, _ = reply.partition(b"\n")
     if newline and line.endswith(b" " + payload):
         return line[: -len(payload) - 1]

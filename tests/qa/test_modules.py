@@ -26,6 +26,7 @@ BESIDE = {
 
 OWNERS = {
     "signal": {
+        "probe.match_child",  # a process of its own
         "__main__",
         "process.daemon",
         "process.signals",

@@ -17,7 +17,8 @@ Behaviour = Callable[[socket.socket, int], None]
 @contextmanager
 def serving(behaviour: Behaviour, host: str = "127.0.0.1") -> Iterator[int]:
     """A server with a thread for each connection; gives its port."""
-    listener = socket.create_server((host, 0), backlog=512)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family, backlog=512)
 
     def serve(connection: socket.socket, number: int) -> None:
         with suppress(OSError), connection:

@@ -1,0 +1,91 @@
+"""TLS to a service, verified as curl does it, and what fails of it in words."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+
+from echod.errors import SystemRefused, UsageError, shown
+from echod.probe.target import Failed, failure, left
+
+KIND = "tls"
+"""The kind of failure."""
+
+
+class Tls:
+    """How connections are encrypted.
+
+    ``name`` is what the certificate must have, and what is sent as SNI unless it is an address.
+    ``ca`` is a file in PEM that takes the place of the system's authorities. Raises UsageError if
+    it cannot be read.
+    """
+
+    def __init__(self, name: str, *, ca: str | None, insecure: bool) -> None:
+        self._name = name
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if insecure:
+            self._context.check_hostname = False
+            self._context.verify_mode = ssl.CERT_NONE
+        elif ca is None:
+            self._context.load_default_certs()
+        else:
+            _trust(self._context, ca)
+        # A certificate in the file is trusted, whoever has signed it.
+        self._context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+    def wrap(self, connection: socket.socket, deadline: float) -> ssl.SSLSocket:
+        """An encrypted connection in the place of another. Raises Failed and SystemRefused."""
+        try:
+            connection.settimeout(left(deadline))
+            return self._context.wrap_socket(connection, server_hostname=self._name)
+        except OSError as error:
+            raise _failure(error, " in the TLS handshake") from error
+
+    @staticmethod
+    def failure(error: OSError) -> Failed | SystemRefused:
+        """What an error of an encrypted connection comes to."""
+        return _failure(error, "")
+
+    @staticmethod
+    def certificate(channel: socket.socket) -> bytes:
+        """The leaf in DER. Raises Failed."""
+        der = channel.getpeercert(binary_form=True) if isinstance(channel, ssl.SSLSocket) else None
+        if not der:
+            raise Failed(KIND, "no certificate")
+        return der
+
+    @staticmethod
+    def end(channel: socket.socket) -> None:
+        """Says that it ends, and does not wait for the answer. Raises OSError and ValueError."""
+        channel.settimeout(0)
+        if isinstance(channel, ssl.SSLSocket):
+            channel.unwrap()
+
+
+def _failure(error: OSError, where: str) -> Failed | SystemRefused:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Failed(KIND, f"certificate verify failed: {error.verify_message.rstrip('.')}")
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return Failed(KIND, f"closed{where}")
+    if isinstance(error, ssl.SSLError):  # before its number is taken for one of the system's
+        return Failed(KIND, words(error))
+    made = failure(error)
+    if isinstance(made, Failed):
+        made.detail += where
+    return made
+
+
+def words(error: ssl.SSLError) -> str:
+    """OpenSSL's own reason: ``[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)``."""
+    return re.sub(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$", "", error.strerror or str(error))
+
+
+def _trust(context: ssl.SSLContext, path: str) -> None:
+    problem = f"--ca {shown(path)}: must be a file with certificates in PEM"
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError as error:
+        raise UsageError(f"{problem}: {words(error)}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{problem}: {getattr(error, 'strerror', None) or error}") from error
