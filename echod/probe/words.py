@@ -147,9 +147,23 @@ def _why_not(result: Result) -> str:
             f"the {tally.failed:,} that failed may have been any version's"
             " (error=SHARE gives them a share)"
         )
-    if not result.interrupted and not result.waited:
+    silent = _never_seen(result) if rules.tolerance is not None else ""
+    if silent:
+        reasons.append(f"{silent} has not answered once, and nothing passes without it")
+    elif not result.interrupted and not result.waited:
         reasons.append("it takes more to be sure")
     return "".join(f"; {reason}" for reason in reasons)
+
+
+def _never_seen(result: Result) -> str:
+    """The first version with an expected share that no connection has reached, if one did any."""
+    tally, expectation = result.judgement.tally, result.rules.expectation
+    if not tally.answered or not expectation:
+        return ""
+    silent = [
+        name for name, share in expectation.shares.items() if share and not tally.versions[name]
+    ]
+    return printable(silent[0]) if silent else ""
 
 
 def remarks(result: Result) -> list[str]:

@@ -115,6 +115,9 @@ def test_an_inconclusive_run_says_why() -> None:
     said = last_lines(result("one=1,two=4", tolerance=0.03, one=20, two=80))
     assert "inconclusive: not every share is shown to be within 3 points of one=20,two=80" in said
     assert "it takes more to be sure" in said
+    rare = last_lines(result("one=99,two=1", tolerance=0.05, one=2000))
+    assert "two has not answered once, and nothing passes without it" in rare
+    assert "it takes more" not in rare
     alone = last_lines(result("one=80,two=20", one=1))
     assert "inconclusive: 1 connection does not contradict one=80,two=20" in alone
     failing = last_lines(result("one=80,two=20", 30, None, 100, one=240, two=60))
