@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from pathlib import Path
+from inspect import getsource
 from threading import Lock
 
 from echod.errors import SystemRefused
@@ -70,7 +70,8 @@ class Matcher:
             self._channel, far = socket.socketpair()
             with far:
                 self._channel.settimeout(STALLED_SECONDS)
-                words = [sys.executable, "-I", str(Path(match_child.__file__))]
+                # Its text: from a zip file (echod.pyz) no other Python can run a module by path.
+                words = [sys.executable, "-I", "-c", getsource(match_child)]
                 # In a group of its own: signals of the terminal and of GNU timeout are the probe's.
                 self._process = subprocess.Popen(  # noqa: S603  # the probe's own words
                     words, stdin=far.fileno(), stdout=subprocess.DEVNULL, process_group=0

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
 import subprocess
+import sys
+import zipapp
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,6 +20,8 @@ import pytest
 from support import NEVER, PATIENCE, call, clean_environment, command, pause, until
 from support.encrypted import CA, certified, digest
 from support.peers import Behaviour, line_of, prefixing, saying, serving, silent
+
+import echod
 
 Run = subprocess.CompletedProcess[str]
 
@@ -54,6 +59,19 @@ def test_a_banner_is_matched_and_its_versions_are_judged(tmp_path: Path) -> None
         words = ("--match", r"SSH-2\.0-(\w+)\r", *names, "--expect")
         assert probe(tmp_path, port, *words, "one=80,two=20").returncode == 0
         assert probe(tmp_path, port, *words, "one=20,two=80").returncode == 1
+
+
+def test_a_program_in_a_zip_file_matches_as_well(tmp_path: Path) -> None:
+    """A file within it is none to the process that searches."""
+    package = Path(echod.__file__).parent
+    shutil.copytree(package, tmp_path / "program/echod")
+    program = tmp_path / "echod.pyz"
+    zipapp.create_archive(tmp_path / "program", program, main="echod.__main__:main")
+    with serving(banner(b"version one;")) as port:
+        words = ("probe", f"127.0.0.1:{port}", "--match", "version (.*);", "-n", "3", "--json")
+        result = call(tmp_path, [sys.executable, str(program), *words])
+    assert result.returncode == 0, result.stderr
+    assert seen(json.loads(result.stdout)) == {"one": 3}
 
 
 def test_bytes_are_sent_as_c_writes_them(tmp_path: Path) -> None:
