@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from echod import __version__
-from echod.config.options import OPTIONS, load, setting
+from echod.config.options import OPTIONS, colors_wanted, load, setting
 from echod.errors import SystemRefused, UsageError, refusals
 from echod.texts import decoded, escaped
 
@@ -199,7 +199,7 @@ def _probe(arguments: Sequence[str], environ: Environment) -> int:
         say(STDERR, parser.format_usage())
         return 2
     call = settings(parser.parse_args(arguments))
-    from echod.process.signals import StopSignals, release
+    from echod.process.signals import StopSignals, ignore_others, release
 
     if call.plan:
         from echod.probe.command import plan
@@ -212,6 +212,11 @@ def _probe(arguments: Sequence[str], environ: Environment) -> int:
 
         raise_open_file_limit()
         share_one_heap()
+        if call.watch:
+            from echod.watch.command import run as watch
+
+            ignore_others()
+            return watch(call, signals, colors=colors_wanted(environ))
         return run(call, signals, _output(environ, quiet=call.quiet))
 
 

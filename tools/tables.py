@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from echod.config.options import OPTIONS
 from echod.probe.expectation import parse
 from echod.probe.planning import Plan, plan
 from echod.probe.verdict import Rules
-from echod.telemetry.metrics import FAMILIES
+from echod.telemetry.metrics import FAMILIES, Family
+from echod.watch.metrics import FAMILIES as WATCHED
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,10 +26,10 @@ def options() -> str:
     return "\n".join(rows)
 
 
-def metrics() -> str:
-    """The table of the metric families."""
+def metrics(families: Sequence[Family[Any]] = FAMILIES) -> str:
+    """The table of metric families."""
     rows = ["| family | type | labels | meaning |", "| --- | --- | --- | --- |"]
-    for family in FAMILIES:
+    for family in families:
         labels = ", ".join(family.labels) or "none"
         rows.append(f"| `{family.name}` | {family.kind} | {labels} | {family.help} |")
     return "\n".join(rows)
@@ -58,7 +60,7 @@ def planned(names: str, detect: float) -> Plan:
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"options": options, "metrics": metrics},
-    "docs/probe.md": {"sizes": sizes},
+    "docs/probe.md": {"sizes": sizes, "probe metrics": lambda: metrics(WATCHED)},
 }
 
 

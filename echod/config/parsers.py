@@ -11,9 +11,11 @@ from echod.texts import encoded
 
 MAX_DRAIN_SECONDS = 86_400
 MAX_TIME_LIMIT = 100_000_000
+MAX_DURATION = 36_500 * 86_400
 
 _LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,3})?|\.[0-9]+", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # the category Cc; unicodedata takes 130 KiB
 _CONTROL_BYTE = re.compile(b"[\x00-\x1f\x7f]")
 
@@ -135,6 +137,15 @@ def time_limit(value: str) -> float:
     """A time over 0, or none, which is infinite."""
     allowed = f"a number of seconds over 0, {MAX_TIME_LIMIT} at most, or none"
     return inf if value.lower() == "none" else number(allowed, 0, MAX_TIME_LIMIT)(value)
+
+
+def duration(value: str) -> float:
+    """A time of a second or more in seconds, or with a unit: 90, 30m, 12h, 365d."""
+    unit = _UNITS.get(value[-1:].lower())
+    digits = value[:-1] if unit else value
+    if not (_NUMBER.fullmatch(digits) and 1 <= float(digits) * (unit or 1) <= MAX_DURATION):
+        raise ValueError("a time from 1s to 36500d, for example 90s, 30m, 12h or 365d")
+    return float(digits) * (unit or 1)
 
 
 def one_of(*choices: str, **other_names: str) -> Callable[[str], str]:

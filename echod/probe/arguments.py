@@ -12,7 +12,7 @@ from typing import Any
 from echod.config import parsers
 from echod.config.options import Option
 from echod.errors import UsageError, shown
-from echod.probe import service_arguments
+from echod.probe import service_arguments, watch_options
 from echod.probe.service_arguments import ServiceSettings
 from echod.texts import path
 
@@ -110,7 +110,7 @@ _ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
 )
 """As in the daemon's table: name, parser, default, placeholder, help."""
 
-OPTIONS = tuple(Option(*row) for row in _ROWS)
+OPTIONS = tuple(Option(*row) for row in (*_ROWS, *watch_options.ROWS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +140,12 @@ class Settings:
     json: bool
     junit: str | None
     quiet: bool
+    watch: bool
+    expect_file: str | None
+    false_alarm: float
+    settle: float
+    metrics_port: int | None
+    metrics_address: str
 
 
 def add_to(parser: ArgumentParser) -> None:
@@ -158,6 +164,7 @@ def add_to(parser: ArgumentParser) -> None:
         metavar="NAME=SHARE,...",
         help="shares by version, in any unit; NAME=0 forbids it, error=SHARE is for failures",
     )
+    watch_options.add_to(parser)
     add("-n", metavar="N", help="connections at most; default: see --plan; 200 without --expect")
     for option in OPTIONS:
         add(option.flag, metavar=option.metavar, help=option.help)
@@ -195,34 +202,48 @@ def settings(flags: Namespace) -> Settings:
     given = vars(flags)
     values = {option.name: option.of(given[option.name]) for option in OPTIONS}
     number = Option("n", parsers.whole(1, MOST_CONNECTIONS), "", "N", "")
-    if flags.junit == "":
-        raise UsageError("--junit '': must be the name of a file")
+    for name in _FILES:
+        if given[name] == "":
+            raise UsageError(f"--{name.replace('_', '-')} '': must be the name of a file")
     n = None if flags.n is None else number.read("-n", flags.n)
     _check(given)
     host, port = ("", 0) if flags.plan else _target(flags.target)
     for name in ("detect", "tolerance"):
         values[name] = None if values[name] is None else values[name] / 100
+    if flags.watch:
+        rate = values["rate"] = values["rate"] or watch_options.RATE
+        if flags.concurrency is None:
+            most = watch_options.at_a_time(rate, values["timeout"], MOST_HELD)
+            values["concurrency"] = most
     family = socket.AF_INET6 if flags.v6 else socket.AF_INET if flags.v4 else socket.AF_UNSPEC
     values["source"] = [one for text in flags.source for one in _sources(text)]
     if len(values["source"]) > MOST_SOURCES:
         raise UsageError(f"--source: must be {MOST_SOURCES:,} addresses at most")
-    same = {name: given[name] for name in ("expect", "metrics", "plan", "json", "quiet")}
-    junit = flags.junit and path(flags.junit)
     values["service"] = service_arguments.settings(given)
-    return Settings(host=host, port=port, family=family, n=n, junit=junit, **values, **same)
+    same = {name: given[name] for name in ("expect", "metrics", "plan", "json", "quiet", "watch")}
+    same |= {name: given[name] and path(given[name]) for name in _FILES}
+    return Settings(host=host, port=port, family=family, n=n, **values, **same)
 
+
+_FILES = ("junit", "expect_file")
+
+_EXPECTING = ("expect", "expect_file")
+"""Each says what is expected."""
 
 _NEEDS = {
     "plan": ["expect"],
     "detect": ["expect"],
     "tolerance": ["expect"],
     "wait": ["tolerance"],
+    "watch": ["expect"],
+    **watch_options.NEEDS,
 }
 _EXCLUDES = {
     "tolerance": ["detect"],
     "wait": ["duration", "metrics"],
     "plan": ["target", "n", "hold", "wait", "metrics", "junit"],
     "hold": ["expect", "n", "metrics", "rate", "concurrency", "json", "junit"],
+    **watch_options.EXCLUDES,
 }
 """What goes with what; all of it would be ignored, or mean two things, if it were taken."""
 
@@ -238,7 +259,7 @@ def _check(given: dict[str, Any]) -> None:
     needs = _NEEDS | service_arguments.NEEDS
     for name in filter(is_given, needs):
         for needed in needs[name]:
-            if not is_given(needed):
+            if not any(map(is_given, _EXPECTING if needed == "expect" else [needed])):
                 raise UsageError(f"{flag(name)}: must be given together with {flag(needed)}")
     excludes = [*_EXCLUDES.items(), *service_arguments.EXCLUDES.items()]
     for name, others in excludes:

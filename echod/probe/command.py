@@ -11,7 +11,7 @@ from echod.errors import SystemRefused, UsageError, shown
 from echod.probe import formats, planning, report, servers
 from echod.probe.arguments import Settings
 from echod.probe.conversation import Conversation
-from echod.probe.expectation import parse
+from echod.probe.expectation import Expectation, parse
 from echod.probe.hold import Held
 from echod.probe.judge import Judge, Sequential
 from echod.probe.result import Result, percent, printable
@@ -30,18 +30,10 @@ PATIENCE_SECONDS = 2.0
 
 def run(settings: Settings, signals: Signals, output: Output) -> int:
     """Does what is asked and gives the exit status. Raises UsageError and SystemRefused."""
-    rules = _rules(settings)
+    rules = rules_for(settings, parse(settings.expect) if settings.expect else None)
     servers.check(settings.metrics)
     service = Conversation(settings.service, settings.host, rules.named)
-    target = Target(
-        settings.host,
-        settings.port,
-        settings.timeout,
-        family=settings.family,
-        sources=settings.source,
-        afresh=settings.resolve == "each",
-        service=service,
-    )
+    target = target_of(settings, service)
     if settings.hold:
         return _hold(settings, Held(target, settings.hold), signals, output)
     try:
@@ -52,8 +44,21 @@ def run(settings: Settings, signals: Signals, output: Output) -> int:
     return _finish(settings, result, output)
 
 
-def _rules(settings: Settings) -> Rules:
-    expectation = parse(settings.expect) if settings.expect else None
+def target_of(settings: Settings, service: Conversation) -> Target:
+    """Where a call's samples go."""
+    return Target(
+        settings.host,
+        settings.port,
+        settings.timeout,
+        family=settings.family,
+        sources=settings.source,
+        afresh=settings.resolve == "each",
+        service=service,
+    )
+
+
+def rules_for(settings: Settings, expectation: Expectation | None) -> Rules:
+    """What a call asks of a split that is expected to be so. Raises UsageError."""
     rules = Rules(
         expectation=expectation,
         alpha=settings.alpha,
@@ -73,7 +78,7 @@ def _rules(settings: Settings) -> Rules:
 
 def plan(settings: Settings, output: Output) -> int:
     """Says how many connections a judgement takes; gives the exit status. Raises UsageError."""
-    rules = _rules(settings)
+    rules = rules_for(settings, parse(settings.expect))
     asked = planning.plan(list(rules.tests.values()))
     if settings.json:
         output.say(json.dumps(asdict(asked)) + "\n")

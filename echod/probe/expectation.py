@@ -40,8 +40,9 @@ class Expectation:
         return dict(list(positive.items())[:1]) if len(positive) <= 2 else positive
 
 
-def parse(texts: Sequence[str]) -> Expectation:
-    r"""From texts like ``one=80,two=20``: names and shares in any unit. Raises UsageError.
+def parse(texts: Sequence[str], source: str = "--expect") -> Expectation:
+    r"""From texts like ``one=80,two=20``: names and shares in any unit. Raises UsageError, which
+    names the ``source``.
 
     ``\,`` is a comma in a name.
     """
@@ -50,32 +51,32 @@ def parse(texts: Sequence[str]) -> Expectation:
         name, equals, number = part.rpartition("=")
         name = name.replace("\\,", ",").strip()
         if not (equals and name):
-            raise UsageError(f"--expect {shown(part)}: must be NAME=SHARE, for example one=80")
+            raise UsageError(f"{source} {shown(part)}: must be NAME=SHARE, for example one=80")
         if name in weights:
-            raise UsageError(f"--expect {shown(part)}: must name each version once")
-        weights[name] = _weight(part, number)
+            raise UsageError(f"{source} {shown(part)}: must name each version once")
+        weights[name] = _weight(part, number, source)
     total = fsum(weights.values())
     if not total:
-        raise UsageError(f"--expect {shown(','.join(texts))}: must have a share over 0")
+        raise UsageError(f"{source} {shown(','.join(texts))}: must have a share over 0")
     if len(weights) > MAX_VERSIONS:
-        raise UsageError(f"--expect: must name {MAX_VERSIONS} versions at most")
+        raise UsageError(f"{source}: must name {MAX_VERSIONS} versions at most")
     for name, weight in weights.items():
         if 0 < weight < total * LEAST_SHARE:
             raise UsageError(
-                f"--expect {shown(f'{name}={weight:g}')}: must be 0, or a millionth of all at least"
+                f"{source} {shown(f'{name}={weight:g}')}: must be 0, or a millionth of all at least"
             )
     failures = weights.pop(FAILURES, None)
     shares = {name: weight / total for name, weight in weights.items()}
     return Expectation(shares, None if failures is None else failures / total)
 
 
-def _weight(part: str, number: str) -> float:
+def _weight(part: str, number: str, source: str) -> float:
     try:
         weight = float(number.strip().removesuffix("%"))
     except ValueError:
         weight = -1.0
     if not 0 <= weight <= MAX_SHARE or "_" in number:
         raise UsageError(
-            f"--expect {shown(part)}: must have a share from 0 to {MAX_SHARE:,}, for example 80"
+            f"{source} {shown(part)}: must have a share from 0 to {MAX_SHARE:,}, for example 80"
         )
     return weight

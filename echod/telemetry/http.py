@@ -57,15 +57,16 @@ def health_page(problem: str) -> Page:
     return Page(status, PLAIN, f"{problem or 'ok'}\n".encode())
 
 
-def landing_page(accept: str) -> Page:
+def landing_page(
+    accept: str, title: str = f"echod {__version__}", links: Mapping[str, str] = LINKS
+) -> Page:
     """The available pages: links for browsers, plain text for everything else."""
-    title = f"echod {__version__}"
     if _prefers(accept, "text/html", {"text/html": "", "text/plain": ""}):
-        items = [f'<li><a href="{path}">/{path}</a>: {text}</li>' for path, text in LINKS.items()]
+        items = [f'<li><a href="{path}">/{path}</a>: {text}</li>' for path, text in links.items()]
         head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         lines = [head, f"<h1>{title}</h1>", "<ul>", *items, "</ul>", "</html>"]
         return Page(HTTPStatus.OK, HTML, "".join(f"{line}\n" for line in lines).encode())
-    lines = [title, *(f"/{path}: {text}" for path, text in LINKS.items())]
+    lines = [title, *(f"/{path}: {text}" for path, text in links.items())]
     return Page(HTTPStatus.OK, PLAIN, "".join(f"{line}\n" for line in lines).encode())
 
 

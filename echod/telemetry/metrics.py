@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
@@ -25,6 +25,9 @@ from echod.config.runtime import gil_enabled
 from echod.telemetry.counters import DURATION_BUCKETS, Counters, PortCounters
 
 Registry = CollectorRegistry
+
+Seen = TypeVar("Seen")
+"""What one scrape shows, from which every family of it is taken."""
 
 
 @dataclass(frozen=True)
@@ -65,25 +68,28 @@ def _single(read: Callable[[Sources], float]) -> Callable[[Scrape], Samples]:
     return lambda scrape: [((), read(scrape.sources))]
 
 
-def _build_info(_scrape: Scrape) -> Samples:
-    gil = "enabled" if gil_enabled() else "disabled"
-    return [((__version__, platform.python_version(), gil), 1)]
-
-
 @dataclass(frozen=True)
-class Family:
+class Family(Generic[Seen]):
     """One metric family: its labels are those beside ``version``."""
 
     name: str
     kind: str
     labels: tuple[str, ...]
     help: str
-    samples: Callable[[Scrape], Samples]
+    samples: Callable[[Seen], Samples]
+    buckets: Sequence[float] = DURATION_BUCKETS
+    """Upper bounds of a histogram's; +Inf follows."""
+
+
+def build_info(_seen: object) -> Samples:
+    """What is running."""
+    gil = "enabled" if gil_enabled() else "disabled"
+    return [((__version__, platform.python_version(), gil), 1)]
 
 
 PORT, PORT_REASON = ("port",), ("port", "reason")
 
-FAMILIES = (
+FAMILIES: tuple[Family[Scrape], ...] = (
     Family(
         "echod_connections_opened_total",
         "counter",
@@ -187,49 +193,66 @@ FAMILIES = (
         "gauge",
         ("release", "python", "gil"),
         "What is running; always 1.",
-        _build_info,
+        build_info,
     ),
 )
 
 
-class EchoCollector(Collector):
-    """Shows the counters: each label set from the start, under ``version`` if there is one."""
+class FamiliesCollector(Collector, Generic[Seen]):
+    """Shows families of metrics: all label sets under those of ``constant``."""
 
-    def __init__(self, sources: Sources, version: str | None) -> None:
-        self._sources = sources
-        self._version = {} if version is None else {"version": version}
+    def __init__(
+        self,
+        families: Sequence[Family[Seen]],
+        look: Callable[[], Seen],
+        constant: Mapping[str, str],
+    ) -> None:
+        self._families = families
+        self._look = look
+        self._constant = constant
 
     def collect(self) -> Iterable[Metric]:
         """One metric per family."""
-        totals = [(str(port.port), port.total()) for port in self._sources.ports]
-        scrape = Scrape(self._sources, totals)
-        for family in FAMILIES:
-            yield self._metric(family, family.samples(scrape))
+        seen = self._look()
+        for family in self._families:
+            yield self._metric(family, family.samples(seen))
 
-    def _metric(self, family: Family, samples: Samples) -> Metric:
-        names = (*self._version, *family.labels)
+    def _metric(self, family: Family[Seen], samples: Samples) -> Metric:
+        names = (*self._constant, *family.labels)
         if family.kind == "histogram":
             histogram = HistogramMetricFamily(family.name, family.help, labels=names)
             for labels, (counts, seconds) in samples:
-                bounds = [*map(str, DURATION_BUCKETS), "+Inf"]
+                bounds = [*map(str, family.buckets), "+Inf"]
                 buckets = list(zip(bounds, accumulate(counts), strict=True))
-                histogram.add_metric((*self._version.values(), *labels), buckets, seconds)
+                histogram.add_metric((*self._constant.values(), *labels), buckets, seconds)
             return histogram
         kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
         metric = kind(family.name, family.help, labels=names)
         for labels, value in samples:
-            metric.add_metric((*self._version.values(), *labels), value)
+            metric.add_metric((*self._constant.values(), *labels), value)
         return metric
 
 
-def make_registry(sources: Sources, version: str | None) -> Registry:
-    """A registry with echod's families and client_python's process, platform and GC ones."""
+def registry_of(collector: Collector) -> Registry:
+    """A registry with a collector's families and client_python's process, platform and GC ones."""
     registry = CollectorRegistry()
-    registry.register(EchoCollector(sources, version))
+    registry.register(collector)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
+
+
+def make_registry(sources: Sources, version: str | None) -> Registry:
+    """A registry with echod's families: each label set from the start, under ``version`` if there
+    is one.
+    """
+
+    def look() -> Scrape:
+        return Scrape(sources, [(str(port.port), port.total()) for port in sources.ports])
+
+    constant = {} if version is None else {"version": version}
+    return registry_of(FamiliesCollector(FAMILIES, look, constant))
 
 
 def render(registry: Registry, *, openmetrics: bool) -> bytes:

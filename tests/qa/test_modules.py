@@ -20,6 +20,7 @@ ORDER = ("__main__", "cli", "process", "echo", "telemetry", "loop", "config", "e
 
 BESIDE = {
     "probe": {"probe", "loop.threads", "loop.tuning", "config", "errors", "texts"},
+    "watch": {"watch", "probe", "telemetry", "loop", "config", "errors", "texts"},
     "lab": {"lab", "probe", "loop.listeners", "config", "errors", "texts"},
 }
 """The tools beside it, and what they may import."""
@@ -35,7 +36,7 @@ OWNERS = {
     },
     "prometheus_client": {"telemetry.metrics", "probe.servers"},
     "structlog": {"telemetry.events", "telemetry.log_writer"},
-    "argparse": {"cli", "lab.arguments", "probe.arguments"},
+    "argparse": {"cli", "lab.arguments", "probe.arguments", "probe.watch_options"},
     "socketserver": {"echo.server", "echo.handler"},
     "selectors": {"loop.poller"},
     "select": {"loop.poller", "telemetry.log_writer"},

@@ -43,7 +43,7 @@ runpy.run_module("echod", run_name="__main__")
 """Runs echod with other constants, and by a clock that can be moved from outside."""
 
 
-def altered(clock: str = "", **constants: float) -> Callable[..., list[str]]:
+def altered(clock: str = "", **constants: float | str) -> Callable[..., list[str]]:
     """For a command with other constants of modules, named like ``config__parsers__MAX=1``."""
     named = {name.replace("__", "."): value for name, value in constants.items()}
     return lambda *arguments: [sys.executable, "-c", ALTERED, clock, json.dumps(named), *arguments]

@@ -1,0 +1,33 @@
+"""Small files that a user names."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from echod.errors import UsageError, shown
+
+MOST_BYTES = 64 * 1024
+
+
+def contents(option: str, path: str) -> bytes:
+    """Of a regular file, which may be a link. Raises UsageError, and never waits for a writer."""
+    name = f"{option} {shown(path)}"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", "") or str(error)
+        raise UsageError(f"{name}: cannot be read: {reason}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UsageError(f"{name}: must be a regular file")
+        data = b""
+        while len(data) <= MOST_BYTES and (piece := os.read(descriptor, MOST_BYTES + 1)):
+            data += piece
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+    if len(data) > MOST_BYTES:
+        raise UsageError(f"{name}: must have {MOST_BYTES:,} bytes at most")
+    return data

@@ -1,0 +1,226 @@
+"""``echod probe --watch``: its parts put together, from the start to the last report."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import sys
+import threading
+from contextlib import ExitStack
+from enum import IntEnum
+from threading import Lock
+from time import monotonic
+from typing import Any, Protocol
+
+from echod import __version__
+from echod.config.runtime import gil_enabled
+from echod.errors import SystemRefused
+from echod.loop.listeners import bind, listen
+from echod.loop.sockets import close
+from echod.loop.threads import start
+from echod.probe import watch_options
+from echod.probe.arguments import Settings
+from echod.probe.command import rules_for, target_of
+from echod.probe.conversation import Conversation, Names
+from echod.probe.expectation import Expectation, parse
+from echod.probe.result import expected_text
+from echod.probe.tally import Outcome
+from echod.telemetry.events import Logger, described
+from echod.telemetry.exporter import Exporter
+from echod.telemetry.log_writer import LogWriter, make_logger
+from echod.watch.following import LOOK_SECONDS, Followed, from_text
+from echod.watch.health import Health
+from echod.watch.metrics import Sources, make_registry
+from echod.watch.sampling import Sampling
+from echod.watch.sentinel import Sentinel
+from echod.watch.troubles import Troubles
+
+DAY_SECONDS = 86_400.0
+"""Mean time to an all-clear by mistake, at least."""
+
+METRICS_CLIENTS = 20
+
+STOP_SECONDS = 0.2
+"""Longest wait at the end for a client of the metrics port."""
+
+LOG_SECONDS, LATE_LOG_SECONDS = 0.2, 0.5
+"""Longest waits at the end for a stalled reader of the log, and for the log's own thread."""
+
+STDOUT = 1
+
+
+class Request(Protocol):
+    """A signal that stops the watch."""
+
+    @property
+    def signal(self) -> IntEnum:
+        """Which one."""
+
+
+class Signals(Protocol):
+    """What is asked of the signals."""
+
+    def wait(self, timeout: float | None = None) -> Request | None:
+        """The next one, or None when ``timeout`` seconds have passed without."""
+
+
+class Watch:
+    """Everything that watches: the sentinel, its samples, its metrics port and its log."""
+
+    def __init__(self, settings: Settings, logger: Logger, writer: LogWriter) -> None:
+        """Reads what is expected. Raises UsageError."""
+        self.settings = settings
+        self.logger = logger
+        self.writer = writer
+        self.followed = _followed(settings)
+        rate = settings.rate or watch_options.RATE
+        expectation = self.followed.expectation if self.followed else parse(settings.expect)
+        self.sentinel = Sentinel(
+            lambda one: rules_for(settings, one),
+            expectation,
+            self._report,
+            threshold=rate * settings.false_alarm,
+            enough=rate * DAY_SECONDS,
+            settle=settings.settle,
+        )
+        self._troubles = Troubles(logger)
+        known = rules_for(settings, expectation).named
+        self._service = Conversation(settings.service, settings.host, known)
+        self._target = target_of(settings, self._service)
+        self.sampling = Sampling(
+            self._target,
+            self._take,
+            rate=rate,
+            concurrency=settings.concurrency,
+        )
+        self.health = Health(lambda: self.sampling.ended, 1 / rate + settings.timeout)
+        self.exporter: Exporter | None = None
+
+    def serve_metrics(self, sockets: ExitStack) -> None:
+        """Binds the metrics port, if there is to be one. Raises SystemRefused."""
+        if self.settings.metrics_port is None:
+            return
+        listener = bind("--metrics-port", self.settings.metrics_address, self.settings.metrics_port)
+        sockets.callback(close, listener.socket)
+        sources = Sources(
+            self.sentinel,
+            lambda: self.sampling.skipped,
+            lambda: not (self.followed and self.followed.problem),
+            lambda: self.writer.dropped,
+        )
+        pages = self.health.pages(make_registry(sources))
+        self.exporter = Exporter(listener, pages, self._bug, Lock(), METRICS_CLIENTS)
+
+    def begin(self) -> None:
+        """Starts every thread, listens, and begins to sample. Raises SystemRefused."""
+        start([self.writer, *([self.exporter.loop] if self.exporter else [])])
+        settings, sentinel = self.settings, self.sentinel
+        self.logger.info(
+            "starting",
+            release=__version__,
+            python=platform.python_version(),
+            gil=gil_enabled(),
+            pid=os.getpid(),
+            target=str(self._target),
+            expected=expected_text(sentinel.expectation),
+            rate=settings.rate,
+            false_alarm=settings.false_alarm,
+        )
+        if self.exporter:
+            listener = self.exporter.listener
+            listen(listener)
+            self.logger.info(f"metrics on {listener.address}", port=listener.port)
+            self.exporter.loop.ask(self.exporter.acceptor.start)
+        self.sampling.begin()
+        self.health.state = "ready"
+        self.logger.info("ready")
+
+    def look(self) -> None:
+        """What the main thread does about twice a second. Raises what ended the sampling."""
+        self.health.look()
+        if self.sampling.refused:
+            raise self.sampling.refused
+        followed = self.followed
+        if followed is None or not followed.look():
+            return
+        if followed.problem:
+            self.logger.warning(
+                "expectation invalid, the one before holds", problem=followed.problem
+            )
+        elif followed.expectation != self.sentinel.expectation:
+            self._expect(followed.expectation)
+        else:
+            expected = expected_text(followed.expectation)
+            self.logger.info("expectation valid again", expected=expected)
+
+    def _expect(self, expectation: Expectation) -> None:
+        known = rules_for(self.settings, expectation).named
+        self._service.names = Names(self.settings.service.names, known)
+        self.sentinel.change(expectation, self.sampling.seconds)
+
+    def stop(self, **facts: Any) -> None:
+        """Ends all threads, with the last report."""
+        self.health.state = "stopping"
+        self.sampling.stop()
+        self._service.close()
+        if self.exporter and self.exporter.loop.is_alive():
+            self.exporter.loop.stop(monotonic() + STOP_SECONDS)
+            self.exporter.loop.join(2 * STOP_SECONDS)
+        counts = self.sentinel.counts
+        self.logger.info(
+            "stopped",
+            **facts,
+            seconds=round(self.sampling.seconds, 3),
+            verdict=self.sentinel.verdict.value,
+            verdict_changes=self.sentinel.changes,
+            connections=dict(counts.connections),
+            failures=dict(+counts.failures),
+            skipped=self.sampling.skipped,
+        )
+
+    def _take(self, outcome: Outcome) -> None:
+        self._troubles.add(outcome)
+        self.sentinel.take(outcome)
+
+    def _report(self, event: str, **facts: Any) -> None:
+        log = self.logger.error if event == "alarm" else self.logger.warning
+        log(event, **facts)
+
+    def _bug(self) -> None:
+        self.logger.error("unhandled exception in event loop", **described(sys.exception()))
+
+
+def run(settings: Settings, signals: Signals, *, colors: bool) -> int:
+    """Watches until a signal; gives the exit status. Raises UsageError and SystemRefused."""
+    terminal = os.isatty(STDOUT)
+    writer = LogWriter(STDOUT)
+    logger = make_logger(writer, "info", console=terminal, colors=terminal and colors)
+    threading.excepthook = lambda fault: logger.error(
+        "thread died", thread=fault.thread and fault.thread.name, **described(fault.exc_value)
+    )
+    with ExitStack() as sockets:
+        watch = Watch(settings, logger, writer)
+        watch.serve_metrics(sockets)
+        try:
+            watch.begin()
+            while not (request := signals.wait(LOOK_SECONDS)):
+                watch.look()
+            watch.stop(signal=request.signal.name)
+        except SystemRefused as refused:
+            watch.stop(error=str(refused))
+            raise
+        finally:
+            if writer.is_alive():
+                writer.close(LOG_SECONDS, LATE_LOG_SECONDS)
+    gc.freeze()  # without it the interpreter's last collections take 40 ms of CPU
+    return 0
+
+
+def _followed(settings: Settings) -> Followed | None:
+    """The file that says what is expected, if one does. Raises UsageError."""
+    if settings.expect_file is None:
+        return None
+    return Followed(
+        "--expect-file", settings.expect_file, from_text, lambda one: rules_for(settings, one)
+    )
