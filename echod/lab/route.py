@@ -6,88 +6,61 @@ kinds in the same file say nothing of weights, and are not read.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from echod.errors import UsageError, shown
+from echod.errors import shown
 from echod.lab.weights import MOST, VERSIONS, Weights
+from echod.probe.manifests import (
+    Object,
+    Refused,
+    documents,
+    listed,
+    mapping,
+    mappings,
+    named,
+    sequence,
+    told,
+)
 
 SERVICE = "tcp-echo"
 GATEWAY_PORT = 31400
 ECHO_PORT = 9000
 MOST_BYTES = 64 * 1024
-MOST_NAMED = 5
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The one in C, if it is installed: the other is slow to refuse documents nested too deeply."""
-
-Object = Mapping[str, Any]
-
-
-class _Refused(Exception):
-    """Something in a route that the lab cannot take. The text names it."""
 
 
 def read(path: str) -> Weights:
     """The weights in a file. Raises UsageError, which names the file and what is wrong in it."""
-    try:
-        documents = _documents(Path(path))
-        return _weights(_route(documents))
-    except OSError as error:
-        raise UsageError(f"--route {path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise UsageError(f"--route {path}{line}: is not YAML") from error
-    except _Refused as refused:
-        raise UsageError(f"--route {path}: {refused}") from refused
+    with told(f"--route {path}"):
+        return _weights(_route(_documents(Path(path))))
 
 
 def _documents(path: Path) -> list[Any]:
     """The documents of a file, in time and memory that its size bounds."""
     if path.exists() and not path.is_file():
-        raise _Refused("must be a regular file")
+        raise Refused("must be a regular file")
     with path.open("rb") as file:
         text = file.read(MOST_BYTES + 1)
     if len(text) > MOST_BYTES:
-        raise _Refused(f"must have {MOST_BYTES:,} bytes at most")
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, _LOADER)):
-        raise _Refused("aliases (*NAME): the lab cannot do that")
-    return list(yaml.load_all(text, _LOADER))
+        raise Refused(f"must have {MOST_BYTES:,} bytes at most")
+    return documents(text)
 
 
-def _route(documents: list[Any]) -> Object:
+def _route(objects: list[Any]) -> Object:
     """The one route for the gateway."""
-    routes = [one for one in documents if _is_route(one)]
-    tls = [_named(one) for one in routes if one["kind"] == "TLSRoute"]
+    routes = [one for one in objects if _is_route(one)]
+    tls = [named(one) for one in routes if one["kind"] == "TLSRoute"]
     if tls:
-        raise _Refused(f"{_listed(tls)}: the lab has no TLS, and takes a TCPRoute")
+        raise Refused(f"{listed(tls)}: the lab has no TLS, and takes a TCPRoute")
     if not routes:
-        raise _Refused(
+        raise Refused(
             "must have one route for the gateway, a VirtualService or a TCPRoute: it has none"
         )
     if len(routes) > 1:
-        names = _listed([_named(one) for one in routes])
-        raise _Refused(f"must have one route for the gateway: it has {names}")
+        names = listed([named(one) for one in routes])
+        raise Refused(f"must have one route for the gateway: it has {names}")
     found: Object = routes[0]
     return found
-
-
-def _named(document: Object) -> str:
-    """Kind and name of an object: ``TCPRoute tcp-echo``."""
-    metadata = document.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    plain = isinstance(name, str) and re.fullmatch(r"[\w.-]{1,63}", name, re.ASCII)
-    return f"{document['kind']} {name if plain else shown(str(name))}"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _is_route(document: Any) -> bool:
@@ -104,45 +77,45 @@ def _is_route(document: Any) -> bool:
 
 
 def _weights(document: Object) -> Weights:
-    spec = _mapping(document.get("spec"), "spec")
+    spec = mapping(document.get("spec"), "spec")
     found = _of_service(spec) if document["kind"] == "VirtualService" else _of_route(spec)
     weights: Weights = dict.fromkeys(VERSIONS, 0)
     for version, weight, field in found:
         if not isinstance(version, str) or version not in VERSIONS:
-            raise _Refused(f"{field}: the lab has v1 and v2 alone, not {shown(str(version))}")
+            raise Refused(f"{field}: the lab has v1 and v2 alone, not {shown(str(version))}")
         if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= MOST:
-            raise _Refused(f"{field}.weight: must be a whole number from 0 to {MOST:,}")
+            raise Refused(f"{field}.weight: must be a whole number from 0 to {MOST:,}")
         weights[version] += weight
     if not any(weights.values()):
-        raise _Refused("must have a weight over 0")
+        raise Refused("must have a weight over 0")
     return weights
 
 
 def _of_service(spec: Object) -> list[tuple[Any, Any, str]]:
     """Version, weight (0 by default) and field of each leg of a VirtualService."""
     _only(spec, "spec", {"hosts", "gateways", "tcp"})
-    for host in _sequence(spec.get("hosts"), "spec.hosts"):
+    for host in sequence(spec.get("hosts"), "spec.hosts"):
         if host != "*" and not _is_service(host, SERVICE):
-            raise _Refused(f"spec.hosts: the lab has {SERVICE} alone, not {shown(str(host))}")
+            raise Refused(f"spec.hosts: the lab has {SERVICE} alone, not {shown(str(host))}")
     rule = _single(spec.get("tcp"), "spec.tcp")
     _only(rule, "spec.tcp[0]", {"match", "route"})
-    for number, match in enumerate(_sequence(rule.get("match"), "spec.tcp[0].match")):
+    for number, match in enumerate(sequence(rule.get("match"), "spec.tcp[0].match")):
         field = f"spec.tcp[0].match[{number}]"
-        _only(_mapping(match, field), field, {"port"})
+        _only(mapping(match, field), field, {"port"})
         if match.get("port") not in (GATEWAY_PORT, ECHO_PORT):
-            raise _Refused(f"{field}.port: must be {GATEWAY_PORT}")
+            raise Refused(f"{field}.port: must be {GATEWAY_PORT}")
     legs = []
-    for number, leg in enumerate(_list(rule.get("route"), "spec.tcp[0].route")):
+    for number, leg in enumerate(mappings(rule.get("route"), "spec.tcp[0].route")):
         field = f"spec.tcp[0].route[{number}]"
         _only(leg, field, {"destination", "weight"})
-        to = _mapping(leg.get("destination"), f"{field}.destination")
+        to = mapping(leg.get("destination"), f"{field}.destination")
         _only(to, f"{field}.destination", {"host", "port", "subset"})
         if not _is_service(to.get("host"), SERVICE):
-            raise _Refused(
+            raise Refused(
                 f"{field}.destination.host: must be {SERVICE}, not {shown(str(to.get('host')))}"
             )
         if to.get("port", {"number": ECHO_PORT}) != {"number": ECHO_PORT}:
-            raise _Refused(f"{field}.destination.port: must be {ECHO_PORT}")
+            raise Refused(f"{field}.destination.port: must be {ECHO_PORT}")
         legs.append((to.get("subset"), leg.get("weight", 0), field))
     if len(legs) == 1:  # it gets all, whatever its weight
         version, weight, field = legs[0]
@@ -156,14 +129,14 @@ def _of_route(spec: Object) -> list[tuple[Any, Any, str]]:
     rule = _single(spec.get("rules"), "spec.rules")
     _only(rule, "spec.rules[0]", {"name", "backendRefs"})
     legs = []
-    for number, leg in enumerate(_list(rule.get("backendRefs"), "spec.rules[0].backendRefs")):
+    for number, leg in enumerate(mappings(rule.get("backendRefs"), "spec.rules[0].backendRefs")):
         field = f"spec.rules[0].backendRefs[{number}]"
         _only(leg, field, {"group", "kind", "name", "port", "weight"})
         name = str(leg.get("name"))
         if leg.get("port") != ECHO_PORT or leg.get("kind", "Service") != "Service":
-            raise _Refused(f"{field}: must be a Service with port {ECHO_PORT}, not {shown(name)}")
+            raise Refused(f"{field}: must be a Service with port {ECHO_PORT}, not {shown(name)}")
         if not name.startswith(f"{SERVICE}-"):
-            raise _Refused(f"{field}.name: must be {SERVICE}-v1 or {SERVICE}-v2, not {shown(name)}")
+            raise Refused(f"{field}.name: must be {SERVICE}-v1 or {SERVICE}-v2, not {shown(name)}")
         legs.append((name.removeprefix(f"{SERVICE}-"), leg.get("weight", 1), field))
     return legs
 
@@ -173,29 +146,10 @@ def _is_service(host: Any, name: str) -> bool:
     return isinstance(host, str) and host.partition(".")[0] == name
 
 
-def _mapping(value: Any, field: str) -> Object:
-    if not isinstance(value, dict):
-        raise _Refused(f"{field}: is missing, or no mapping")
-    return value
-
-
-def _sequence(value: Any, field: str) -> list[Any]:
-    """A list that may be missing."""
-    if value is not None and not isinstance(value, list):
-        raise _Refused(f"{field}: is no list")
-    return value or []
-
-
-def _list(value: Any, field: str) -> list[Object]:
-    if not isinstance(value, list) or not value:
-        raise _Refused(f"{field}: is missing, or no list")
-    return [_mapping(one, f"{field}[{number}]") for number, one in enumerate(value)]
-
-
 def _single(value: Any, field: str) -> Object:
-    found = _list(value, field)
+    found = mappings(value, field)
     if len(found) != 1:
-        raise _Refused(f"{field}: the lab takes one rule, not {len(found)}")
+        raise Refused(f"{field}: the lab takes one rule, not {len(found)}")
     return found[0]
 
 
@@ -203,4 +157,4 @@ def _only(value: Object, field: str, known: set[str]) -> None:
     for key in value:
         if key not in known:
             name = key if isinstance(key, str) and key.isidentifier() else shown(str(key))
-            raise _Refused(f"{field}.{name}: the lab cannot do that")
+            raise Refused(f"{field}.{name}: the lab cannot do that")

@@ -142,6 +142,7 @@ class Settings:
     quiet: bool
     watch: bool
     expect_file: str | None
+    route: str | None
     false_alarm: float
     settle: float
     metrics_port: int | None
@@ -225,9 +226,9 @@ def settings(flags: Namespace) -> Settings:
     return Settings(host=host, port=port, family=family, n=n, **values, **same)
 
 
-_FILES = ("junit", "expect_file")
+_FILES = ("junit", "expect_file", "route")
 
-_EXPECTING = ("expect", "expect_file")
+_EXPECTING = ("expect", "expect_file", "route")
 """Each says what is expected."""
 
 _NEEDS = {
@@ -242,7 +243,7 @@ _EXCLUDES = {
     "tolerance": ["detect"],
     "wait": ["duration", "metrics"],
     "plan": ["target", "n", "hold", "wait", "metrics", "junit"],
-    "hold": ["expect", "n", "metrics", "rate", "concurrency", "json", "junit"],
+    "hold": ["expect", "n", "metrics", "rate", "concurrency", "json", "junit", "route"],
     **watch_options.EXCLUDES,
 }
 """What goes with what; all of it would be ignored, or mean two things, if it were taken."""

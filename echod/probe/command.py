@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from time import monotonic
 
@@ -12,6 +13,7 @@ from echod.probe import formats, planning, report, servers
 from echod.probe.arguments import Settings
 from echod.probe.conversation import Conversation
 from echod.probe.expectation import Expectation, parse
+from echod.probe.files import contents
 from echod.probe.hold import Held
 from echod.probe.judge import Judge, Sequential
 from echod.probe.result import Result, percent, printable
@@ -30,7 +32,7 @@ PATIENCE_SECONDS = 2.0
 
 def run(settings: Settings, signals: Signals, output: Output) -> int:
     """Does what is asked and gives the exit status. Raises UsageError and SystemRefused."""
-    rules = rules_for(settings, parse(settings.expect) if settings.expect else None)
+    rules = rules_for(settings, expectation_of(settings))
     servers.check(settings.metrics)
     service = Conversation(settings.service, settings.host, rules.named)
     target = target_of(settings, service)
@@ -57,6 +59,25 @@ def target_of(settings: Settings, service: Conversation) -> Target:
     )
 
 
+def expectation_of(settings: Settings) -> Expectation | None:
+    """What a call expects, unless a file that is followed says so. Raises UsageError."""
+    if settings.route is not None:
+        return route_reader()(settings.route, contents("--route", settings.route))
+    return parse(settings.expect) if settings.expect else None
+
+
+def route_reader() -> Callable[[str, bytes], Expectation]:
+    """What reads manifests. Raises SystemRefused where its library is missing."""
+    try:
+        from echod.probe.route import from_manifest  # noqa: PLC0415  # no other call needs it
+    except ModuleNotFoundError as error:
+        raise SystemRefused(
+            f"--route: {error.name} is missing: install PyYAML, or the extra lab"
+            " (pip install '.[lab]' in a checkout)"
+        ) from error
+    return from_manifest
+
+
 def rules_for(settings: Settings, expectation: Expectation | None) -> Rules:
     """What a call asks of a split that is expected to be so. Raises UsageError."""
     rules = Rules(
@@ -78,7 +99,7 @@ def rules_for(settings: Settings, expectation: Expectation | None) -> Rules:
 
 def plan(settings: Settings, output: Output) -> int:
     """Says how many connections a judgement takes; gives the exit status. Raises UsageError."""
-    rules = rules_for(settings, parse(settings.expect))
+    rules = rules_for(settings, expectation_of(settings))
     asked = planning.plan(list(rules.tests.values()))
     if settings.json:
         output.say(json.dumps(asdict(asked)) + "\n")

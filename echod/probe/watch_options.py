@@ -55,13 +55,15 @@ EXCLUDES = {
         *("n", "duration", "wait", "hold", "plan", "metrics", "tolerance", "max_errors"),
         *("json", "junit", "quiet"),
     ],
-    "expect": ["expect_file"],
+    "expect": ["expect_file", "route"],
+    "expect_file": ["route"],
 }
 
 
 def add_to(parser: ArgumentParser) -> None:
-    """Gives a parser what is no Option of a watch."""
+    """Gives a parser what is no Option."""
     add = parser.add_argument
+    add("--route", metavar="FILE", help="expect the weights of a VirtualService or a TCPRoute")
     add("--watch", action="store_true", help="judge for ever: metrics, an alarm, an all-clear")
     add("--expect-file", metavar="FILE", help="with --watch: shares, read again when it changes")
 

@@ -21,7 +21,7 @@ from echod.loop.sockets import close
 from echod.loop.threads import start
 from echod.probe import watch_options
 from echod.probe.arguments import Settings
-from echod.probe.command import rules_for, target_of
+from echod.probe.command import route_reader, rules_for, target_of
 from echod.probe.conversation import Conversation, Names
 from echod.probe.expectation import Expectation, parse
 from echod.probe.result import expected_text
@@ -219,8 +219,12 @@ def run(settings: Settings, signals: Signals, *, colors: bool) -> int:
 
 def _followed(settings: Settings) -> Followed | None:
     """The file that says what is expected, if one does. Raises UsageError."""
-    if settings.expect_file is None:
-        return None
-    return Followed(
-        "--expect-file", settings.expect_file, from_text, lambda one: rules_for(settings, one)
-    )
+
+    def check(expectation: Expectation) -> None:
+        rules_for(settings, expectation)
+
+    if settings.expect_file is not None:
+        return Followed("--expect-file", settings.expect_file, from_text, check)
+    if settings.route is not None:
+        return Followed("--route", settings.route, route_reader(), check)
+    return None

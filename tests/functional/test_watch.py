@@ -14,7 +14,18 @@ from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
-from support import PATIENCE, Echod, Start, altered, command, pause, peers, until
+from support import (
+    PATIENCE,
+    ROOT,
+    Echod,
+    Start,
+    altered,
+    call,
+    command,
+    pause,
+    peers,
+    until,
+)
 from support.peers import serving
 from support.processes import without_descriptors
 
@@ -248,6 +259,39 @@ def test_a_planned_change_by_a_file(tmp_path: Path, watch: Watch, source: Source
     assert one.events("alarm") == []
     source.names = [b"one"]
     one.event("alarm")
+    one.stop()
+
+
+ROUTE = (ROOT / "k8s/istio/80-20/route.yaml").read_text()
+NAMES = ("--name", "one=v1", "--name", "two=v2")
+
+
+def test_one_verdict_on_the_weights_of_a_route(tmp_path: Path, port: int) -> None:
+    """What is found is named by the route's subsets."""
+    (tmp_path / "route.yaml").write_text(ROUTE)
+    words = ("probe", f"127.0.0.1:{port}", "--route", "route.yaml")
+    result = call(tmp_path, command(*words, *NAMES))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "do not contradict v1=80,v2=20" in result.stdout
+    assert "v1 is unexpected" not in result.stdout
+    result = call(tmp_path, command(*words))
+    assert (result.returncode, "one is unexpected" in result.stdout) == (1, True)
+    result = call(tmp_path, command("probe", "--plan", "--route", "route.yaml", "--quiet"))
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_route_that_changes_is_followed(tmp_path: Path, watch: Watch, source: Source) -> None:
+    """As the file of an expectation is."""
+    path = tmp_path / "route.yaml"
+    path.write_text(ROUTE)
+    one = watch("--route", path, "--settle", 0, *NAMES)
+    until(lambda: one.metrics()(CONNECTIONS, version="v1") > 10)
+    path.write_text(ROUTE.replace("weight: 20", "weight: 100").replace("weight: 80", "weight: 0"))
+    source.names = [b"two"]
+    changed = one.event("expectation changed")
+    assert (changed["before"], changed["expected"]) == ("v1=80,v2=20", "v1=0,v2=100")
+    path.write_text("kind: Nothing")
+    assert "it has none" in one.event("expectation invalid")["problem"]
     one.stop()
 
 

@@ -15,6 +15,7 @@ from echod.cli import Parser
 from echod.errors import SystemRefused, UsageError
 from echod.lab import route, weights
 from echod.probe import arguments, expectation, servers
+from echod.probe.route import from_manifest
 from echod.probe.target import Failed, ask
 from fuzz.data import Data
 
@@ -100,7 +101,14 @@ def counted(data: bytes) -> None:
 
 
 def manifest(data: bytes) -> None:
-    """Weights of the two versions, or one line that says what is wrong."""
+    """Weights of the two versions, or of any, or one line that says what is wrong."""
+    try:
+        shares = from_manifest("route.yaml", data).shares
+    except UsageError as error:
+        refused = str(error)
+        assert refused.isprintable()
+    else:
+        assert math.isclose(math.fsum(shares.values()), 1.0)
     with tempfile.NamedTemporaryFile(dir=_directory()) as file:
         file.write(data)
         file.flush()

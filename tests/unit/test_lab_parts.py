@@ -134,7 +134,7 @@ def test_other_objects_beside_a_route_are_ignored(tmp_path: Path) -> None:
         (SERVICE, "[{port: 31400}]", "5", "spec.tcp[0].match: is no list"),
         (SERVICE, "subset: v2", "subset: [v1]", "the lab has v1 and v2 alone, not "),
         (SERVICE, "spec:", 'spec:\n  "a\\nb": 1', "spec.'a\\nb': the lab cannot do that"),
-        (SERVICE, SERVICE, "a: &a [1]\nb: *a\n", "aliases (*NAME): the lab cannot do that"),
+        (SERVICE, SERVICE, "a: &a [1]\nb: *a\n", "aliases (*NAME): must not be used"),
         (SERVICE, SERVICE, "a: !!int abc\n", "is not YAML"),
         (SERVICE, SERVICE, "[" * 5_000, "is not YAML"),
         (SERVICE, SERVICE, "a" * 70_000, "must have 65,536 bytes at most"),
