@@ -26,11 +26,13 @@ START_BYTES = 32 * 1024 * 1024
 Environment = Mapping[str, str]
 
 EPILOG = """\
-commands: "echod serve PORTS PREFIX" is the same; "echod health" asks a running echod on this
-host whether it is ready; "echod probe HOST:PORT" judges how a mesh splits connections between
-versions; "echod lab" runs the traffic shifting exercise on this machine, behind a real Envoy.
-Every option can be given by its environment variable (in brackets) instead; an option given on
-the command line wins.
+commands:
+  echod serve PORTS PREFIX  the same as echod PORTS PREFIX
+  echod health              check the readiness of an echod on this host
+  echod probe HOST:PORT     verify how a proxy or mesh splits connections between versions
+  echod lab                 run the traffic shifting exercise on this machine, behind a real Envoy
+
+Each option has an environment variable, shown in brackets. The command line takes precedence.
 """
 
 

@@ -15,6 +15,22 @@ from echod.telemetry.metrics import FAMILIES, Family
 from echod.watch.metrics import FAMILIES as WATCHED
 
 ROOT = Path(__file__).parent.parent
+MAIN_OPTIONS = (
+    "--service-version",
+    "--metrics-port",
+    "--max-connections",
+    "--idle-timeout",
+    "--drain-delay",
+    "--drain-timeout",
+)
+MAIN_METRICS = (
+    "echod_connections_opened_total",
+    "echod_connections_active",
+    "echod_requests_total",
+    "echod_received_bytes_total",
+    "echod_sent_bytes_total",
+)
+"""What the README shows; docs/reference.md has all of them."""
 
 
 def options() -> str:
@@ -32,6 +48,24 @@ def metrics(families: Sequence[Family[Any]] = FAMILIES) -> str:
     for family in families:
         labels = ", ".join(family.labels) or "none"
         rows.append(f"| `{family.name}` | {family.kind} | {labels} | {family.help} |")
+    return "\n".join(rows)
+
+
+def main_options() -> str:
+    """The options that the README shows."""
+    rows = ["| option | default | meaning |", "| --- | --- | --- |"]
+    for name in MAIN_OPTIONS:
+        (option,) = (one for one in OPTIONS if one.flag == name)
+        rows.append(f"| `{option.flag}` | {option.default} | {option.help} |")
+    return "\n".join(rows)
+
+
+def main_metrics() -> str:
+    """The metric families that the README shows."""
+    rows = ["| metric | meaning |", "| --- | --- |"]
+    for name in MAIN_METRICS:
+        (family,) = (one for one in FAMILIES if one.name == name)
+        rows.append(f"| `{family.name}` | {family.help} |")
     return "\n".join(rows)
 
 
@@ -59,7 +93,8 @@ def planned(names: str, detect: float) -> Plan:
 
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"options": options, "metrics": metrics},
+    "README.md": {"options": main_options, "metrics": main_metrics},
+    "docs/reference.md": {"options": options, "metrics": metrics},
     "docs/probe.md": {"sizes": sizes, "probe metrics": lambda: metrics(WATCHED)},
 }
 

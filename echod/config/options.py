@@ -27,19 +27,19 @@ class Config:
     """Everything that can be set. Times are in seconds, sizes in bytes, ``None`` is "no"."""
 
     ports: tuple[int, ...] = _row(
-        parsers.ports, None, "PORTS", "echo ports, separated by commas; 0 takes any free one"
+        parsers.ports, None, "PORTS", "echo ports, separated by commas; 0 takes any free port"
     )
     prefix: bytes = _row(
         parsers.raw(MAX_PREFIX_BYTES),
         None,
         "PREFIX",
-        "what every reply begins with, before one space",
+        "text before each echoed line, followed by one space",
     )
     address: str = _row(
         parsers.address,
         "::",
         "ADDRESS",
-        "address of the echo ports; :: serves IPv6 and IPv4, and IPv4 alone where IPv6 is missing",
+        "address of the echo ports; :: serves IPv6 and IPv4, or IPv4 alone where IPv6 is missing",
     )
     metrics_address: str = _row(
         parsers.address, "::", "ADDRESS", "address of the metrics port, like --address"
@@ -48,68 +48,76 @@ class Config:
         parsers.metrics_port,
         "9464",
         "PORT",
-        "port of /metrics, /livez and /readyz; 0 takes any free one, none turns it off",
+        "port of /metrics, /livez and /readyz; 0 takes any free port, none turns it off",
     )
     service_version: str | None = _row(
         parsers.text(MAX_VERSION_BYTES),
         "",
         "VERSION",
-        "value of the label version on every metric; without it there is no such label",
+        "value of the version label on every metric; if empty, metrics have no such label",
     )
     max_line_bytes: int = _row(
         parsers.whole(1),
         "1048576",
         "BYTES",
-        "longest line, without its newline; a longer one ends it",
+        "maximum line length in bytes, excluding the newline; longer lines close the connection",
     )
     max_connections: int = _row(
-        parsers.whole(1), "10000", "N", "connections on all ports together; more are closed at once"
+        parsers.whole(1),
+        "10000",
+        "N",
+        "maximum number of connections on all ports; further connections are closed at once",
     )
     max_buffered_bytes: int = _row(
         parsers.whole(1),
         "67108864",
         "BYTES",
-        "unfinished lines and unsent replies of all clients together;"
-        " the connection that would pass it ends",
+        "maximum bytes of unfinished lines and unsent replies, all clients together;"
+        " a connection that would exceed it is closed",
     )
     idle_timeout: float = _row(
         parsers.time_limit,
         "3600",
         "SECONDS",
-        "longest time without a byte in or out; none: no limit",
+        "close the connection after this many seconds without data in or out; none: no limit",
     )
     write_timeout: float = _row(
         parsers.time_limit,
         "30",
         "SECONDS",
-        "longest time without progress of a due reply; none: no limit",
+        "reset the connection if a pending reply makes no progress for this many seconds;"
+        " none: no limit",
     )
     max_connection_age: float = _row(
         parsers.time_limit,
         "none",
         "SECONDS",
-        "age at which a connection ends after a reply, spread by 10 %; none: no limit",
+        "close the connection after its first reply past this age in seconds, spread by 10 %;"
+        " none: no limit",
     )
     drain_delay: float = _row(
-        parsers.seconds, "0", "SECONDS", "after SIGTERM: time to be not ready, yet go on accepting"
+        parsers.seconds,
+        "0",
+        "SECONDS",
+        "seconds to keep accepting after SIGTERM while /readyz returns 503",
     )
     drain_timeout: float = _row(
         parsers.seconds,
         "4",
         "SECONDS",
-        "after the delay: time for clients to take what is due to them",
+        "seconds for clients to receive pending replies before they are cut off",
     )
     handler_threads: int | None = _row(
         parsers.or_auto(parsers.whole(1, MAX_HANDLER_THREADS)),
         "auto",
         "N",
-        "threads that serve connections; auto: 1, and one a CPU on builds without a GIL",
+        "threads that serve connections; auto: 1, or one per CPU on Python builds without a GIL",
     )
     log_level: str = _row(
         parsers.one_of("debug", "info", "warning", "error", warn="warning"),
         "info",
         "LEVEL",
-        "debug (every line), info (every used connection), warning or error",
+        "debug (every line), info (every connection with data), warning or error",
     )
     log_format: str = _row(
         parsers.one_of("auto", "console", "json"),

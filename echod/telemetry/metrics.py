@@ -101,7 +101,7 @@ FAMILIES: tuple[Family[Scrape], ...] = (
         "echod_connections_closed_total",
         "counter",
         PORT_REASON,
-        "Connections ended, by reason.",
+        "Connections closed, by reason.",
         _by_reason(lambda total: total.closed),
     ),
     Family(
@@ -122,7 +122,7 @@ FAMILIES: tuple[Family[Scrape], ...] = (
         "echod_connections_limit",
         "gauge",
         (),
-        "Most connections at a time, on all ports together.",
+        "Maximum number of concurrent connections, all ports together.",
         _single(lambda sources: sources.connections_limit),
     ),
     Family(
@@ -136,14 +136,14 @@ FAMILIES: tuple[Family[Scrape], ...] = (
         "echod_received_bytes_total",
         "counter",
         PORT,
-        "Bytes read from clients, unanswered ones too.",
+        "Bytes received from clients, including those without a reply.",
         _of_each_port(lambda total: total.received),
     ),
     Family(
         "echod_sent_bytes_total",
         "counter",
         PORT,
-        "Bytes sent to clients, as the kernel took them.",
+        "Bytes sent to clients, counted when the kernel accepts them.",
         _of_each_port(lambda total: total.sent),
     ),
     Family(
@@ -157,7 +157,7 @@ FAMILIES: tuple[Family[Scrape], ...] = (
         "echod_connection_duration_seconds",
         "histogram",
         PORT,
-        "Time from the start of a connection to its end.",
+        "Connection duration in seconds.",
         _of_each_port(lambda total: (total.durations, total.seconds)),
     ),
     Family(
@@ -171,7 +171,7 @@ FAMILIES: tuple[Family[Scrape], ...] = (
         "echod_log_events_dropped_total",
         "counter",
         (),
-        "Log events dropped because the log's reader was too slow.",
+        "Log events dropped because the log reader is too slow.",
         _single(lambda sources: sources.log_events_dropped()),
     ),
     Family(
@@ -192,7 +192,7 @@ FAMILIES: tuple[Family[Scrape], ...] = (
         "echod_build_info",
         "gauge",
         ("release", "python", "gil"),
-        "What is running; always 1.",
+        "Version of echod and of Python; always 1.",
         build_info,
     ),
 )

@@ -190,7 +190,7 @@ FAMILIES: tuple[Family[Scrape], ...] = (
         "echod_build_info",
         "gauge",
         ("release", "python", "gil"),
-        "What is running; always 1.",
+        "Version of echod and of Python; always 1.",
         build_info,
     ),
 )

@@ -92,6 +92,12 @@ class Host:
         until(ended, COMMAND_SECONDS)
         return int(status.read_text()), said.read_text().splitlines()
 
+    def listens(self) -> bool:
+        """Whether a socket of this host listens: 0A is the state LISTEN, see proc_net_tcp(5)."""
+        tables = (Path(f"/proc/{self.shell.pid}/net/{name}") for name in ("tcp", "tcp6"))
+        rows = (row.split() for table in tables for row in table.read_text().splitlines())
+        return any(row[3] == "0A" for row in rows)
+
     def close(self) -> None:
         assert self.shell.stdin
         self.shell.stdin.close()
@@ -184,6 +190,8 @@ def walk(host: Host, page: Path) -> None:
             if block.stays:
                 ((command, expected),) = block.calls()
                 terminals.append(Terminal(host, command))
+                if block.language == "sh":  # its output is not known
+                    until(host.listens, COMMAND_SECONDS)
                 terminals[-1].wait_for(expected)
             else:
                 check(host, page, block)

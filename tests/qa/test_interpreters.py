@@ -28,10 +28,10 @@ def classified() -> list[str]:
 
 
 def passed() -> list[str]:
-    """The first column of the README's table of interpreters: 3.11.7, 3.13.15t and so on."""
+    """The first column of the table of interpreters: 3.11.7, 3.13.15t and so on."""
     (table,) = re.findall(
         r"^\| Python \|.*\n\|[- |]+\|\n((?:\|.*\n)+)",
-        (ROOT / "README.md").read_text(),
+        (ROOT / "docs/compatibility.md").read_text(),
         re.MULTILINE,
     )
     return re.findall(r"^\| (3\.\S+)", table, re.MULTILINE)
@@ -41,10 +41,16 @@ def in_order(versions: set[str]) -> list[str]:
     return sorted(versions, key=lambda one: int(one.partition(".")[2]))
 
 
-def test_the_classifiers_are_the_versions_that_the_readme_says_passed() -> None:
+def test_the_classifiers_are_the_versions_that_passed() -> None:
     """None is claimed without a run of the tests, and none that passed is left out."""
     versions = {re.sub(r"^(3\.\d+)\.\d+\w*$", r"\1", version) for version in passed()}
     assert classified() == in_order(versions)
+
+
+def test_the_readme_names_the_range_of_versions() -> None:
+    """From the oldest to the newest that passed."""
+    oldest, *_, newest = classified()
+    assert f"Python {oldest} to {newest}" in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_builds_without_a_gil_are_claimed_if_one_passed() -> None:
@@ -71,7 +77,15 @@ def test_the_oldest_version_is_the_same_everywhere() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["README.md", "CONTRIBUTING.md", "Makefile", "Dockerfile", "docs/image.md", "docs/vm-mesh.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "Makefile",
+        "Dockerfile",
+        "docs/compatibility.md",
+        "docs/image.md",
+        "docs/vm-mesh.md",
+    ],
 )
 def test_every_document_names_the_oldest_version(path: str) -> None:
     """Line breaks and comment signs aside."""

@@ -11,6 +11,7 @@ import subprocess
 import pytest
 from rules import made
 from support import ROOT
+from support.pages import blocks
 from tables import TABLES, filled
 
 import echod
@@ -46,11 +47,17 @@ def test_the_tables_of_the_documents_are_those_of_the_code(document: str) -> Non
 
 
 def test_the_readme_has_its_two_commands() -> None:
-    """One runs it, one tests it, and both are targets."""
+    """One runs it, one tests it: the first that a newcomer meets, and both are targets."""
     makefile = (ROOT / "Makefile").read_text()
+    shell = [block.text for block in blocks(ROOT / "README.md") if block.language == "sh"]
+    assert shell[:2] == ["make run", "make test"]
     for target in ("run", "test"):
-        assert re.search(rf"^make {target}$", README, re.MULTILINE)
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_readme_is_short() -> None:
+    """The rest is in docs/."""
+    assert len(README.split()) <= 900
 
 
 def test_the_daemon_needs_two_packages_and_each_is_explained() -> None:
