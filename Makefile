@@ -122,7 +122,7 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp says which sources are installed: tests and runs see the package as a user gets it.
-SOURCES = setup.cfg pyproject.toml README.md $(shell find echod -name '*.py')
+SOURCES = setup.cfg pyproject.toml README.md $(shell find echod -name '*.py' -o -path '*/files/*')
 
 $(VENV)/%.stamp: requirements/%.lock $(SOURCES) | $(VENV)/bin/python
 	$(BIN)/python tools/pip_install.py --require-hashes -r $<

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from echod.config import parsers
 from echod.config.options import Option
 from echod.errors import UsageError
+from echod.lab import requests
 from echod.lab.control import default_path
+from echod.lab.requests import Request
 from echod.lab.weights import Weights, parse
 from echod.texts import path
 
@@ -23,7 +25,8 @@ EPILOG = """\
 examples:
   echod lab                                  walk through the exercise, again and again
   echod lab --once                           walk once: exit status 0 if every step holds, else 1
-  echod lab --serve                          stay; from another terminal: echod lab shift 80/20
+  echod lab --serve                          stay, with a page for a browser; from another
+                                             terminal: echod lab shift 80/20
   echod lab --route k8s/istio/80-20/route.yaml   stay, with the weights of a manifest; save it to
                                              shift them
 """
@@ -52,6 +55,14 @@ _OPTIONS = (
         "N",
         "connections for each judgement; default: what it takes to find 5 points",
     ),
+    Option(
+        "page_port",
+        parsers.metrics_port,
+        "31480",
+        "PORT",
+        "of the page on 127.0.0.1 while the lab serves; default: 31480; 0: any free one; none"
+        " turns it off",
+    ),
 )
 
 
@@ -67,24 +78,35 @@ class Settings:
     serve: bool
     route: str | None
     prometheus: bool
+    page_port: int | None
     socket: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shift:
-    """A call of ``echod lab shift``."""
+class Asking:
+    """A call of ``echod lab shift`` and its like: what is asked of a running lab."""
 
-    weights: Weights
+    request: Request
     socket: str
 
 
 def add_to(parser: ArgumentParser) -> None:
     """Gives a parser the lab's arguments."""
-    parser.usage = "echod lab [options]\n       echod lab shift WEIGHTS [--socket PATH]"
+    parser.usage = (
+        "echod lab [options]\n       echod lab shift WEIGHTS [--socket PATH]"
+        "\n       echod lab stop|kill|start|drain v1|v2 [--socket PATH]"
+        "\n       echod lab traffic RATE|off, or judge [--socket PATH]"
+    )
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("shift", nargs="*", metavar="shift WEIGHTS", help="give a running lab other weights: 80/20")
+    add(
+        "words",
+        nargs="*",
+        metavar="shift WEIGHTS",
+        help="give a running lab other weights (80/20); stop, kill, start or drain v1 or v2 (drain:"
+        " other weights first); the page's traffic, in connections a second; judge anew",
+    )
     add(
         "--steps",
         metavar="WEIGHTS,...",
@@ -107,14 +129,19 @@ def add_to(parser: ArgumentParser) -> None:
     add("--socket", metavar="PATH", help="of the running lab; default: one for each user")
 
 
-def settings(flags: Namespace) -> Settings | Shift:
+def settings(flags: Namespace) -> Settings | Asking:
     """The settings of a call. Raises UsageError."""
     socket = path(flags.socket) if flags.socket else default_path()
-    if flags.shift:
-        return _shift(flags, socket)
+    if flags.words:
+        return _asking(flags, socket)
     values = {option.name: option.of(vars(flags)[option.name]) for option in _OPTIONS}
+    serve = flags.serve or bool(flags.route)
     if flags.once and (flags.serve or flags.route):
         raise UsageError("--once: must be given without --serve and --route")
+    if flags.page_port is None and not values["port"]:
+        values["page_port"] = 0
+    elif flags.page_port is not None and not serve:
+        raise UsageError("--page-port: must be given with --serve or --route")
     if flags.route == "":
         raise UsageError("--route '': must be the name of a file")
     if flags.route and flags.steps:
@@ -123,7 +150,7 @@ def settings(flags: Namespace) -> Settings | Shift:
     return Settings(
         steps=steps,
         once=flags.once,
-        serve=flags.serve or bool(flags.route),
+        serve=serve,
         route=flags.route and path(flags.route),
         prometheus=flags.prometheus,
         socket=socket,
@@ -131,15 +158,12 @@ def settings(flags: Namespace) -> Settings | Shift:
     )
 
 
-def _shift(flags: Namespace, socket: str) -> Shift:
-    words = flags.shift
-    if words[0] != "shift" or len(words) != 2:
-        raise UsageError(
-            f"{' '.join(words)[:60]!a}: must be shift WEIGHTS, for example shift 80/20"
-        )
+def _asking(flags: Namespace, socket: str) -> Asking:
+    request = requests.parse(flags.words)
     others = [
-        name for name, value in vars(flags).items() if value and name not in ("shift", "socket")
+        name for name, value in vars(flags).items() if value and name not in ("words", "socket")
     ]
     if others:
-        raise UsageError(f"shift: must be given without --{others[0]}")
-    return Shift(weights=parse("shift", words[1]), socket=socket)
+        option = others[0].replace("_", "-")
+        raise UsageError(f"{request.verb}: must be given without --{option}")
+    return Asking(request=request, socket=socket)

@@ -10,47 +10,69 @@ from pathlib import Path
 from time import monotonic
 
 from echod.errors import SystemRefused, UsageError
-from echod.lab import control, route
-from echod.lab.arguments import Settings, Shift
+from echod.lab import control, requests, route
+from echod.lab.arguments import Asking, Settings
+from echod.lab.judging import ALPHA, rules_of
 from echod.lab.lab import Lab
-from echod.lab.weights import Weights, described, expectation, parse
+from echod.lab.page.page import Page
+from echod.lab.requests import Request
+from echod.lab.version import State
+from echod.lab.weights import VERSIONS, Weights, described
 from echod.probe import report, servers
-from echod.probe.expectation import parse as expected
 from echod.probe.judge import Sequential
 from echod.probe.planning import limit
 from echod.probe.result import Result
 from echod.probe.runs import Output, Pace, Signals, sample
 from echod.probe.target import Target
-from echod.probe.verdict import Rules, Status
+from echod.probe.verdict import Status
 
-ALPHA = 0.001
-DETECT = 0.05
 TIMEOUT_SECONDS = 5.0
+DRAIN_DELAY_SECONDS = 1.0
+"""With a page: so long a version that is stopped goes on while /readyz says 503, to be seen."""
 
 _LOOK_SECONDS = 0.1
+_PAGE_LOOK_SECONDS = 0.05
 
 
 def run(
-    call: Settings | Shift, environ: Mapping[str, str], signals: Signals, output: Output
+    call: Settings | Asking, environ: Mapping[str, str], signals: Signals, output: Output
 ) -> int:
     """Runs a call and gives the exit status. Raises UsageError and SystemRefused."""
-    if isinstance(call, Shift):
-        weights = "/".join(map(str, call.weights.values()))
-        output.say(control.ask(call.socket, f"shift {weights}") + "\n")
+    if isinstance(call, Asking):
+        output.say(control.ask(call.socket, call.request.line) + "\n")
         return 0
     seen = _stamp(call.route)  # before it is read: what is saved from now on is followed
     first = route.read(call.route) if call.route else call.steps[0]
+    with_page = call.serve and call.page_port is not None
+    delay = DRAIN_DELAY_SECONDS if with_page else 0.0
     control_socket = control.Control(call.socket)
     try:
-        lab = Lab(call.port, first, environ, with_prometheus=call.prometheus)
+        lab = Lab(call.port, first, environ, with_prometheus=call.prometheus, drain_delay=delay)
+        page, problem = None, ""
         try:
-            course = _Course(call, lab, control_socket, signals, output)
+            page = _page(call, lab, output) if with_page else None
+            course = _Course(call, lab, page, control_socket, signals, output)
             return course.serve(seen) if call.serve else course.walk()
+        except SystemRefused as error:
+            problem = str(error)
+            raise
         finally:
             output.progress("")
+            if page:
+                page.stop(problem)
             lab.stop()
     finally:
         control_socket.close()
+
+
+def _page(call: Settings, lab: Lab, output: Output) -> Page | None:
+    """The page, or a warning if its port is taken: the lab goes on without it."""
+    try:
+        own = "" if call.socket == control.default_path() else call.socket
+        return Page(lab, call.page_port or 0, own)
+    except SystemRefused as error:
+        output.warn(f"echod: warning: {error}; the lab runs without its page\n")
+        return None
 
 
 Stamp = tuple[int, int] | None
@@ -67,12 +89,14 @@ class _Course:
         self,
         settings: Settings,
         lab: Lab,
+        page: Page | None,
         control_socket: control.Control,
         signals: Signals,
         output: Output,
     ) -> None:
         self._settings = settings
         self._lab = lab
+        self._page = page
         self._control = control_socket
         self._signals = signals
         self._output = output
@@ -81,6 +105,8 @@ class _Course:
             output.say(f"  {name} on 127.0.0.1:{version.port}, {version.metrics_url}\n")
         if lab.prometheus:
             output.say(f"Prometheus on http://127.0.0.1:{lab.prometheus.port}\n")
+        if page:
+            output.say(f"Page on {page.url}\n")
 
     def walk(self) -> int:
         """Takes the steps: once, or until a signal comes."""
@@ -112,7 +138,7 @@ class _Course:
         self._output.say(f"{described(lab.weights)}; shift with: echod lab shift 80/20\n")
         with suppress(_Interrupted):
             while True:
-                self._wait()
+                self._wait(_PAGE_LOOK_SECONDS if self._page else _LOOK_SECONDS)
                 if settings.route and (now := _stamp(settings.route)) != seen:
                     seen = now
                     try:
@@ -127,6 +153,8 @@ class _Course:
             raise _Interrupted
         self._lab.check()
         self._control.poll(self._answer)
+        if self._page:
+            self._page.poll(self._answer)
 
     def _wait_for(self, seconds: float) -> None:
         end = monotonic() + seconds
@@ -134,21 +162,57 @@ class _Course:
             self._wait(min(_LOOK_SECONDS, max(0.001, end - monotonic())))
 
     def _answer(self, line: str) -> str:
-        """The answer to a line of another terminal."""
-        word, _, weights = line.partition(" ")
-        if word != "shift":
-            return f"{control.ERROR}unknown command; expected: shift WEIGHTS"
+        """The answer to a line of another terminal, or of the page."""
         try:
-            self._shift(parse("shift", weights))
+            return self._do(requests.parse(line.split()))
         except (UsageError, SystemRefused) as error:
             return f"{control.ERROR}{error}"
-        return f"now {described(self._lab.weights)}"
+
+    def _do(self, request: Request) -> str:
+        """Does what is asked, and says what was done."""
+        if request.verb == "shift":
+            self._shift(request.weights)
+            return f"now {described(self._lab.weights)}"
+        if request.verb in ("traffic", "judge"):
+            if not self._page:
+                raise SystemRefused(f"{request.verb}: the lab runs without its page")
+            if request.verb == "traffic":
+                self._page.set_traffic(request.rate)
+                return self._done(f"traffic {request.argument}", judged_anew=False)
+            return self._done("judging anew")
+        if not self._settings.serve:
+            raise SystemRefused(f"{request.line}: the lab does not serve (--serve)")
+        return self._fault(request.verb, request.argument)
+
+    def _fault(self, verb: str, name: str) -> str:
+        """Stops, kills, starts or drains a version."""
+        version = self._lab.versions[name]
+        if verb == "drain":
+            (other,) = set(VERSIONS) - {name}
+            if self._lab.versions[other].state is not State.RUNNING:
+                raise SystemRefused(f"drain {name}: {other} does not run")
+            self._shift({one: 0 if one == name else 100 for one in VERSIONS})
+        if verb == "start":
+            version.start()
+            return self._done(f"{name} is starting")
+        if verb == "kill":
+            version.kill()
+            return self._done(f"{name} is killed")
+        version.terminate()
+        return self._done(f"{name} is {'draining' if verb == 'drain' else 'stopping'}")
+
+    def _done(self, text: str, *, judged_anew: bool = True) -> str:
+        """Says what was done, here and on the page."""
+        self._output.progress("")
+        self._output.say(f"{text}\n")
+        if self._page:
+            self._page.note(text, judged_anew=judged_anew)
+        return text
 
     def _shift(self, weights: Weights) -> None:
         if weights != self._lab.weights:
             self._lab.shift(weights)
-            self._output.progress("")
-            self._output.say(f"now {described(weights)}\n")
+            self._done(f"now {described(weights)}")
 
     def _counts(self) -> servers.Counts:
         """What the versions have counted so far."""
@@ -157,13 +221,7 @@ class _Course:
 
     def _judge(self, weights: Weights) -> Result:
         """Whether connections are split by these weights, and counted so by the versions."""
-        rules = Rules(
-            expectation=expected([expectation(weights)]),
-            alpha=ALPHA / len(self._settings.steps),
-            detect=DETECT,
-            tolerance=None,
-            max_errors=0,
-        )
+        rules = rules_of(weights, ALPHA / len(self._settings.steps))
         before = self._counts()
         target = Target("127.0.0.1", self._lab.port, TIMEOUT_SECONDS)
         cap = self._settings.samples or limit(list(rules.tests.values()))

@@ -2,76 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from echod.lab import envoy, prometheus
 from echod.lab.envoy import Envoy
-from echod.lab.processes import Process
 from echod.lab.prometheus import Prometheus
-from echod.lab.weights import VERSIONS, Weights
+from echod.lab.version import State, Version
+from echod.lab.weights import Weights
 from echod.loop.listeners import bind
 
 PROMETHEUS_PORT = 9090
-START_SECONDS = 20.0
-STOP_SECONDS = 5.0
 
 PORTS = {"v1": (9000, 9464), "v2": (9100, 9465)}
 """Echo and metrics ports, as in the examples for VMs; any free ones where the lab's own is."""
-
-
-class Version:
-    """One echod of the lab, from its making until ``stop``."""
-
-    def __init__(
-        self, name: str, ports: tuple[int, int], directory: Path, environ: Mapping[str, str]
-    ) -> None:
-        words = [sys.executable, "-P", "-m", "echod", str(ports[0]), VERSIONS[name]]
-        words += ["--address", "127.0.0.1", "--metrics-address", "127.0.0.1"]
-        words += ["--metrics-port", str(ports[1]), "--service-version", name]
-        words += ["--drain-timeout", "1", "--log-format", "json"]
-        clean = {key: value for key, value in environ.items() if not key.startswith("ECHOD_")}
-        self._process = Process(name, words, directory, clean)
-        self.port = self.metrics_port = 0
-
-    def wait(self) -> None:
-        """Waits until it is ready. Raises SystemRefused if it is not in time."""
-        self._process.wait_until(self._is_ready, START_SECONDS, "is not ready")
-
-    def _is_ready(self) -> bool:
-        events = self._events()
-        if "ready" not in events:
-            return False
-        self.port, self.metrics_port = events["listening on"], events["metrics on"]
-        return True
-
-    def _events(self) -> dict[str, int]:
-        """The ports in its log, by the words before them."""
-        found = {}
-        for line in self._process.log.read_text().splitlines():
-            with suppress(ValueError):  # a line that is not yet complete
-                event = json.loads(line)
-                name = event["event"].partition(" [")[0].partition(" 127.")[0]
-                found[name] = event.get("port", 0)
-        return found
-
-    @property
-    def metrics_url(self) -> str:
-        """Where its counters are."""
-        return f"http://127.0.0.1:{self.metrics_port}/metrics"
-
-    def check(self) -> None:
-        """Raises SystemRefused if it has ended."""
-        self._process.check()
-
-    def stop(self) -> None:
-        """Stops it."""
-        self._process.stop(STOP_SECONDS)
 
 
 class Lab:
@@ -84,6 +30,7 @@ class Lab:
         environ: Mapping[str, str],
         *,
         with_prometheus: bool = False,
+        drain_delay: float = 0.0,
     ) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="echod-lab-"))
         self.versions: dict[str, Version] = {}
@@ -98,7 +45,9 @@ class Lab:
             bind("--port", "127.0.0.1", port).socket.close()
             for name, fixed in PORTS.items():
                 ports = fixed if port else (0, 0)
-                self.versions[name] = Version(name, ports, self._directory, environ)
+                self.versions[name] = Version(
+                    name, ports, self._directory, environ, drain_delay=drain_delay
+                )
             for version in self.versions.values():
                 version.wait()
             upstreams = {name: ("127.0.0.1", one.port) for name, one in self.versions.items()}
@@ -127,13 +76,16 @@ class Lab:
         return [version.metrics_url for version in self.versions.values()]
 
     def check(self) -> None:
-        """Raises SystemRefused if a part has ended."""
+        """Raises SystemRefused if a part has ended that was not asked to."""
         for part in (*self.versions.values(), self._envoy, self.prometheus):
             if part:
                 part.check()
 
     def stop(self) -> None:
         """Stops all parts, and removes their files."""
+        for version in self.versions.values():  # both at once: each may take its time
+            if version.state is not State.ENDED:
+                version.terminate()
         for part in (self.prometheus, self._envoy, *self.versions.values()):
             if part:
                 part.stop()

@@ -47,9 +47,14 @@ class Process:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def status(self) -> int | None:
+        """Its exit status, or minus the signal that killed it; None while it runs."""
+        return self._process.poll()
+
     def check(self) -> None:
         """Raises SystemRefused, with the last line of its output, if it has ended."""
-        status = self._process.poll()
+        status = self.status
         if status is not None:
             raise SystemRefused(f"{self.name} has ended with status {status}: {self.said()}")
 
@@ -69,6 +74,14 @@ class Process:
         """The last line of its output."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "no output"
+
+    def terminate(self) -> None:
+        """Asks it to end (SIGTERM)."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends it at once (SIGKILL)."""
+        self._process.kill()
 
     def stop(self, seconds: float) -> None:
         """Terminates it, and kills it after so many seconds."""

@@ -27,15 +27,27 @@ def slowly(rate: int) -> list[str]:
 class Running:
     """A lab, with its temporary files in a directory of its own."""
 
-    def __init__(self, directory: Path, *words: str, rate: int | None = None) -> None:
-        """``rate``: as many connections a second as it judges by."""
+    def __init__(
+        self,
+        directory: Path,
+        *words: str,
+        rate: int | None = None,
+        by: list[str] | None = None,
+    ) -> None:
+        """``rate``: as many connections a second as it judges by. ``by``: what runs echod."""
         self.directory = directory
         self.temporary = directory / "tmp"
         self.temporary.mkdir()
         self.output = directory / "output"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*(command() if rate is None else slowly(rate)), "lab", "--port", "0", *words],
+                [
+                    *(by or (command() if rate is None else slowly(rate))),
+                    "lab",
+                    "--port",
+                    "0",
+                    *words,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -115,8 +127,8 @@ def test_weights_that_change_during_a_step_fail_the_exercise(tmp_path: Path) -> 
 def test_a_version_that_answers_with_another_prefix_fails_the_exercise(tmp_path: Path) -> None:
     """The lab's own versions, with the wrong word in one of them."""
     script = (
-        "import sys; from echod.lab import lab; lab.VERSIONS = {'v1': 'one', 'v2': 'wrong'};"
-        "from echod.cli import main; sys.exit(main())"
+        "import sys; from echod.cli import main; from echod.lab import version;"
+        "version.VERSIONS = {'v1': 'one', 'v2': 'wrong'}; sys.exit(main())"
     )
     words = [*command()[:1], "-c", script, "lab", "--once", "--port", "0", "--steps", "80/20"]
     words += ["--socket", str(tmp_path / "socket")]

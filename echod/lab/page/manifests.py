@@ -1,0 +1,105 @@
+"""What does the same in a cluster: commands, and routes as they are in k8s/."""
+
+from __future__ import annotations
+
+import shlex
+
+from echod.lab.weights import VERSIONS, Weights
+
+_SERVICE = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: {name}
+spec:
+  hosts: [{host}]
+  gateways: [{gateway}]
+  tcp:
+"""
+_RULE = """\
+    - match:
+        - port: {matched}
+      route:
+"""
+_LEG = """\
+        - destination:
+            host: tcp-echo
+            port:
+              number: {port}
+            subset: {version}
+"""
+_TCP_ROUTE = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata:
+  name: tcp-echo
+spec:
+  parentRefs:
+    - name: tcp-echo-gateway
+      sectionName: tcp-31400
+    # Calls from inside the mesh.
+    - group: ""
+      kind: Service
+      name: tcp-echo
+      port: 9000
+  rules:
+    - backendRefs:
+"""
+_BACKEND = """\
+        - name: tcp-echo-{version}
+          port: 9000
+"""
+_MESH = "---\n# The same for calls from inside the mesh, which the one above does not touch.\n"
+
+
+def virtual_service(weights: Weights) -> str:
+    """Istio's routes: at the gateway, and inside the mesh."""
+    gateway = _SERVICE.format(name="tcp-echo", host='"*"', gateway="tcp-echo-gateway")
+    mesh = _SERVICE.format(name="tcp-echo-mesh", host="tcp-echo", gateway="mesh")
+    inside = "".join(_rule(port, port, weights) for port in (9000, 9001))
+    return f"{gateway}{_rule(31400, 9000, weights)}{_MESH}{mesh}{inside}"
+
+
+def tcp_route(weights: Weights) -> str:
+    """The Gateway API's route, for both."""
+    used = _used(weights)
+    return _TCP_ROUTE + "".join(
+        _BACKEND.format(version=version)
+        + (f"          weight: {weight}\n" if len(used) > 1 else "")
+        for version, weight in used.items()
+    )
+
+
+def _rule(matched: int, port: int, weights: Weights) -> str:
+    used = _used(weights)
+    return _RULE.format(matched=matched) + "".join(
+        _LEG.format(port=port, version=version)
+        + (f"          weight: {weight}\n" if len(used) > 1 else "")
+        for version, weight in used.items()
+    )
+
+
+def _used(weights: Weights) -> Weights:
+    return {version: weight for version, weight in weights.items() if weight}
+
+
+def terminal(line: str, socket: str = "") -> str:
+    """A request as it is typed; ``socket`` is that of a lab which has one of its own."""
+    return f"echod lab {line}" + (f" --socket {shlex.quote(socket)}" if socket else "")
+
+
+def faults(socket: str = "") -> list[dict[str, str]]:
+    """For each version what its buttons do: at a terminal, and in a cluster."""
+    rows = []
+    for version, other in zip(VERSIONS, reversed(VERSIONS), strict=True):
+        scale = f"kubectl -n $NS scale deployment/tcp-echo-{version} --replicas="
+        pods = f"-l app=tcp-echo,version={version}"
+        for verb, cluster in (
+            ("stop", f"{scale}0"),
+            ("kill", f"kubectl -n $NS delete pod {pods} --grace-period=0 --force"),
+            ("start", f"{scale}2"),
+            ("drain", f"kubectl apply -k k8s/istio/all-{other} && {scale}0"),
+        ):
+            line = f"{verb} {version}"
+            rows.append({"do": line, "terminal": terminal(line, socket), "cluster": cluster})
+    return rows

@@ -1,0 +1,75 @@
+"""What the versions say themselves: whether they are ready, and what they have counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from threading import Event, Thread
+from urllib.parse import urlsplit
+
+from echod.errors import SystemRefused
+from echod.probe import servers
+from echod.probe.webclient import Connection
+
+EVERY_SECONDS = 0.5
+TIMEOUT_SECONDS = 2.0
+_ANSWER_BYTES = 200
+
+
+@dataclass(frozen=True)
+class Said:
+    """The status of /readyz (0: no answer) and its text; counters, or None without an answer."""
+
+    ready: int = 0
+    text: str = ""
+    connections: int | None = None
+    requests: int | None = None
+
+
+class Watch:
+    """A thread that asks again and again, from its making until ``stop``. ``urls`` are those of
+    the metrics, by version.
+    """
+
+    def __init__(self, urls: Mapping[str, str]) -> None:
+        self.said = {name: Said() for name in urls}
+        self._urls = urls
+        self._stopping = Event()
+        self._thread = Thread(target=self._work, name="watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread, after its last question."""
+        self._stopping.set()
+        self._thread.join(TIMEOUT_SECONDS)
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            self.said = {name: ask(url) for name, url in self._urls.items()}
+            self._stopping.wait(EVERY_SECONDS)
+
+
+def ask(url: str) -> Said:
+    """What one version says; nothing if it does not answer."""
+    status, text = _readiness(url)
+    if not status:
+        return Said()
+    try:
+        counts = servers.read([url])
+    except SystemRefused:
+        return Said(status, text)
+    return Said(status, text, counts.connections, sum(counts.requests.values()))
+
+
+def _readiness(url: str) -> tuple[int, str]:
+    parts = urlsplit(url)
+    connection = Connection(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        return response.status, response.read(_ANSWER_BYTES).decode("utf-8", "replace").strip()
+    except (OSError, HTTPException):
+        return 0, ""
+    finally:
+        connection.close()
