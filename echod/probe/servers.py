@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Thread
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
@@ -113,6 +114,10 @@ def _fetch(url: str) -> str:
     opener = build_opener(
         ProxyHandler({}), Handler
     )  # a proxy of the environment is for the outside
-    with opener.open(url, timeout=TIMEOUT_SECONDS) as response:
-        body: bytes = response.read(MOST_BYTES)
+    try:
+        with opener.open(url, timeout=TIMEOUT_SECONDS) as response:
+            body: bytes = response.read(MOST_BYTES)
+    except HTTPError as error:
+        error.close()  # it holds the connection
+        raise
     return body.decode("utf-8", "replace")
