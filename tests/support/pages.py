@@ -5,6 +5,7 @@ what they print. ``needs: cluster``, ``docker`` or ``root`` after it marks a blo
 one host runs, and ``stays`` one whose command goes on until its section ends, as in a terminal of
 its own. A cluster's block may be for clusters with ``load balancer`` addresses alone, or with
 ``no load balancer``, and may print its lines in ``any order``. ``make test-cluster`` types those.
+tests/mesh/test_services.py types those that need ``services``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ NEEDS = {
     "cluster, no load balancer",
     "docker",
     "root",
+    "services",
 }
 
 FENCE = re.compile(r"^( *)```(.*)$")

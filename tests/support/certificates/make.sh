@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the certificates of the tests anew, in this directory: an authority, and three that it has
-# signed for service.test and 127.0.0.1, each with its key. They last a century, but for one that has
+# signed for service.test, shop.example and 127.0.0.1, each with its key. They last a century, but for one that has
 # expired. Needs openssl.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -25,7 +25,7 @@ organizationName = optional
 commonName = supplied
 [leaf]
 basicConstraints = CA:FALSE
-subjectAltName = DNS:service.test, IP:127.0.0.1
+subjectAltName = DNS:service.test, DNS:shop.example, IP:127.0.0.1
 authorityKeyIdentifier = keyid
 END
 touch index
