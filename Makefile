@@ -19,7 +19,7 @@ BUILD_OPTIONS =
 unexport PYTHONPATH PYTHONHOME
 
 .PHONY: run lab bench test test-plain test-real soak inject fuzz lint format tables monitoring picture \
-  lock clean install uninstall image
+  dashboard-picture lock clean install uninstall image
 
 run: $(VENV)/run.stamp
 	$(BIN)/echod $(PORTS) $(PREFIX)
@@ -83,6 +83,11 @@ monitoring: $(VENV)/real.stamp
 # docs/split.svg: the lab, its Prometheus, and the weights moving.
 picture: $(VENV)/picture.stamp
 	$(BIN)/python tools/picture.py
+
+# docs/dashboard.png: the dashboard while weights move, drawn by Grafana's own components; needs npm,
+# chromium and prometheus, and twenty minutes.
+dashboard-picture: $(VENV)/picture.stamp
+	$(BIN)/python tools/board_picture.py
 
 # echod beside its peers, into bench/results/; BENCH='--quick' and the like are its options.
 bench: $(VENV)/bench.stamp
