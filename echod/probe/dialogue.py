@@ -59,7 +59,7 @@ class Reading:
         """Reads once; whether there is more to read."""
         until = self._deadline
         if self.found is not None:
-            until = min(until, self.at + SETTLE_SECONDS)
+            until = min(until, monotonic() + SETTLE_SECONDS)
         self._channel.settimeout(left(until))
         piece = self._channel.recv(MAX_REPLY_BYTES - len(self._data))
         if not piece:

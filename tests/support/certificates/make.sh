@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the certificates of the tests anew, in this directory: an authority, and three that it has
-# signed for service.test, shop.example and 127.0.0.1, each with its key. They last a century, but for one that has
-# expired. Needs openssl.
+# signed for service.test, shop.example and 127.0.0.1, each with its key. They last a century, but
+# for one that has expired. Needs openssl.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 made=$(mktemp -d)
