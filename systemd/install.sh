@@ -79,6 +79,7 @@ echod is installed. Set up /etc/echod/v1.env, then start it, now and at boot:
   systemctl enable --now echod@v1.service
 or, with sockets that outlive a restart:
   systemctl enable --now echod@v1.socket echod@v1.service
+A traffic split is watched by echod-probe@gateway.service, set up in /etc/echod/probe-gateway.env.
 After an upgrade: systemctl try-restart 'echod*.service'
 END
 }
@@ -86,7 +87,7 @@ END
 uninstall_all() {
   # Instances are loaded while they are enabled or running.
   systemctl_if_running stop 'echod.socket' 'echod-metrics.socket' 'echod@*.socket' \
-    'echod-metrics@*.socket' 'echod.service' 'echod@*.service'
+    'echod-metrics@*.socket' 'echod.service' 'echod@*.service' 'echod-probe@*.service'
   for unit in systemd/*.service systemd/*.socket; do
     name=$(basename "$unit")
     systemctl --quiet disable "$name" 2>/dev/null || true

@@ -119,6 +119,47 @@ def test_a_stop_by_execstop_and_then_by_systemd_drains(guest: Guest) -> None:
     assert "status=" not in journal
 
 
+PROBE = "echod-probe@gateway"
+
+
+def test_a_watch_of_a_split_runs_beside_what_it_watches(guest: Guest) -> None:
+    """In its own sandbox: an alarm in the journal, metrics on loopback, and an orderly end."""
+    settings = (
+        "PROBE_TARGET=127.0.0.1:9000",
+        'PROBE_OPTIONS=--expect "one=100,two=0" --rate 20 --metrics-address 127.0.0.1',
+    )
+    guest.run(f"printf '%s\\n' '{settings[0]}' '{settings[1]}' >/etc/echod/probe-gateway.env")
+    guest.run(f"systemctl start echod@v1 {PROBE}")
+
+    def scrape() -> str:
+        return guest.run("curl -s 127.0.0.1:9466/metrics || true")
+
+    until(lambda: re.search(r'connections_total\{version="one"\} \d\d', scrape()))
+    assert 'echod_probe_verdict{verdict="expected"} 1.0' in scrape()
+    uid = guest.run(f"stat -c %u /proc/{show(guest, PROBE, 'MainPID')}").strip()
+    assert int(uid) > 60_000
+    security = guest.run(f"systemd-analyze security --no-pager {PROBE}.service")
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", security)
+    assert found
+    assert float(found[1]) <= 1.5
+    guest.run("sed -i s/ECHOD_PREFIX=one/ECHOD_PREFIX=two/ /etc/echod/v1.env")
+    guest.run("systemctl restart echod@v1")
+    until(lambda: '"event": "alarm"' in guest.journal(PROBE))
+    guest.run(f"systemctl stop {PROBE}")
+    assert '"event": "stopped"' in guest.journal(PROBE)
+    assert show(guest, PROBE, "Result") == "success"
+
+
+def test_a_watch_with_a_wrong_setting_stays_down(guest: Guest) -> None:
+    """Exit status 2, one line, no restart."""
+    guest.run("sed -i s/two=20/two=x/ /etc/echod/probe-gateway.env")
+    guest.run(f"systemctl start {PROBE}")
+    until(lambda: show(guest, PROBE, "ActiveState") == "failed")
+    assert show(guest, PROBE, "ExecMainStatus") == "2"
+    assert show(guest, PROBE, "NRestarts") == "0"
+    assert "must have a share from 0 to" in guest.journal(PROBE)
+
+
 def test_systemd_analyze_verify_reports_nothing(guest: Guest) -> None:
     """Not even a warning, which would leave its exit status at 0."""
     units = " ".join(
@@ -276,7 +317,7 @@ def test_an_upgrade_keeps_the_users_files_and_a_removal_leaves_nothing_else(gues
     guest.run("systemctl enable -q --now echod@v1.service echod@v2.socket")
     assert "kept /etc/echod/v1.env" in guest.run(INSTALL)
     assert guest.run("tail -n 1 /etc/echod/v1.env; ls /etc/echod").split() == [
-        "#", "mine", "v1.env", "v2.env"
+        "#", "mine", "probe-gateway.env", "v1.env", "v2.env"
     ]  # fmt: skip
     assert "/src" not in guest.run("find /src -newer /etc/echod/v2.env -name build")
     guest.run("systemctl try-restart echod@v1")

@@ -70,12 +70,14 @@ def test_every_custom_object_of_a_directory_is_valid(
 
 
 def test_the_objects_that_pages_show_are_valid(definitions: Definitions) -> None:
-    """What a reader copies is accepted, and so is the Job that is applied by itself. (Argo's
-    definitions are in no set of schemas that others come in.)
+    """What a reader copies is accepted, and so are the Job and the watch that are applied by
+    themselves. (Argo's definitions are in no set of schemas that others come in.)
     """
     shown = [one for one in whole_snippets() if one["kind"] != "AnalysisTemplate"]
     assert "PeerAuthentication" in {one["kind"] for one in shown}
-    for one in [*shown, *documents((K8S / "client/probe-job.yaml").read_text())]:
+    for name in ("probe-job", "watch"):
+        shown += documents((K8S / f"client/{name}.yaml").read_text())
+    for one in shown:
         if one["apiVersion"] in OWN_GROUPS:
             for release in RELEASES:
                 kubernetes_validate.validate(one, release, strict=True)

@@ -60,6 +60,8 @@ def troubles(scene: Scene) -> dict[str, tuple[Step, Step, set[str]]]:
     def at(*ports: int) -> set[str]:
         return {f"127.0.0.1:{port}" for port in ports}
 
+    watched = scene.watched
+    looking = at(watched.watch.metrics_port)
     fallen, full = at(scene.fallen.metrics_port), at(scene.full.metrics_port)
     return {
         "EchodDown": (scene.fall, scene.rise, fallen),
@@ -80,6 +82,8 @@ def troubles(scene: Scene) -> dict[str, tuple[Step, Step, set[str]]]:
         "EchodAcceptErrors": (scene.starve, scene.feed, at(scene.starved.metrics_port)),
         "EchodLogEventsDropped": (scene.babble, scene.read, at(scene.mute_metrics_port)),
         "EchodScrapeGaps": (nothing, nothing, fallen),
+        "EchodProbeAlarm": (watched.leave, watched.come_back, looking),
+        "EchodProbeFailures": (watched.fail, watched.mend, looking),
     }
 
 

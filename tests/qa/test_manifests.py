@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser
+from pathlib import PurePosixPath
 
 import pytest
 from support import ROOT, Start
@@ -13,9 +14,11 @@ import echod
 from echod.config.options import Config, load
 from echod.probe.arguments import add_to, settings
 from echod.probe.expectation import parse
+from echod.watch.following import from_text
 
 BASE = Manifests.of("base")
 PROBE_JOB = K8S / "client/probe-job.yaml"
+WATCH = K8S / "client/watch.yaml"
 VERSIONS = {"tcp-echo-v1": "one", "tcp-echo-v2": "two"}
 MESH_PORTS = {15008, 15020, 15021, 15090}
 STEPS = {"all-v1": [100, 0], "80-20": [80, 20], "50-50": [50, 50], "all-v2": [0, 100]}
@@ -47,7 +50,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_every_manifest_is_applied_by_some_directory() -> None:
     """Every file is part of some directory that can be applied, or is applied by itself."""
-    used = {path for name in directories() for path in files(name)} | {PROBE_JOB}
+    used = {path for name in directories() for path in files(name)} | {PROBE_JOB, WATCH}
     used |= set(K8S.rglob("kustomization.yaml"))
     assert set(K8S.rglob("*.yaml")) == {path for path in used if path.is_relative_to(K8S)}
 
@@ -59,7 +62,7 @@ def test_the_image_name_is_set_in_one_file() -> None:
     for pod in VERSIONS:
         assert container(pod)["image"] == "echod"
     mentions = [path for path in K8S.rglob("*.yaml") if "image: echod" in path.read_text()]
-    assert {path.name for path in mentions} == {"v1.yaml", "v2.yaml", PROBE_JOB.name}
+    assert {path.name for path in mentions} == {"v1.yaml", "v2.yaml", PROBE_JOB.name, WATCH.name}
 
 
 def test_all_manifests_use_the_namespace_that_is_created() -> None:
@@ -313,6 +316,41 @@ def test_the_probe_job_runs_once_and_ends_by_itself() -> None:
     asked = settings(parser.parse_args(one["args"][1:]))
     assert (asked.n, asked.duration, asked.wait) == (None, None, None)
     assert parse(asked.expect).shares == {"one": 0.8, "two": 0.2}
+
+
+def test_the_watch_watches_what_its_file_expects() -> None:
+    """This version, against the Service's port, by the options that it has; scraped once."""
+    manifests = Manifests(documents(WATCH.read_text()))
+    pod = manifests.pods()["watch"]
+    (one,) = pod["spec"]["containers"]
+    assert one["image"] == f"echod:{echod.__version__}"
+    parser = ArgumentParser()
+    add_to(parser)
+    asked = settings(parser.parse_args(one["args"][1:]))
+    service = BASE.one("Service", asked.host)
+    assert asked.port in [found["port"] for found in service["spec"]["ports"]]
+    (mount,), (volume,) = one["volumeMounts"], pod["spec"]["volumes"]
+    assert asked.watch
+    assert asked.expect_file
+    mounted = PurePosixPath(asked.expect_file).relative_to(mount["mountPath"])
+    data = manifests.one("ConfigMap", volume["configMap"]["name"])["data"][str(mounted)]
+    assert from_text("expected", data.encode()).shares == {"one": 0.8, "two": 0.2}
+    (port,) = one["ports"]
+    assert port == {"name": "http-metrics", "containerPort": asked.metrics_port}
+    assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(asked.metrics_port)
+    (policy,) = manifests.all("NetworkPolicy")
+    (rule,) = policy["spec"]["ingress"]
+    admitted = {
+        number
+        for found in rule["ports"]
+        for number in range(found["port"], found.get("endPort", found["port"]) + 1)
+    }
+    assert admitted == MESH_PORTS | {asked.metrics_port}
+    (monitor,) = manifests.all("PodMonitor")
+    (shipped,) = Manifests.of("monitoring").all("PodMonitor")
+    assert monitor["spec"]["podMetricsEndpoints"] == shipped["spec"]["podMetricsEndpoints"]
+    for selector in (monitor["spec"]["selector"], policy["spec"]["podSelector"]):
+        assert manifests.selected(selector["matchLabels"]) == ["watch"]
 
 
 def test_documents_apply_directories_that_exist() -> None:

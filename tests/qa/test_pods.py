@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from support.manifests import K8S, Manifests, documents, kustomization
 
+WATCH = Manifests(documents((K8S / "client/watch.yaml").read_text()))
 PODS = {
     **{name: pod["spec"] for name, pod in Manifests.of("base", "client").pods().items()},
+    "watch": WATCH.pods()["watch"]["spec"],
     "probe": documents((K8S / "client/probe-job.yaml").read_text())[0]["spec"]["template"]["spec"],
 }
 """The specifications of all pods, by the names of their Deployments or Jobs."""
@@ -35,6 +37,8 @@ CONTAINER = {
     "securityContext",
 }
 """What pods and containers may have: hostNetwork, volumes, initContainers and envFrom are not."""
+MORE = {"watch": ("volumes", "volumeMounts")}
+"""What a pod and its container have beside that."""
 
 
 @pytest.mark.parametrize("pod", PODS)
@@ -62,8 +66,13 @@ def test_pods_have_no_part_of_their_host(pod: str) -> None:
     """No namespace, port or directory of it, no second container, no secret: nothing unlisted."""
     spec = PODS[pod]
     (one,) = spec["containers"]
-    assert spec.keys() <= SPEC
-    assert one.keys() <= CONTAINER
+    volumes, mounts = MORE.get(pod, ("", ""))
+    assert spec.keys() <= SPEC | {volumes}
+    assert one.keys() <= CONTAINER | {mounts}
+    for volume in spec.get("volumes", []):
+        assert volume.keys() == {"name", "configMap"}
+    for mount in one.get("volumeMounts", []):
+        assert mount["readOnly"] is True
     for port in one.get("ports", []):
         assert port.keys() == {"name", "containerPort"}
     for variable in one.get("env", []):
@@ -80,10 +89,10 @@ def test_pods_state_their_resources(pod: str) -> None:
     assert int(requests["memory"].removesuffix("Mi")) <= int(limits["memory"].removesuffix("Mi"))
 
 
-@pytest.mark.parametrize("directory", ["base", "client"])
+@pytest.mark.parametrize("directory", ["base", "client", "watch"])
 def test_pods_have_an_account_without_rights(directory: str) -> None:
     """Each Deployment has its own, and no token of it."""
-    manifests = Manifests.of(directory)
+    manifests = WATCH if directory == "watch" else Manifests.of(directory)
     for name, pod in manifests.pods().items():
         assert pod["spec"]["serviceAccountName"] == name
         assert manifests.one("ServiceAccount", name)["automountServiceAccountToken"] is False

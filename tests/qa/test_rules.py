@@ -10,6 +10,7 @@ from rules import DATA, REPOSITORY, linked, made
 from support import ROOT
 
 from echod.telemetry.metrics import FAMILIES
+from echod.watch.metrics import FAMILIES as WATCHED
 
 MONITORING = ROOT / "monitoring"
 RULES = yaml.safe_load((MONITORING / "rules.yml").read_text())
@@ -26,8 +27,9 @@ def test_generated_rules_and_configurations_are_current() -> None:
 
 
 def test_rules_use_metrics_that_exist() -> None:
-    """A family of the daemon, a record of their own, or what Prometheus has of itself."""
-    known = {family.name for family in FAMILIES} | {rule["record"] for rule in rules("record")}
+    """A family of the daemon or a watch, a record of their own, or what Prometheus has itself."""
+    known = {one.name for one in FAMILIES} | {one.name for one in WATCHED}
+    known |= {rule["record"] for rule in rules("record")}
     known |= {"up", "echod_expected_share", "process_start_time_seconds"}
     for rule in rules("expr"):
         names = re.findall(r"\b(?:echod[_:][\w:]+|up)\b(?!=)", rule["expr"])

@@ -16,6 +16,7 @@ from echod.lab.processes import free_port
 from support import (
     Echod,
     Start,
+    command,
     connect,
     connections,
     converse,
@@ -24,6 +25,7 @@ from support import (
     until,
     without_descriptors,
 )
+from support.peers import prefixing, resetting, serving
 
 
 class Restless:
@@ -69,6 +71,34 @@ class Restless:
         return Page
 
 
+class Watched:
+    """A split of which a watch expects all of one version, and that watch."""
+
+    def __init__(self, start: Start, closing: ExitStack) -> None:
+        self.prefix = b"one"
+        self.failing = False
+        port = closing.enter_context(serving(self._behave))
+        words = (f"127.0.0.1:{port}", "--watch", "--expect", "one=100,two=0", "--detect", "20")
+        called = command("probe", *words, "--rate", "20", "--metrics-port", "0")
+        self.watch = start(command=lambda *_: called)
+
+    def _behave(self, connection: socket.socket, number: int) -> None:
+        fails = self.failing and number % 2
+        (resetting if fails else prefixing(self.prefix))(connection, number)
+
+    def leave(self) -> None:
+        self.prefix = b"two"
+
+    def come_back(self) -> None:
+        self.prefix = b"one"
+
+    def fail(self) -> None:
+        self.failing = True
+
+    def mend(self) -> None:
+        self.failing = False
+
+
 class Scene:
     """The echods that get into trouble, who puts them there, and who gets them out.
 
@@ -102,12 +132,14 @@ class Scene:
         os.close(pipe)
         self.talk: socket.socket | None = None
         self.restless = closing.enter_context(Restless())
+        self.watched = Watched(start, closing)
         troubled = (self.fallen, self.starved, self.near, self.full)
         self.jobs = {
             "split": [one.metrics_port for one in (*self.split, self.stranger)],
             "drained": [self.drained.metrics_port],
             "troubled": [one.metrics_port for one in troubled] + [self.mute_metrics_port],
             "restless": [self.restless.metrics_port],
+            "watched": [self.watched.watch.metrics_port],
         }
         until(self.mute_is_ready)
         self.discover()
