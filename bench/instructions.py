@@ -38,7 +38,7 @@ START_SECONDS, ANSWER_SECONDS = 120.0, 60.0
 FIGURES = {
     "line-64": "line, 64 connections",
     "line-1": "line, 1 connection",
-    "pipelined": f"line, {PIPELINES} connections with {PIPELINED} lines on their way",
+    "pipelined": f"line, {PIPELINES} connections with {PIPELINED} lines in flight",
     "connection": "connection: connect, one line, close",
 }
 

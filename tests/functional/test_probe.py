@@ -164,7 +164,7 @@ def test_a_version_that_answers_late_is_judged_like_one_that_does_not(
 
     def behave(connection: socket.socket, number: int) -> None:
         if number % 5 == 4:
-            time.sleep(seconds)
+            pause(seconds, "a version that answers late")
         peers.prefixing(b"two" if number % 5 == 4 else b"one")(connection, number)
 
     with serving(behave) as port:
