@@ -11,6 +11,7 @@ PREFIX = $(if $(value ECHOD_PREFIX),$(call quoted,$(value ECHOD_PREFIX)),hello)
 quoted = '$(subst ','\'',$1)'
 LAB =
 SOAK =
+CLUSTER =
 INJECT =
 FUZZ =
 BENCH =
@@ -18,8 +19,8 @@ BASE =
 BUILD_OPTIONS =
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: run lab bench test test-plain test-real soak inject fuzz lint format tables monitoring picture \
-  dashboard-picture lock clean install uninstall image
+.PHONY: run lab bench test test-plain test-real test-cluster soak inject fuzz lint format tables monitoring \
+  picture dashboard-picture lock clean install uninstall image
 
 run: $(VENV)/run.stamp
 	$(BIN)/echod $(PORTS) $(PREFIX)
@@ -45,6 +46,11 @@ test-real: $(VENV)/real.stamp
 	$(BIN)/pytest tests/host tests/mesh
 	$(BIN)/pytest -n 2 --dist loadfile -m long tests/faults
 	$(BIN)/pytest -n 2 -m long tests/inject
+
+# The cluster's page, typed in the cluster of KUBECONFIG, and what it leaves out. Changes that cluster:
+# CONTRIBUTING.md says how. CLUSTER='--image REGISTRY/echod:0.1.0' and the like are its options.
+test-cluster: $(VENV)/real.stamp
+	cd tests && ../$(BIN)/python -m cluster $(CLUSTER)
 
 # A million lines on 100,000 connections, with drains and scrapes, and what is left of them: a minute
 # or two; SOAK='--times 10' or SOAK='--minutes 60' goes on for longer.

@@ -20,7 +20,19 @@ import pytest
 from support import ROOT, clean_environment
 
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = ("run", "test", "test-real", "lab", "soak", "bench", "lint", "lock", "install", "image")
+TARGETS = (
+    "run",
+    "test",
+    "test-real",
+    "test-cluster",
+    "lab",
+    "soak",
+    "bench",
+    "lint",
+    "lock",
+    "install",
+    "image",
+)
 INSTALL = ROOT / "tools/pip_install.py"
 
 

@@ -105,6 +105,19 @@ def blocks(path: Path) -> list[Block]:
     return found
 
 
+def headings(path: Path) -> list[str]:
+    """The titles of a page's sections, in the order of their numbers."""
+    found = []
+    inside = False
+    for line in path.read_text().splitlines():
+        fence = FENCE.match(line)
+        if fence:
+            inside = not inside
+        elif not inside and line.startswith("#"):
+            found.append(line.lstrip("# "))
+    return found
+
+
 def pages() -> list[Path]:
     """Every document of the project."""
     words = ["git", "ls-files", "-co", "--exclude-standard", "*.md"]
