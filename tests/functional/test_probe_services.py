@@ -94,9 +94,10 @@ def test_a_match_waits_for_the_rest_of_what_it_has_found(tmp_path: Path) -> None
     """It could be longer when it reaches the end of what has come; at the end of all it cannot."""
 
     def in_pieces(connection: socket.socket, _number: int) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in (b"po", b"rt:63", b"79\r\n"):
             connection.sendall(piece)
-            pause(0.02, "a segment of its own")
+            pause(0.1, "a segment of its own")
         silent(connection, 0)
 
     patient = altered(probe__dialogue__SETTLE_SECONDS=NEVER)
