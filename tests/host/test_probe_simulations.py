@@ -15,6 +15,7 @@ from echod.probe.planning import Stops, exact, limit, simulated
 from echod.probe.tally import Outcome
 from echod.probe.verdict import Rules, Status
 from echod.probe.waiting import Waiting
+from echod.watch.sums import Departure
 
 
 def ended(asked: Rules, truth: float, cap: int = 200_000) -> Stops:
@@ -130,3 +131,31 @@ def test_failures_hide_no_version_in_any_run() -> None:
     shares = {"one": 0.75, "two": 0.1875, FAILED: 0.0625}
     asked = rules(max_errors=10_000)
     assert share_of(Status.HOLDS, asked, shares, 100, 1712) == 0
+
+
+def watched(truth: float, seed: int, threshold: float = 365 * 86_400) -> int:
+    """The second at which a watch of 80/20 raises its alarm, at a sample a second."""
+    sums = Departure(0.8, 0.05)
+    names = drawn(random.Random(seed), {"one": truth, "two": 1 - truth})
+    for second, name in enumerate(names):
+        sums.add(hit=name == "one")
+        if sums.mean >= threshold:
+            return second
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("truth", "seconds", "runs"), [(0.5, 77, 400), (0.7, 515, 150), (0.75, 1757, 60)]
+)
+def test_a_watch_finds_what_is_off_when_it_was_designed_to(
+    truth: float, seconds: int, runs: int
+) -> None:
+    """On average, at a false alarm a year."""
+    took = [watched(truth, seed) for seed in range(runs)]
+    assert sum(took) / runs == pytest.approx(seconds, rel=0.1)
+
+
+def test_a_watch_s_false_alarms_are_as_rare_as_promised() -> None:
+    """The mean run to one is the threshold, or longer."""
+    took = [watched(0.8, seed, 500) for seed in range(300)]
+    assert sum(took) / 300 >= 500
