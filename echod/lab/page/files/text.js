@@ -20,7 +20,7 @@ const EN = {
   differs: (n) => `Differs, after ${n} connections`,
   errors: (n) => `Too many errors, after ${n} connections`,
   inconclusive: (n) => `Inconclusive, after ${n} connections`,
-  since: (n, failed) => `${n} connections since, ${failed} failed`,
+  since: (n, failed) => `${n} connections up to now, ${failed} failed`,
   row: (expected, seen, low, high) => `expected ${expected}, seen ${seen} (${low} to ${high})`,
   time: "Shares over the last five minutes",
   chart: (one, two, w1, w2, failed) => `Last seconds: v1 ${one}, expected ${w1}; v2 ${two}, expected ${w2}; ${failed} failed in five minutes`,
