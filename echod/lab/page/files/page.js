@@ -199,7 +199,8 @@ function card(name) {
     made[verb] = el("button", { type: "button", textContent: t[verb](name), dataset: { command: `${verb} ${name}` } });
     controls.append(made[verb]);
   }
-  const title = el("h3", {}, el("i", { className: `shape ${name === "v1" ? "one" : "two"}` }), name);
+  made.pid = el("small");
+  const title = el("h3", {}, el("i", { className: `shape ${name === "v1" ? "one" : "two"}` }), `${name} `, made.pid);
   $("versions").append(el("div", { className: `version ${name === "v1" ? "one" : "two"}` }, title, list, controls));
   return made;
 }
@@ -207,7 +208,8 @@ function card(name) {
 function showVersions(versions, weights) {
   for (const [name, one] of Object.entries(versions)) {
     const shown = (cards[name] ??= card(name));
-    put(shown.state, `${t[one.state]}${one.state === "ended" ? "" : `, pid ${one.pid}`}`);
+    put(shown.state, t[one.state]);
+    put(shown.pid, one.state === "ended" ? "" : `pid ${one.pid}`);
     shown.state.className = one.state === "running" ? "good" : "bad";
     put(shown.ready, one.ready ? `${one.ready} ${one.text}` : t.silent);
     shown.ready.className = one.ready === 200 ? "good" : "bad";
