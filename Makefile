@@ -19,8 +19,8 @@ BASE =
 BUILD_OPTIONS =
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: run lab bench test test-plain test-real test-cluster soak inject fuzz lint format tables monitoring \
-  picture dashboard-picture lock clean install uninstall image
+.PHONY: run lab bench test test-plain test-real test-cluster soak inject fuzz lint format tables \
+  monitoring picture dashboard-picture lock clean install uninstall image test-libraries
 
 run: $(VENV)/run.stamp
 	$(BIN)/echod $(PORTS) $(PREFIX)
@@ -40,6 +40,18 @@ test: $(VENV)/test.stamp
 # The same on one more interpreter, without what does not depend on it: coverage, and tests/qa.
 test-plain: $(VENV)/test.stamp
 	$(BIN)/pytest -q -n 3 -m "not long" tests/unit tests/functional tests/faults
+
+# What depends on the two libraries, with their oldest versions in setup.cfg's ranges, which are
+# Debian 12's, and with Debian 13's.
+LIBRARY_TESTS = tests/unit/test_log_writer.py $(patsubst %,tests/functional/test_%.py,cli exporter \
+  health logs metrics)
+
+test-libraries:
+	for lock in oldest debian-13; do \
+	  $(MAKE) VENV=$(VENV)-$$lock $(VENV)-$$lock/test.stamp && \
+	  $(VENV)-$$lock/bin/python tools/pip_install.py --require-hashes -r requirements/$$lock.lock && \
+	  $(VENV)-$$lock/bin/pytest -q -n 2 $(LIBRARY_TESTS) || exit 1; \
+	done
 
 # Against the real clients, kernels, systemd, image builders and schemas: .ci/run installs them.
 test-real: $(VENV)/real.stamp
@@ -100,6 +112,8 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python -m bench $(BENCH)
 
 # Newer versions within the ranges of setup.cfg, with the hashes of their files.
+DEBIAN_13 = prometheus-client==0.21.1 structlog==25.3.0
+
 lock: $(VENV)/lint.stamp
 	for extra in lab picture bench test fuzz lint real; do \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
@@ -107,6 +121,10 @@ lock: $(VENV)/lint.stamp
 	done
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --no-emit-index-url -o requirements/run.lock -U setup.cfg
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate --no-emit-index-url --resolution lowest -o requirements/oldest.lock -U setup.cfg
+	printf '%s\n' $(DEBIAN_13) | $(BIN)/uv pip compile -q --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/debian-13.lock -U -
 	echo 'setuptools>=77' | $(BIN)/uv pip compile -q --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/build.lock -U -
 

@@ -75,7 +75,7 @@ class Service:
         self.capacity = capacity
         self.admission = Admission(capacity.connections)
         self.budget = Budget(config.max_buffered_bytes)
-        self.events = Events(logger, self.admission.full)
+        self.events = Events(logger, config.log_level, self.admission.full)
         self.handlers = [
             HandlerThread(index, self.events.bug) for index in range(thread_count(config))
         ]

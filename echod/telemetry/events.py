@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from echod.telemetry.log_writer import cut, peer, printable
+from echod.telemetry.log_writer import LEVELS, cut, peer, printable
 from echod.telemetry.throttling import OverloadState, RateLimitedEvent
 
 Logger = structlog.typing.FilteringBoundLogger
@@ -20,8 +20,8 @@ Logger = structlog.typing.FilteringBoundLogger
 class Events:
     """All events of servers and connections, which share it."""
 
-    def __init__(self, logger: Logger, is_full: Callable[[], bool]) -> None:
-        """``is_full`` gives whether connections are still rejected."""
+    def __init__(self, logger: Logger, log_level: str, is_full: Callable[[], bool]) -> None:
+        """Takes the logger's level, and what gives whether connections are still rejected."""
         self.rejecting = OverloadState(
             lambda **facts: logger.warning("rejecting connections", **facts),
             lambda times: logger.warning("no longer rejecting connections", rejected=times),
@@ -43,8 +43,9 @@ class Events:
             partial(logger.error, "more unhandled exceptions in event loops")
         )
         self._logger = logger
-        self._debugging = logger.is_enabled_for(10)
-        self._informing = logger.is_enabled_for(20)
+        # Not the logger's is_enabled_for: structlog has it from 25.1 on only.
+        self._debugging = LEVELS[log_level] <= LEVELS["debug"]
+        self._informing = LEVELS[log_level] <= LEVELS["info"]
 
     def summarize(self, *, now: bool = False) -> None:
         """Reports states that are over, and the sums of events that were not logged one by one.

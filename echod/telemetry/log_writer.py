@@ -22,7 +22,8 @@ LOOK_SECONDS = 0.02
 CUT_AT = 256
 """Characters after which a text of a client's is cut."""
 
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+"""The numbers of the log levels, as structlog and the standard library have them."""
 
 
 class LogWriter(Thread):
@@ -89,7 +90,8 @@ def make_logger(
     writer: LogWriter, level: str, *, console: bool, colors: bool
 ) -> structlog.typing.FilteringBoundLogger:
     """A logger of one event a line, for people (``console``) or as JSON."""
-    render = structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=0)
+    # The width of the event by its place: structlog 25.5 renamed it from pad_event to pad_event_to.
+    render = structlog.dev.ConsoleRenderer(0, colors=colors, sort_keys=False)
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         writer,
         processors=[
@@ -98,7 +100,7 @@ def make_logger(
             _on_one_line,
             render if console else structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         cache_logger_on_first_use=True,
     )
     return logger
