@@ -20,7 +20,7 @@ BUILD_OPTIONS =
 unexport PYTHONPATH PYTHONHOME
 
 .PHONY: run lab bench test test-plain test-real test-cluster soak inject fuzz lint format tables \
-  monitoring picture dashboard-picture lock clean install uninstall image test-libraries
+  monitoring picture dashboard-picture lock clean install uninstall image test-libraries dist
 
 run: $(VENV)/run.stamp
 	$(BIN)/echod $(PORTS) $(PREFIX)
@@ -115,7 +115,7 @@ bench: $(VENV)/bench.stamp
 DEBIAN_13 = prometheus-client==0.21.1 structlog==25.3.0
 
 lock: $(VENV)/lint.stamp
-	for extra in lab picture bench test fuzz lint real; do \
+	for extra in lab picture bench test fuzz lint real dist; do \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-index-url --extra $$extra -o requirements/$$extra.lock -U setup.cfg; \
 	done
@@ -127,6 +127,11 @@ lock: $(VENV)/lint.stamp
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/debian-13.lock -U -
 	echo 'setuptools>=77' | $(BIN)/uv pip compile -q --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements/build.lock -U -
+
+# A source distribution, a wheel and echod.pyz, in dist/: the same bytes for the same commit.
+dist: $(VENV)/dist.stamp
+	$(BIN)/python tools/dist.py dist
+	$(BIN)/twine check --strict dist/*.tar.gz dist/*.whl
 
 # A service of this host, in /opt/echod; PYTHON is the one that it will run with.
 install uninstall:
@@ -147,7 +152,7 @@ image:
 	  $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_OPTIONS) -t $(IMAGE) .
 
 clean:
-	rm -rf .venv* build *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv* build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp says which sources are installed: tests and runs see the package as a user gets it.
