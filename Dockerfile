@@ -35,10 +35,13 @@ RUN PYTHONPYCACHEPREFIX=/opt/echod/pycache \
 FROM ${BASE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+# The repository's address, if it has one.
+ARG SOURCE=
 LABEL org.opencontainers.image.title="echod" \
       org.opencontainers.image.description="A drop-in for Istio's tcp-echo sample that can be observed, limited and drained" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/echod /opt/echod
 ENV PATH=/opt/echod/bin:$PATH PYTHONPYCACHEPREFIX=/opt/echod/pycache

@@ -17,10 +17,12 @@ FUZZ =
 BENCH =
 BASE =
 BUILD_OPTIONS =
+RUN_OPTIONS =
 unexport PYTHONPATH PYTHONHOME
 
 .PHONY: run lab bench test test-plain test-real test-cluster soak inject fuzz lint format tables \
-  monitoring picture dashboard-picture lock clean install uninstall image test-libraries dist
+  monitoring picture dashboard-picture lock clean install uninstall image test-libraries dist \
+  lint-workflows deb version sbom
 
 run: $(VENV)/run.stamp
 	$(BIN)/echod $(PORTS) $(PREFIX)
@@ -43,8 +45,7 @@ test-plain: $(VENV)/test.stamp
 
 # What depends on the two libraries, with their oldest versions in setup.cfg's ranges, which are
 # Debian 12's, and with Debian 13's.
-LIBRARY_TESTS = tests/unit/test_log_writer.py $(patsubst %,tests/functional/test_%.py,cli exporter \
-  health logs metrics)
+LIBRARY_TESTS = tests/unit/test_log_writer.py $(patsubst %,tests/functional/test_%.py,health logs metrics)
 
 test-libraries:
 	for lock in oldest debian-13; do \
@@ -83,6 +84,16 @@ lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The workflows of .github, by actionlint, which Go builds once, and by zizmor.
+lint-workflows: $(VENV)/lint.stamp
+	$(BIN)/zizmor --offline --quiet .github
+	@if [ -x $(BIN)/actionlint ] || \
+	  GOBIN=$$(realpath $(BIN)) go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.7; then \
+	  echo $(BIN)/actionlint; $(BIN)/actionlint; \
+	else \
+	  echo "make: actionlint was not run: it takes Go 1.21 or later, and its module proxy"; \
+	fi
 
 format: $(VENV)/lint.stamp
 	$(BIN)/ruff format .
@@ -133,6 +144,16 @@ dist: $(VENV)/dist.stamp
 	$(BIN)/python tools/dist.py dist
 	$(BIN)/twine check --strict dist/*.tar.gz dist/*.whl
 
+# dist/echod_VERSION_all.deb, by Debian's debhelper and pybuild. MAINTAINER='NAME <ADDRESS>' answers for
+# it; without one the package installs, and lintian says that its maintainer is no person.
+MAINTAINER = echod <root@localhost>
+
+deb:
+	@sh tools/deb.sh '$(VERSION)' '$(subst ','\'',$(MAINTAINER))' '$(REPOSITORY)'
+
+version:
+	@echo '$(VERSION)'
+
 # A service of this host, in /opt/echod; PYTHON is the one that it will run with.
 install uninstall:
 	@PYTHON="$(PYTHON)" sh systemd/install.sh $@
@@ -140,6 +161,7 @@ install uninstall:
 # echod:VERSION, by the first of docker, podman and buildah that is there. BASE is another base
 # image, IMAGE another name, and BUILD_OPTIONS goes to the builder as it is.
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' echod/__init__.py)
+REPOSITORY = $(shell sed -n 's/^url = //p' setup.cfg)
 IMAGE = echod:$(VERSION)
 BUILDER = $(firstword $(foreach tool,docker podman buildah,$(shell command -v $(tool))))
 # The other format has no health check.
@@ -149,7 +171,17 @@ image:
 	@[ -n "$(BUILDER)" ] || { echo "make: no docker, podman or buildah found"; exit 1; }
 	$(BUILDER) build $(FORMAT) --build-arg VERSION=$(VERSION) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	  --build-arg SOURCE=$(REPOSITORY) \
 	  $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_OPTIONS) -t $(IMAGE) .
+
+# dist/echod-VERSION.cdx.json: a CycloneDX list of what is inside the image that make image has built.
+RUNNER = $(firstword $(foreach tool,docker podman,$(shell command -v $(tool))))
+
+sbom:
+	@[ -n "$(RUNNER)" ] || { echo "make: no docker or podman found"; exit 1; }
+	@mkdir -p dist
+	$(RUNNER) run --rm --network none $(RUN_OPTIONS) --entrypoint /opt/echod/bin/python $(IMAGE) \
+	  -I -c "$$(cat tools/sbom.py)" >dist/echod-$(VERSION).cdx.json
 
 clean:
 	rm -rf .venv* build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -155,7 +155,8 @@ def health(arguments: Sequence[str], environ: Environment) -> int:
         return _health(arguments, environ)
 
 
-def _health(arguments: Sequence[str], environ: Environment) -> int:
+def health_parser() -> Parser:
+    """The parser of ``echod health``."""
     parser = Parser(
         prog="echod health",
         description="Asks /readyz on this host; exits with 0 if it answers ready, 1 otherwise.",
@@ -165,7 +166,11 @@ def _health(arguments: Sequence[str], environ: Environment) -> int:
         if option.name in ("metrics_address", "metrics_port"):
             text = f"the daemon's; default: {option.default} [{option.environment}]"
             parser.add_argument(option.flag, metavar=option.metavar, help=text)
-    flags = parser.parse_args(arguments)
+    return parser
+
+
+def _health(arguments: Sequence[str], environ: Environment) -> int:
+    flags = health_parser().parse_args(arguments)
     port = setting("metrics_port", flags.metrics_port, environ)
     address = setting("metrics_address", flags.metrics_address, environ)
     if not port:
@@ -192,17 +197,24 @@ def probe(arguments: Sequence[str], environ: Environment) -> int:
     return 3
 
 
-def _probe(arguments: Sequence[str], environ: Environment) -> int:
-    from echod.probe.arguments import add_to, settings
+def probe_parser() -> Parser:
+    """The parser of ``echod probe``."""
+    from echod.probe.arguments import add_to
 
     parser = Parser(prog="echod probe", allow_abbrev=False)
     add_to(parser)
+    return parser
+
+
+def _probe(arguments: Sequence[str], environ: Environment) -> int:
+    parser = probe_parser()
     if not arguments:
         say(STDERR, parser.format_usage())
         return 2
-    call = settings(parser.parse_args(arguments))
+    from echod.probe.arguments import settings
     from echod.process.signals import StopSignals, ignore_others, release
 
+    call = settings(parser.parse_args(arguments))
     if call.plan:
         from echod.probe.command import plan
 
@@ -246,13 +258,20 @@ class _Progress:
         say(STDERR, f"\r{line}{blanks}" + ("" if line else "\r"))
 
 
-def lab(arguments: Sequence[str], environ: Environment) -> int:
-    """``echod lab``: two versions behind an Envoy on this machine."""
-    from echod.lab.arguments import add_to, settings
+def lab_parser() -> Parser:
+    """The parser of ``echod lab``."""
+    from echod.lab.arguments import add_to
 
     parser = Parser(prog="echod lab", allow_abbrev=False)
     add_to(parser)
-    call = settings(parser.parse_args(arguments))
+    return parser
+
+
+def lab(arguments: Sequence[str], environ: Environment) -> int:
+    """``echod lab``: two versions behind an Envoy on this machine."""
+    from echod.lab.arguments import settings
+
+    call = settings(lab_parser().parse_args(arguments))
     from echod.process.signals import StopSignals
 
     try:

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Boots a real systemd on this host's file system under an overlay, which goes with it.
-#   boot.sh NAME DIRECTORY: DIRECTORY/files is laid over the guest's root; ends when the guest does
+# Boots a real systemd on a tree (/ is this host's own) under an overlay, which goes with it.
+#   boot.sh NAME DIRECTORY TREE: DIRECTORY/files is laid over the guest's root; ends when the guest does
 # Needs root, systemd-nspawn, and cgroups that can be written to. The guest has a loopback only.
 set -eu
-name=$1 directory=$2
+name=$1 directory=$2 tree=$3
 if [ "${BOOTING:-}" != 1 ]; then
   BOOTING=1 exec unshare --mount --propagation private "$0" "$@"
 fi
@@ -18,7 +18,7 @@ mount -t tmpfs -o size=1g tmpfs "$directory/memory"
 root=$directory/memory/root
 mkdir "$root" "$directory/memory/upper" "$directory/memory/work"
 mount -t overlay overlay "$root" \
-  -o "lowerdir=/,upperdir=$directory/memory/upper,workdir=$directory/memory/work"
+  -o "lowerdir=$tree,upperdir=$directory/memory/upper,workdir=$directory/memory/work"
 # Nothing of the host's own services, and a machine of its own.
 rm -f "$root"/etc/systemd/system/{multi-user,timers,sysinit,getty}.target.wants/*
 : >"$root/etc/machine-id"

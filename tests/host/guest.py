@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,26 +24,32 @@ SOURCES = [
     "systemd",
     "tools",
 ]
-BOOT_SECONDS = 60
+BOOT_SECONDS = 180
 PYTHON = "/usr/bin/python3"
 """The guest's: a service must not read the home directory that another may live in."""
 
 
-class Guest:
-    """The guest has the sources in /src, the wheels that it needs in /wheels, and no network."""
+def lay_sources(files: Path) -> None:
+    """The sources in /src, and the wheels that they need in /wheels."""
+    for source in SOURCES:
+        path = ROOT / source
+        (shutil.copytree if path.is_dir() else copy)(path, files / "src" / source)
+    shutil.copytree(Path(__file__).parent / "in_guest", files / "in_guest")
+    fetch_wheels(files / "wheels")
 
-    def __init__(self, directory: Path) -> None:
+
+class Guest:
+    """A system on ``tree`` with files of its own, which ``lay`` puts there, and no network."""
+
+    def __init__(
+        self, directory: Path, lay: Callable[[Path], None] = lay_sources, tree: str = "/"
+    ) -> None:
         self.name = f"echod{os.getpid()}"
         self._directory = directory
-        files = directory / "files"
-        for source in SOURCES:
-            path = ROOT / source
-            (shutil.copytree if path.is_dir() else copy)(path, files / "src" / source)
-        shutil.copytree(Path(__file__).parent / "in_guest", files / "in_guest")
-        fetch_wheels(files / "wheels")
+        lay(directory / "files")
         self._console = (directory / "console").open("wb")
         self._process = subprocess.Popen(
-            [Path(__file__).parent / "boot.sh", self.name, directory],
+            [Path(__file__).parent / "boot.sh", self.name, directory, tree],
             stdin=subprocess.DEVNULL,
             stdout=self._console,
             stderr=subprocess.STDOUT,

@@ -83,7 +83,7 @@ def alone(built: Path, *words: str) -> list[str]:
 def test_the_one_file_echoes_is_healthy_and_drains(built: Path, start: Start) -> None:
     """Where neither pip nor the two libraries are."""
     echod = start(command=lambda *words: alone(built, *words))
-    assert converse(echod.port, b"1\n2") == b"one 1\none 2"
+    assert converse(echod.port, b"1\n2\n") == b"one 1\none 2\n"
     assert b"echod_requests_total" in scrape(echod)
     port = str(echod.metrics_port)
     done = call(Path("/"), alone(built, "health", "--metrics-port", port))

@@ -178,6 +178,22 @@ def test_the_image_has_its_labels(engine: Engine) -> None:
     assert labels["revision"] == revision.stdout.strip()
 
 
+def test_the_bill_of_materials_names_what_is_inside(engine: Engine) -> None:
+    """Ours, the two libraries, Python and the base's packages, the same each time."""
+    words = [*RUN, "--entrypoint=/opt/echod/bin/python", IMAGE, "-I", "-c"]
+    script = (ROOT / "tools/sbom.py").read_text()
+    said = engine("podman", "run", "--rm", *words, script)
+    assert engine("podman", "run", "--rm", *words, script) == said
+    document = json.loads(said)
+    own = document["metadata"]["component"]
+    assert (own["name"], own["version"]) == ("tcp-echod", echod.__version__)
+    purls = {one["purl"].partition("@")[0] for one in document["components"] if "purl" in one}
+    assert {"pkg:pypi/structlog", "pkg:pypi/prometheus-client", "pkg:generic/python"} <= purls
+    assert {"pkg:deb/debian/libc6", "pkg:deb/debian/python3-minimal"} <= purls
+    assert len(purls) == len(document["components"]) - 1
+    assert document["specVersion"] == "1.5"
+
+
 def test_hadolint_reports_nothing() -> None:
     """The usual mistakes in a Dockerfile."""
     result = subprocess.run(

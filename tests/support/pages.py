@@ -1,10 +1,11 @@
 """The fenced blocks of the documents: what a reader types, and what the page says comes of it.
 
 A block's first word is its language. ``sh`` holds commands, ``console`` commands behind ``$`` and
-what they print. ``needs: cluster``, ``docker`` or ``root`` after it marks a block that no test of
-one host runs, and ``stays`` one whose command goes on until its section ends, as in a terminal of
-its own. A cluster's block may be for clusters with ``load balancer`` addresses alone, or with
-``no load balancer``, and may print its lines in ``any order``. ``make test-cluster`` types those.
+what they print. ``needs: cluster``, ``docker``, ``network`` (a package index) or ``root`` after it
+marks a block that no test of one host runs, and ``stays`` one whose command goes on until its
+section ends, as in a terminal of its own. A cluster's block may be for clusters with ``load
+balancer`` addresses alone, or with ``no load balancer``, and may print its lines in ``any order``.
+``make test-cluster`` types those.
 tests/mesh/test_services.py types those that need ``services``.
 """
 
@@ -26,6 +27,7 @@ NEEDS = {
     "cluster, load balancer",
     "cluster, no load balancer",
     "docker",
+    "network",
     "root",
     "services",
 }
