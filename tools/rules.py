@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import yaml
+from repository import address, pages
 
 from echod.lab.envoy import LISTENERS, bootstrap, listeners
 
@@ -25,10 +26,9 @@ STEPS = {
 """Weights by the names that the steps have in ``k8s/``."""
 FIRST = "80-20"
 
-REPOSITORY = ""
-"""The address of the project's pages, with a slash at its end, under which ``docs/`` is found. The
-only place that knows it: with one, each alert gets a ``runbook_url``; without, it names the section
-of the runbook in words."""
+REPOSITORY = pages(address())
+"""Where ``docs/`` is shown, with a slash at the end. With it each alert gets a ``runbook_url``;
+without, it names the section of the runbook in words."""
 
 HEAD = "# Made of rules.yml by make monitoring.\n"
 
