@@ -135,7 +135,9 @@ def test_a_removal_stops_and_a_purge_leaves_nothing(guest: Guest) -> None:
     guest.run("dpkg --remove echod")
     assert guest.run("systemctl list-units --plain --no-legend 'echod*'") == ""
     assert not re.search(r":(9[01]0[0-2]|946[45])\b", guest.run("ss -Hltn"))
-    assert guest.run("ls /etc/echod").split() == ["echod.env", "v1.env", "v2.env"]
+    assert guest.run("ls /etc/echod").split() == sorted(
+        path.name for path in (ROOT / "systemd/etc/echod").iterdir()
+    )
     guest.run("dpkg --purge echod")
     assert guest.run("find /etc /run /usr /var -name '*echod*'") == ""
 
