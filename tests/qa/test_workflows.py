@@ -68,4 +68,4 @@ def test_the_repositorys_address_is_in_one_place(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="must be https://HOST/OWNER/NAME, without a slash"):
         address(settings)
     for path in (ROOT / ".github").rglob("*.*"):
-        assert not re.search(r"(github\.com|ghcr\.io)/\w", path.read_text()), path
+        assert not re.search(r"(github\.com|ghcr\.io)/[\w.-]+/(tcp-)?echod", path.read_text()), path
