@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -49,8 +50,8 @@ def url(lab: Running) -> str:
 class Opened:
     """A tab, with all that went wrong in it and every request that it made."""
 
-    def __init__(self, browser: Browser, address: str, **options: object) -> None:
-        self.context = browser.new_context(**options)  # type: ignore[arg-type]
+    def __init__(self, browser: Browser, address: str, **options: Any) -> None:
+        self.context = browser.new_context(**options)
         self.context.set_default_timeout(PATIENCE_MS)
         self.tab: Tab = self.context.new_page()
         self.problems: list[str] = []
