@@ -39,7 +39,7 @@ class Result:
     """Connections after which it ends without a verdict."""
     interrupted: bool = False
     abandoned: int = 0
-    """Connections on their way at the end: nobody knows what came of them."""
+    """Connections in progress at the end, with an unknown result."""
     refused: str = ""
     """What this host failed with, if it did."""
     servers: Counts | None = None

@@ -21,7 +21,7 @@ BACK_OFF_SECONDS = 0.1
 
 
 def payloads() -> Callable[[int], bytes]:
-    """Lines that nobody else sends, by their number."""
+    """Lines that no other client sends, by their number."""
     run = secrets.token_hex(4)
     return lambda number: f"echod-probe-{run}-{number}".encode()
 
@@ -52,7 +52,7 @@ def sampled(target: Target, number: int, payload: bytes, began: float) -> Outcom
 
 
 class Sampler:
-    """Threads that sample until a judge is sure, for whoever waits for them.
+    """Threads that sample until a judge is sure, for a caller that waits for them.
 
     ``take`` gets the outcomes in the order in which the samples began, whatever the order in which
     they end, so that a slow version is not seen too late; it gives true when it has seen enough.

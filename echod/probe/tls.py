@@ -31,7 +31,7 @@ class Tls:
             self._context.load_default_certs()
         else:
             _trust(self._context, ca)
-        # A certificate in the file is trusted, whoever has signed it.
+        # A certificate in the file is trusted, whatever its issuer.
         self._context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
     def wrap(self, connection: socket.socket, deadline: float) -> ssl.SSLSocket:

@@ -67,7 +67,7 @@ def wrong_body(environ: Environ) -> tuple[str, str] | None:
 
 
 def _is_link(environ: Environ) -> bool:
-    """Whether it is somebody's click on a link to the page itself, which changes nothing."""
+    """Whether a user follows a link to the page itself, which changes nothing."""
     return (
         environ.get("REQUEST_METHOD") in ("GET", "HEAD")
         and environ.get("PATH_INFO") == "/"
