@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from echod import __version__
-from echod.config.options import OPTIONS, colors_wanted, load, setting
+from echod.config.options import EPILOG, OPTIONS, colors_wanted, load, setting
 from echod.errors import SystemRefused, UsageError, refusals
 from echod.texts import decoded, escaped
 
@@ -24,16 +24,6 @@ START_BYTES = 32 * 1024 * 1024
 (``ulimit -v``) the interpreter would fail in the middle of an import, in one of many ways."""
 
 Environment = Mapping[str, str]
-
-EPILOG = """\
-commands:
-  echod serve PORTS PREFIX  the same as echod PORTS PREFIX
-  echod health              check the readiness of an echod on this host
-  echod probe HOST:PORT     verify how a proxy or mesh splits connections between versions
-  echod lab                 run the traffic shifting exercise on this machine, behind a real Envoy
-
-Each option has an environment variable, shown in brackets. The command line takes precedence.
-"""
 
 
 class Parser(argparse.ArgumentParser):

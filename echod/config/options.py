@@ -14,6 +14,18 @@ MAX_VERSION_BYTES = 128
 MAX_HANDLER_THREADS = 256
 
 
+EPILOG = """\
+commands:
+  echod serve PORTS PREFIX  the same as echod PORTS PREFIX
+  echod health              check the readiness of an echod on this host
+  echod probe HOST:PORT     verify how a proxy or mesh splits connections between versions
+  echod lab                 run the traffic shifting exercise on this machine, behind a real Envoy
+
+Each option has an environment variable, shown in brackets. The command line takes precedence.
+"""
+"""What ``--help`` says after the options."""
+
+
 # The table.
 
 
