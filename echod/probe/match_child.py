@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import struct
-import time
+from time import process_time
 from typing import NoReturn
 
 REQUEST = struct.Struct("!Id")
@@ -30,7 +30,7 @@ class TooSlow(Exception):
 
 def search(pattern: re.Pattern[bytes], data: bytes, seconds: float) -> tuple[bytes, bytes, float]:
     """A sign, what the first group is, and the seconds that are left."""
-    end = time.process_time() + seconds  # the timer itself is as coarse as the kernel's ticks
+    end = process_time() + seconds  # the timer itself is as coarse as the kernel's ticks
     try:
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
         try:
@@ -39,7 +39,7 @@ def search(pattern: re.Pattern[bytes], data: bytes, seconds: float) -> tuple[byt
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     except TooSlow:
         return TOO_SLOW, b"", 0.0
-    left = end - time.process_time()
+    left = end - process_time()
     if not found or found[1] is None:
         return NOT_YET, b"", left
     return FOUND_AT_THE_END if found.end() == len(data) else FOUND, found[1], left

@@ -75,7 +75,8 @@ def break_register(refusal: Refusal) -> None:
     class Epoll:
         def __init__(self) -> None:
             epoll = make()
-            self.poll, self.close, self.unregister = epoll.poll, epoll.close, epoll.unregister
+            self.poll, self.close = epoll.poll, epoll.close
+            self.modify, self.unregister = epoll.modify, epoll.unregister
             self.register = refusal.before(epoll.register)
 
     vars(select)["epoll"] = Epoll
