@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,22 @@ def filled(document: str) -> str:
     return text
 
 
-if __name__ == "__main__":
+def main(words: Sequence[str]) -> int:
+    """Writes the documents; with ``--check`` it only says which of them are to be written anew."""
+    if words not in ([], ["--check"]):
+        print("usage: tables.py [--check]", file=sys.stderr)
+        return 2
+    old = []
     for document in TABLES:
-        (ROOT / document).write_text(filled(document))
+        text, path = filled(document), ROOT / document
+        if text != path.read_text():
+            old.append(document)
+            if not words:
+                path.write_text(text)
+    if words:
+        print("".join(f"{one}: run make tables\n" for one in old), end="")
+    return bool(words and old)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
