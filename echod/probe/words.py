@@ -156,14 +156,11 @@ def _why_not(result: Result) -> str:
 
 
 def _never_seen(result: Result) -> str:
-    """The first version with an expected share that no connection has reached, if one did any."""
-    tally, expectation = result.judgement.tally, result.rules.expectation
-    if not tally.answered or not expectation:
-        return ""
-    silent = [
-        name for name, share in expectation.shares.items() if share and not tally.versions[name]
-    ]
-    return printable(silent[0]) if silent else ""
+    """The first version with an expected share that no connection has reached, if one did not."""
+    expectation, seen = result.rules.expectation, result.judgement.tally.versions
+    shares = expectation.shares if expectation else {}
+    silent = (name for name, share in shares.items() if share and not seen[name])
+    return printable(next(silent, ""))
 
 
 def remarks(result: Result) -> list[str]:
