@@ -159,8 +159,8 @@ def _never_seen(result: Result) -> str:
     """The first version with an expected share that no connection has reached, if one did not."""
     expectation, seen = result.rules.expectation, result.judgement.tally.versions
     shares = expectation.shares if expectation else {}
-    silent = (name for name, share in shares.items() if share and not seen[name])
-    return printable(next(silent, ""))
+    silent = (printable(name) for name, share in shares.items() if share and not seen[name])
+    return next(silent, "")
 
 
 def remarks(result: Result) -> list[str]:
