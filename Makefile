@@ -55,8 +55,12 @@ test-libraries:
 	done
 
 # Against the real clients, kernels, systemd, image builders and schemas: .ci/run installs them.
+# Alone: what takes the ports that the documents name, and what counts instructions.
+ALONE = tests/mesh/test_documents.py tests/host/test_instructions.py
+
 test-real: $(VENV)/real.stamp
-	$(BIN)/pytest tests/host tests/mesh
+	$(BIN)/pytest -n 2 --dist loadfile tests/host tests/mesh $(patsubst %,--ignore %,$(ALONE))
+	$(BIN)/pytest $(ALONE)
 	$(BIN)/pytest -n 2 --dist loadfile -m long tests/faults
 	$(BIN)/pytest -n 2 -m long tests/inject
 
