@@ -96,7 +96,7 @@ def first() -> timeseries.Panel:
     about = About(
         "Requests per second by version",
         units.RequestsPerSecond,
-        "Lines answered per second, averaged over a minute. A request is one answered line, so a "
+        "Lines answered per second, averaged over 3 minutes. A request is one answered line, so a "
         "long-lived connection can make many: weights act on connections, not on these.",
         width=24,
     )
@@ -108,7 +108,7 @@ def requests() -> Panels:
     shares = About(
         "Share of requests by version",
         units.PercentUnit,
-        "The part of all answered lines that each version answered, in the last minute. Of all "
+        "The part of all answered lines that each version answered, in the last 3 minutes. Of all "
         "versions, selected or not. It follows the weights only as far as connections carry "
         "equally many lines.",
         width=12,
@@ -116,7 +116,7 @@ def requests() -> Panels:
     ports = About(
         "Requests per second by version and port",
         units.RequestsPerSecond,
-        "Lines answered per second on each echo port, averaged over a minute.",
+        "Lines answered per second on each echo port, averaged over 3 minutes.",
         width=12,
     )
     query = Query(by_version(recorded(REQUESTS), "port"), "{{version}} :{{port}}")
@@ -131,7 +131,7 @@ def split_over_time() -> Panels:
     shares = About(
         "Share of connections opened by version",
         units.PercentUnit,
-        "The part of the connections opened in the last minute that fell to each version: what "
+        "The part of the connections opened in the last 3 minutes that fell to each version: what "
         "weights act on. Unused ones, such as a load balancer's checks, are left out. Dashed: "
         "echod_expected_share, where a rule of yours sets it. Few "
         "connections scatter widely; the panels below judge the whole time shown.",
@@ -140,7 +140,7 @@ def split_over_time() -> Panels:
     opened = About(
         "Connections opened per second",
         units.CountsPerSecond,
-        "Connections accepted and admitted per second, averaged over a minute, without unused "
+        "Connections accepted and admitted per second, averaged over 3 minutes, without unused "
         "ones, on which the client sent nothing.",
     )
     queries = [Query(recorded_share(OPENED)), Query(EXPECTED, "{{version}} expected")]
@@ -184,17 +184,17 @@ def bytes_and_lines() -> Panels:
     received = About(
         "Received by version",
         units.BytesPerSecondIEC,
-        "Bytes read from clients per second, averaged over a minute; unanswered ones too.",
+        "Bytes read from clients per second, averaged over 3 minutes; unanswered ones too.",
     )
     sent = About(
         "Sent by version",
         units.BytesPerSecondIEC,
-        "Bytes sent to clients per second, averaged over a minute, as the kernel took them.",
+        "Bytes sent to clients per second, averaged over 3 minutes, as the kernel took them.",
     )
     lines = About(
         "Lines per connection",
         units.Short,
-        "Lines answered for each connection opened and used, in the last minute. One where every "
+        "Lines answered for each connection opened and used in the last 3 minutes. One where every "
         "client sends a line and goes; empty while no connection is opened.",
     )
     opened = by_version(recorded(OPENED))
