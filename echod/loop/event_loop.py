@@ -147,7 +147,7 @@ class EventLoop(Thread):
         """Calls ``handler`` when its socket is readable, from now on."""
         fd = handler.request.fileno()
         self._registered.add(handler)
-        try:
+        try:  # as _poll, without the call: every connection pays for it
             self._polled[fd] = handler
             self._poller.add(fd, READ)
         except BaseException:
