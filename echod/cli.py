@@ -20,39 +20,39 @@ if TYPE_CHECKING:
 
 STDOUT, STDERR = 1, 2
 START_BYTES = 32 * 1024 * 1024
-"""Address space that loading the daemon takes, and starting its threads: most of it. With less
-(``ulimit -v``) the interpreter would fail in the middle of an import, in one of many ways."""
+"""Most of the address space that the daemon needs to load and to start its threads. With less
+(``ulimit -v``) the interpreter would fail during an import, in one of many ways."""
 
 Environment = Mapping[str, str]
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises UsageError instead of leaving the program."""
+    """An ArgumentParser that raises UsageError instead of exiting."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # From Python 3.14 on it colours what it formats if standard output is a terminal, and so
-        # a usage that goes to an error output in a file as well.
+        # From Python 3.14 on, argparse colors its texts if standard output is a terminal, even
+        # the usage, which goes to standard error and possibly to a file.
         self.color = False
 
     def error(self, message: str) -> NoReturn:
-        """One line, like every other wrong call."""
+        """Raise UsageError, in one line like every other usage error."""
         raise UsageError(f"{escaped(message[:200])} (see {self.prog} --help)")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Python 3.11 takes a value that is ``--`` (``-n--``) for none, and gives a list."""
+        """Return the value ``--`` of ``-n--`` as a string, where Python 3.11 returns a list."""
         if arg_strings == ["--"] and action.option_strings:
             return "--"
         return super()._get_values(action, arg_strings)
 
     def _print_message(self, message: str, file: object = None) -> None:
-        """Writes help and version to standard output."""
+        """Write help and version to standard output."""
         say(STDOUT, message)
 
 
 def say(descriptor: int, text: str) -> None:
-    """Writes to standard output or error, unbuffered. A reader that has gone does not change the
-    exit status.
+    """Write to standard output or error, unbuffered. Errors are ignored: a closed pipe does not
+    change the exit status.
     """
     data = text.encode("utf-8", "backslashreplace")
     with suppress(OSError):
@@ -61,7 +61,7 @@ def say(descriptor: int, text: str) -> None:
 
 
 def serve_parser() -> Parser:
-    """The parser of the daemon's own command line, from the table of options."""
+    """The parser of the daemon's command line, made from the table of options."""
     parser = Parser(
         prog="echod",
         usage="echod PORTS PREFIX [options]\n       echod health [--metrics-port PORT]"
@@ -83,14 +83,14 @@ def serve_parser() -> Parser:
 
 
 def serve(arguments: Sequence[str], environ: Environment) -> int:
-    """``echod PORTS PREFIX``: runs the daemon."""
+    """Run the daemon: ``echod PORTS PREFIX``."""
     with refusals("cannot load echod"):
         parser = serve_parser()
     if not arguments and not (environ.get("ECHOD_PORTS") or environ.get("ECHOD_PREFIX")):
         say(STDERR, parser.format_usage())
         return 2
     if len(arguments) == 2 and re.fullmatch("-([^-h].*|h.+)", arguments[1], re.DOTALL):
-        arguments = ["--", *arguments]  # PORTS and PREFIX, as every deployment passes them
+        arguments = ["--", *arguments]  # PORTS and a PREFIX with a dash, as deployments pass them
     with refusals("cannot load echod"):
         flags, unknown = parser.parse_known_args(arguments)
         if flags.prefix is None:
@@ -106,21 +106,21 @@ def serve(arguments: Sequence[str], environ: Environment) -> int:
         inherited.check(config)
         manager = ServiceManager(environ)
         ignore_others()
-        with refusals("cannot take signals over"):
+        with refusals("cannot install signal handlers"):
             signals = StopSignals()
         with signals:
             with refusals("cannot load echod"):
                 from echod.loop.threads import reserve
 
                 reserve(START_BYTES).close()
-                from echod.process import daemon  # only now: a wrong call is answered without it
+                from echod.process import daemon  # late: usage errors do not need it
 
             return daemon.serve(config, signals, inherited, manager)
 
 
 def _parted_prefix(unknown: list[str]) -> tuple[str | None, list[str]]:
-    """A PREFIX that an option parts from PORTS, and what is left: argparse knows it from
-    Python 3.14 on.
+    """A PREFIX that options separate from PORTS, and the other arguments. Before Python 3.14
+    argparse does not recognize such a PREFIX.
     """
     after_dashes = unknown[:1] == ["--"]
     rest = unknown[after_dashes:]
@@ -130,8 +130,8 @@ def _parted_prefix(unknown: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _unrecognized(unknown: Sequence[str], prefix: str | None) -> str:
-    """The error of arguments that argparse does not know. A single one may have been meant as
-    PREFIX: argparse takes one that begins with a dash only after --.
+    """The error for arguments that argparse does not know. A single one may be meant as PREFIX:
+    argparse accepts a PREFIX that begins with a dash only after --.
     """
     problem = "unrecognized arguments: " + " ".join(unknown)[:100]
     if prefix is None and len(unknown) == 1:
@@ -140,8 +140,8 @@ def _unrecognized(unknown: Sequence[str], prefix: str | None) -> str:
 
 
 def health(arguments: Sequence[str], environ: Environment) -> int:
-    """``echod health``: asks a running daemon whether it is ready."""
-    with refusals("cannot ask"):
+    """Check whether a running daemon is ready: ``echod health``."""
+    with refusals("cannot check readiness"):
         return _health(arguments, environ)
 
 
@@ -149,12 +149,12 @@ def health_parser() -> Parser:
     """The parser of ``echod health``."""
     parser = Parser(
         prog="echod health",
-        description="Asks /readyz on this host; exits with 0 if it answers ready, 1 otherwise.",
+        description="Queries /readyz on this host; exits with 0 if echod is ready, 1 otherwise.",
         allow_abbrev=False,
     )
     for option in OPTIONS:
         if option.name in ("metrics_address", "metrics_port"):
-            text = f"the daemon's; default: {option.default} [{option.environment}]"
+            text = f"as given to the daemon; default: {option.default} [{option.environment}]"
             parser.add_argument(option.flag, metavar=option.metavar, help=text)
     return parser
 
@@ -164,7 +164,7 @@ def _health(arguments: Sequence[str], environ: Environment) -> int:
     port = setting("metrics_port", flags.metrics_port, environ)
     address = setting("metrics_address", flags.metrics_address, environ)
     if not port:
-        say(STDOUT, "not ready: there is no metrics port to ask (--metrics-port)\n")
+        say(STDOUT, "not ready: the metrics port is off (--metrics-port)\n")
         return 1
     from echod.process.health_check import ask_ready
     from echod.process.signals import release
@@ -176,12 +176,12 @@ def _health(arguments: Sequence[str], environ: Environment) -> int:
 
 
 def probe(arguments: Sequence[str], environ: Environment) -> int:
-    """``echod probe``: judges how connections are split between versions."""
+    """Judge how connections are split between versions: ``echod probe``."""
     try:
         return _probe(arguments, environ)
-    except (SystemRefused, OSError, ImportError) as error:  # the last two: no file, no memory
+    except (SystemRefused, OSError, ImportError) as error:  # the last two: no descriptor or memory
         problem = str(error)
-    except (MemoryError, SystemError):  # 3.13 takes some failed allocations for the latter
+    except (MemoryError, SystemError):  # Python 3.13: SystemError after some failed allocations
         problem = "out of memory on this host"
     say(STDERR, f"echod: error: {problem}\n")
     return 3
@@ -208,7 +208,7 @@ def _probe(arguments: Sequence[str], environ: Environment) -> int:
     if call.plan:
         from echod.probe.command import plan
 
-        release()  # nothing is to be judged when a signal ends it
+        release()  # a signal may end it at once: there is no verdict to report
         return plan(call, _output(environ, quiet=call.quiet))
     with StopSignals() as signals:
         from echod.config.runtime import raise_open_file_limit, share_one_heap
@@ -225,7 +225,7 @@ def _probe(arguments: Sequence[str], environ: Environment) -> int:
 
 
 def _output(environ: Environment, *, quiet: bool) -> Output:
-    """Standard output, and on a terminal a line of progress on the error output."""
+    """The output of the probe: standard output, and on a terminal a progress line on stderr."""
     from echod.probe.runs import Output
 
     live = os.isatty(STDERR) and environ.get("TERM") != "dumb" and not quiet
@@ -237,10 +237,10 @@ def _output(environ: Environment, *, quiet: bool) -> Output:
 
 
 class _Progress:
-    """A line that is written over: with spaces, since escape codes are not for every terminal."""
+    """A progress line that the next one overwrites, by spaces: some terminals have no escapes."""
 
     def __init__(self) -> None:
-        self._columns = 0  # of the line that is there, at most
+        self._columns = 0  # of the current line, at most
 
     def __call__(self, line: str) -> None:
         blanks = " " * (self._columns - len(line))
@@ -258,7 +258,7 @@ def lab_parser() -> Parser:
 
 
 def lab(arguments: Sequence[str], environ: Environment) -> int:
-    """``echod lab``: two versions behind an Envoy on this machine."""
+    """Run two versions behind an Envoy on this machine: ``echod lab``."""
     from echod.lab.arguments import settings
 
     call = settings(lab_parser().parse_args(arguments))
@@ -272,9 +272,9 @@ def lab(arguments: Sequence[str], environ: Environment) -> int:
         ) from error
     try:
         with StopSignals(quits=True) as signals:
-            # Its children get the environment as it is, not as text.
+            # The lab's child processes get the original environment, not the decoded one.
             return run(call, os.environ, signals, _output(environ, quiet=False))
-    except OSError as error:  # a directory for temporary files that cannot be used, say
+    except OSError as error:  # for example, an unusable directory for temporary files
         raise SystemRefused(str(error)) from error
 
 
@@ -287,14 +287,16 @@ COMMANDS: Mapping[str, Callable[[Sequence[str], Environment], int]] = {
 
 
 def run(argv: Sequence[str], environ: Environment) -> int:
-    """Runs the command that ``argv`` (without the program's name) asks for."""
+    """Run the command in ``argv`` (without the program's name)."""
     if argv and argv[0] in COMMANDS:
         return COMMANDS[argv[0]](argv[1:], environ)
     return serve(argv, environ)
 
 
 def main(refused: int = 1) -> int:
-    """The ``echod`` command. Gives the exit status: 2 a wrong call, ``refused`` by the system."""
+    """Run ``echod``. Returns the exit status: 2 after a usage error, ``refused`` if the system
+    refuses something.
+    """
     if sys.platform == "win32":
         say(STDERR, "echod: error: echod runs on Linux and macOS; on Windows, run it in WSL\n")
         return 1
@@ -304,12 +306,12 @@ def main(refused: int = 1) -> int:
         fill_standard_descriptors()
         environ = {decoded(name): decoded(value) for name, value in os.environb.items()}
         return run(arguments(), environ)
-    except SystemExit as done:  # argparse's own end of --help and --version
+    except SystemExit as done:  # argparse, after --help and --version
         return int(done.code or 0)
     except UsageError as error:
         say(STDERR, f"echod: error: {error}\n")
         return 2
-    except KeyboardInterrupt:  # a command that has no handlers, health for example
+    except KeyboardInterrupt:  # in a command without signal handlers, such as health
         return 130
     except (SystemRefused, MemoryError) as error:
         say(STDERR, f"echod: error: {str(error) or 'out of memory'}\n")

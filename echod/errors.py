@@ -1,4 +1,4 @@
-"""The errors that end a call: wrong usage, and a refusal of the system. How they show values."""
+"""The errors that end a command: wrong usage and refusals of the system. How they quote text."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 
 
 class UsageError(Exception):
-    """The call is wrong, on whatever system. The text is one line."""
+    """The command line or a setting is wrong, on any system. The text is one line."""
 
 
 class SystemRefused(Exception):
-    """The call may be right, but this system does not allow it. The text is one line."""
+    """The command may be right, but this system refuses something. The text is one line."""
 
 
 @contextmanager
 def refusals(task: str) -> Iterator[None]:
-    """Raises SystemRefused for every exception with which the system refuses something.
+    """Turn every exception that means a refusal of the system into SystemRefused.
 
-    Around a ``task`` in which any call may fail: for want of a file descriptor, of memory or of a
-    library that can be loaded.
+    For a ``task`` in which any call may fail: no file descriptor, no memory, or a library that
+    cannot be loaded.
     """
     try:
         yield
@@ -30,9 +30,9 @@ def refusals(task: str) -> Iterator[None]:
 
 
 def shown(text: str) -> str:
-    r"""A value as an error may show it: quoted, without control characters, not too long.
+    r"""A value as errors quote it: without control characters, and shortened if it is long.
 
-    Bytes that are no UTF-8 are ``\xNN``.
+    Bytes that are not UTF-8 become ``\xNN``.
     """
     shown = re.sub(r"\\udc([89a-f].)", r"\\x\1", ascii(text[:101]))
     return shown if len(shown) <= 102 else shown[:98] + "...'"

@@ -1,4 +1,4 @@
-"""Text as it comes and goes: a caller's bytes as text and back, and text as it may be shown."""
+"""Text conversions: bytes to text and back, and text made safe to print."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import os
 
 
 def decoded(data: bytes) -> str:
-    """Bytes as text, whatever the locale: UTF-8, and a surrogate for each byte that is not."""
+    """Bytes as text, in any locale: UTF-8, with a surrogate for each byte that is not UTF-8."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def encoded(text: str) -> bytes:
-    """The bytes that ``decoded`` was given."""
+    """The bytes of a text from ``decoded``."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def path(text: str) -> str:
-    """The name of a file as this interpreter spells it: by the locale, unlike ``decoded``."""
+    """A file's name as this interpreter encodes it: by the locale, unlike ``decoded``."""
     return os.fsdecode(encoded(text))
 
 
 def escaped(text: str) -> str:
-    r"""The same with escapes for controls, separators of lines, and what changes the direction of
-    reading or is not seen: ``\n``, ``\x1b``, ``\u0085``. A byte that was no UTF-8 is ``\x85``.
+    r"""The text with escapes for every character that is not printable: controls, line separators,
+    marks of direction (``\n``, ``\x1b``, ``\u0085``). A byte that was not UTF-8 becomes ``\x85``.
     """
     if text.isprintable():
         return text

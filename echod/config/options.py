@@ -23,7 +23,7 @@ commands:
 
 Each option has an environment variable, shown in brackets. The command line takes precedence.
 """
-"""What ``--help`` says after the options."""
+"""The end of ``--help``, after the options."""
 
 
 # The table.
@@ -36,7 +36,7 @@ def _row(parse: Callable[[str], Any], default: str | None, metavar: str, text: s
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that can be set. Times are in seconds, sizes in bytes, ``None`` is "no"."""
+    """All settings. Times are in seconds, sizes in bytes; ``None`` means off or automatic."""
 
     ports: tuple[int, ...] = _row(
         parsers.ports, None, "PORTS", "echo ports, separated by commas; 0 takes any free port"
@@ -137,13 +137,13 @@ class Config:
         "FORMAT",
         "console, json, or auto: console on a terminal, json otherwise",
     )
-    given: frozenset[str] = frozenset()  # names of the fields that were set, not defaulted
+    given: frozenset[str] = frozenset()  # names of the fields that the user has set
     colors: bool = True  # on a terminal
 
 
 @dataclass(frozen=True)
 class Option:
-    """One row of the table, as a user sees it. An empty default leaves the value out."""
+    """One row of the table, as a user sees it. With an empty default the value is None."""
 
     name: str
     parse: Callable[[str], Any]
@@ -158,22 +158,22 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """``--max-line-bytes``, or PORTS."""
+        """The name on the command line: ``--max-line-bytes``, or PORTS."""
         return self.metavar if self.positional else "--" + self.name.replace("_", "-")
 
     @property
     def environment(self) -> str:
-        """``ECHOD_MAX_LINE_BYTES``."""
+        """The environment variable: ``ECHOD_MAX_LINE_BYTES``."""
         return "ECHOD_" + self.name.upper()
 
     def of(self, text: str | None) -> Any:
-        """The value of what was given on the command line, or the default. Raises UsageError."""
+        """The value from the command line's ``text``, or the default. Raises UsageError."""
         if text is not None:
             return self.read(self.flag, text)
         return self.parse(self.default) if self.default else None
 
     def read(self, source: str, text: str) -> Any:
-        """The value of ``text``, or UsageError naming its source, itself and what is allowed."""
+        """The value of ``text``. Raises UsageError, naming source, text and what is allowed."""
         try:
             return self.parse(text)
         except ValueError as error:
@@ -186,7 +186,7 @@ OPTIONS = tuple(
 
 
 def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Config:
-    """The configuration of a call: flags first, then the environment, then the defaults.
+    """The configuration: from flags, else from the environment, else from the defaults.
 
     An empty environment variable counts as not set. Raises UsageError.
     """
@@ -200,18 +200,18 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Config:
     if config.metrics_port and config.metrics_port in config.ports:
         raise UsageError(
             f"PORTS {config.metrics_port}: must differ from the metrics port"
-            " (--metrics-port takes another one, or none)"
+            " (set --metrics-port to another port, or to none)"
         )
     return config
 
 
 def colors_wanted(environ: Mapping[str, str]) -> bool:
-    """Whether a terminal may be sent colors: https://no-color.org, and dumb ones have none."""
+    """Whether a terminal may get colors: not with NO_COLOR (https://no-color.org) or TERM=dumb."""
     return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 def setting(name: str, flag: str | None, environ: Mapping[str, str]) -> Any:
-    """One value alone, found the way ``load`` finds it. Raises UsageError."""
+    """The value of one option, found as in ``load``. Raises UsageError."""
     option = next(option for option in OPTIONS if option.name == name)
     return _find(option, flag, environ)[0]
 

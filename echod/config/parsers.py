@@ -1,4 +1,4 @@
-"""Parsers of settings: from a text to a value. What their ValueError says completes "must be"."""
+"""Parsers of settings, from text to a value. The text of a ValueError completes "must be …"."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MAX_DURATION = 36_500 * 86_400
 _LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,3})?|\.[0-9]+", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # the category Cc; unicodedata takes 130 KiB
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # category Cc, without unicodedata's 130 KiB
 _CONTROL_BYTE = re.compile(b"[\x00-\x1f\x7f]")
 
 
 def ports(value: str) -> tuple[int, ...]:
-    """Ports separated by commas, each once but for 0."""
+    """Ports separated by commas, all different, except that 0 may be repeated."""
     found = tuple(port(part) for part in value.split(","))
     named = [one for one in found if one]
     if len(named) != len(set(named)):
-        raise ValueError("ports that differ from each other")
+        raise ValueError("different ports")
     return found
 
 
@@ -50,7 +50,7 @@ def metrics_port(value: str) -> int | None:
 
 
 def raw(most_bytes: int) -> Callable[[str], bytes]:
-    """The caller's own bytes, whatever they mean: some, and no control characters."""
+    """Any bytes in any encoding: at least one, and no control characters."""
     allowed = f"1 to {most_bytes} bytes without control characters (0x00 to 0x1f, 0x7f)"
 
     def parse(value: str) -> bytes:
@@ -63,13 +63,13 @@ def raw(most_bytes: int) -> Callable[[str], bytes]:
 
 
 def text(most_bytes: int) -> Callable[[str], str]:
-    """Text that is not empty, without control characters."""
+    """Non-empty text without control characters."""
     allowed = f"1 to {most_bytes} bytes of UTF-8 without control characters"
 
     def parse(value: str) -> str:
         try:
             size = len(value.encode())
-        except UnicodeEncodeError as error:  # it holds bytes that are no UTF-8
+        except UnicodeEncodeError as error:  # bytes that are not UTF-8
             raise ValueError(allowed) from error
         if not 1 <= size <= most_bytes or _CONTROL.search(value):
             raise ValueError(allowed)
@@ -79,7 +79,7 @@ def text(most_bytes: int) -> Callable[[str], str]:
 
 
 def address(value: str) -> str:
-    """An IP address, an IPv6 one with its zone perhaps, which a link-local one needs."""
+    """An IP address. An IPv6 address may have a zone; a link-local one must."""
     try:
         found = ipaddress.ip_address(value)
         if not re.fullmatch(r"[\w.:-]+(%[\w.-]{1,15})?", value, re.ASCII):
@@ -87,14 +87,12 @@ def address(value: str) -> str:
     except ValueError as error:
         raise ValueError("an IPv4 or IPv6 address, for example ::, 0.0.0.0 or 127.0.0.1") from error
     if lacks_zone(value):
-        raise ValueError(
-            f"given with its zone, the interface that it is meant for, for example {found}%eth0"
-        )
+        raise ValueError(f"given with its zone (the network interface), for example {found}%eth0")
     return str(found)
 
 
 def lacks_zone(host: str) -> bool:
-    """Whether it is a link-local IPv6 address that does not say which link is meant."""
+    """Whether it is a link-local IPv6 address without the zone that it needs."""
     try:
         return "%" not in host and ipaddress.ip_address(host) in _LINK_LOCAL
     except ValueError:  # a name
@@ -116,7 +114,7 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def number(allowed: str, over: float, most: float) -> Callable[[str], float]:
-    """A number over one bound, at most another; ``allowed`` says so."""
+    """A number greater than ``over``, at most ``most``; ``allowed`` is the error's text."""
 
     def parse(value: str) -> float:
         if not (_NUMBER.fullmatch(value) and over < float(value) <= most):
@@ -127,20 +125,20 @@ def number(allowed: str, over: float, most: float) -> Callable[[str], float]:
 
 
 def seconds(value: str) -> float:
-    """A time that may be 0."""
+    """A time in seconds, from 0."""
     if not (_NUMBER.fullmatch(value) and float(value) <= MAX_DRAIN_SECONDS):
         raise ValueError(f"a number of seconds from 0 to {MAX_DRAIN_SECONDS}")
     return float(value)
 
 
 def time_limit(value: str) -> float:
-    """A time over 0, or none, which is infinite."""
+    """A time over 0 in seconds; ``none`` is infinite."""
     allowed = f"a number of seconds over 0, {MAX_TIME_LIMIT} at most, or none"
     return inf if value.lower() == "none" else number(allowed, 0, MAX_TIME_LIMIT)(value)
 
 
 def duration(value: str) -> float:
-    """A time of a second or more in seconds, or with a unit: 90, 30m, 12h, 365d."""
+    """A time of at least one second: 90 (seconds), or with a unit, 30m, 12h, 365d."""
     unit = _UNITS.get(value[-1:].lower())
     digits = value[:-1] if unit else value
     if not (_NUMBER.fullmatch(digits) and 1 <= float(digits) * (unit or 1) <= MAX_DURATION):
@@ -149,7 +147,7 @@ def duration(value: str) -> float:
 
 
 def one_of(*choices: str, **other_names: str) -> Callable[[str], str]:
-    """One of these words, in capitals or not. ``other_names`` are taken too."""
+    """One of these words, in any case. ``other_names`` maps further words to them."""
 
     def parse(value: str) -> str:
         word = other_names.get(value.lower(), value.lower())
@@ -161,7 +159,7 @@ def one_of(*choices: str, **other_names: str) -> Callable[[str], str]:
 
 
 def or_auto(parse: Callable[[str], int]) -> Callable[[str], int | None]:
-    """What another parser takes, or auto, which is None."""
+    """What ``parse`` accepts, or ``auto``, which is None."""
 
     def parse_or_auto(value: str) -> int | None:
         try:

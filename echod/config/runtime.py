@@ -1,4 +1,4 @@
-"""Facts about the interpreter and the system underneath."""
+"""Facts about the interpreter and the operating system."""
 
 import os
 import resource
@@ -11,11 +11,11 @@ from echod.texts import decoded
 
 COMMAND_LINE = Path("/proc/self/cmdline")
 EXACT_ENCODINGS = ("utf-8", "ascii")
-"""Of a locale: what Python decodes by these, ``os.fsencode`` gives back byte for byte."""
+"""Encodings of a locale with which ``os.fsencode`` returns an argument's bytes unchanged."""
 
 
 def gil_enabled() -> bool:
-    """Whether this interpreter has a global lock, and has it switched on."""
+    """Whether this interpreter has a global lock that is switched on."""
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
@@ -27,7 +27,7 @@ def usable_cpus() -> int:
 
 
 def open_files() -> int:
-    """How many descriptors are open now, as far as the system shows it."""
+    """The number of open file descriptors, or 3 if the system does not show it."""
     try:
         return len(os.listdir("/dev/fd"))
     except OSError:  # a bare chroot
@@ -37,10 +37,9 @@ def open_files() -> int:
 def arguments() -> list[str]:
     """The command line's arguments byte for byte, as text by ``texts.decoded``.
 
-    The C library decodes them by the locale, and ``os.fsencode`` encodes them by a codec of
-    Python's. For Big5, GB18030, CP1255 and others the two differ: bytes change, or are lost. So
-    what the kernel was given is read, and where that is hidden, arguments must be ASCII.
-    Raises UsageError.
+    The C library decodes arguments by the locale, and ``os.fsencode`` encodes them by a Python
+    codec. For Big5, GB18030, CP1255 and others the two differ: bytes change, or are lost. So this
+    reads the kernel's copy. If the system hides it, arguments must be ASCII. Raises UsageError.
     """
     words = sys.argv[1:]
     encoding = sys.getfilesystemencoding()
@@ -56,22 +55,22 @@ def arguments() -> list[str]:
     for word in words:
         if not word.isascii():
             raise UsageError(
-                f"argument {shown(word)}: must be ASCII where {COMMAND_LINE} cannot be read and"
-                f" the locale's encoding is {encoding}; use its variable, or set PYTHONUTF8=1"
+                f"argument {shown(word)}: must be ASCII if {COMMAND_LINE} cannot be read and the"
+                f" locale's encoding is {encoding}; set its environment variable, or PYTHONUTF8=1"
             )
     return words
 
 
 def give_back_memory() -> None:
-    """Has the C library return its free memory to the system, where it has a call for that.
+    """Have the C library return free memory to the system, if it has a function for that.
 
-    glibc keeps what was freed below a block that is still in use. musl and others do not.
+    glibc keeps freed memory that lies below a block still in use. musl and others do not.
     """
     _ask_libc("malloc_trim", 0)
 
 
 def share_one_heap() -> None:
-    """Has glibc use one heap for all threads. To be called before they start.
+    """Have glibc use one heap for all threads. Call it before they start.
 
     A heap for each thread reserves 64 MiB of address space, which ``ulimit -v`` counts.
     """
@@ -80,7 +79,7 @@ def share_one_heap() -> None:
 
 def _ask_libc(function: str, *arguments: int) -> None:
     try:
-        import ctypes  # noqa: PLC0415  # takes a megabyte, and few processes ever need it
+        import ctypes  # noqa: PLC0415  # takes a megabyte, and few processes need it
 
         getattr(ctypes.CDLL(None), function)(*arguments)
     except (ImportError, OSError, AttributeError, MemoryError):  # a static build, no descriptor
@@ -88,19 +87,19 @@ def _ask_libc(function: str, *arguments: int) -> None:
 
 
 def fill_standard_descriptors() -> None:
-    """Puts /dev/null where standard input, output or error was closed.
+    """Open /dev/null in place of a closed standard input, output or error.
 
-    The next socket would take its number otherwise, and be written to as a log. Opened for
-    reading: writing fails, as it does on a closed descriptor, and is counted.
+    Otherwise the next socket would get that number, and log lines would go to it. /dev/null is
+    opened for reading, so that writes fail as on a closed descriptor, and are counted.
     """
-    with suppress(OSError):  # a bare chroot has none
+    with suppress(OSError):  # a bare chroot has no /dev/null
         while (descriptor := os.open(os.devnull, os.O_RDONLY)) <= 2:
             pass
         os.close(descriptor)
 
 
 def raise_open_file_limit() -> int:
-    """Raises the soft open-file limit to the hard one, and gives what holds now."""
+    """Raise the soft open-file limit to the hard one; return the limit now in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

@@ -1,4 +1,4 @@
-"""Accepting on a listening socket: batches, pauses, a reserve descriptor, and the end of it."""
+"""Accepting on a listening socket: batches, pauses, a reserve descriptor, and stopping."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from echod.loop.event_loop import EventLoop
 from echod.loop.sockets import close
 
 BATCH = 100
-"""Connections accepted at one wake before those that are open have their turn."""
+"""Connections accepted per wake-up, before open connections are served again."""
 PAUSE_SECONDS = 0.1
-"""Time without an accept after one that the system refused (no file descriptor, say)."""
+"""Pause after the system refused an accept (no free file descriptor, for example)."""
 
 
 class Acceptor:
     """A listening socket in an event loop.
 
-    ``accept`` accepts one connection and hands it on; it gives false if none waits, and raises
-    OSError if the system refuses. Then the socket is left alone for a moment: to ask again at
-    once would be a busy loop.
+    ``accept`` accepts one connection and passes it on. It returns false if none is waiting, and
+    raises OSError if the system refuses. Then the acceptor pauses: an immediate retry would be a
+    busy loop.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class Acceptor:
         *,
         batch: int | None = None,
     ) -> None:
-        """``request`` listens. ``close`` is called when no more is accepted. ``batch`` connections
-        are accepted at one wake, BATCH if it says nothing.
+        """``request`` listens. ``close`` is called once accepting has ended. ``batch`` is the
+        number of connections accepted per wake-up, BATCH by default.
         """
         self.request = request
         self.timer_slot = 0
@@ -49,25 +49,25 @@ class Acceptor:
     # Called by other threads.
 
     def stop(self, deadline: float) -> None:
-        """Empties the accept queue, until ``deadline`` (monotonic seconds) at most, then closes."""
+        """Accept what is queued, until ``deadline`` (monotonic seconds) at most; then close."""
         self._loop.post(_LastAccepts(self, self._loop, deadline))
 
     def close(self) -> None:
-        """Accepts no more."""
+        """Stop accepting."""
         self._loop.post(self.on_stop)
 
     # Called in the event loop's thread.
 
     def start(self) -> None:
-        """Accepts from now on. Raises OSError if the socket cannot be polled."""
+        """Start accepting. Raises OSError if the socket cannot be polled."""
         self._loop.register(self)
 
     def handle(self) -> None:
-        """Accepts the clients in the queue, a batch of them at most."""
+        """Accept queued clients, one batch at most."""
         self.accept_batch()
 
     def accept_batch(self) -> bool:
-        """The same; true if there may be more."""
+        """Accept one batch at most; return whether more clients may be queued."""
         try:
             for _ in range(self._batch or BATCH):
                 if not self._accept():
@@ -78,11 +78,11 @@ class Acceptor:
         return True
 
     def on_timer(self, now: float) -> None:
-        """The end of a pause."""
+        """End the pause."""
         self._loop.resume(self)
 
     def on_stop(self) -> None:
-        """Accepts no more."""
+        """Stop accepting."""
         if self.is_open:
             self.is_open = False
             self._loop.unregister(self)
@@ -91,7 +91,7 @@ class Acceptor:
     abort = on_stop
 
     def on_error(self, error: Exception) -> None:
-        """A bug in accepting, not to be met again at once and for ever."""
+        """Report a bug in accepting, and pause: it may recur at every attempt."""
         self._loop.report_bug()
         self._pause()
 
@@ -105,7 +105,7 @@ class Acceptor:
 
 
 class _LastAccepts:
-    """The task of emptying an accept queue: a batch a round, then other ports have their turn."""
+    """Empties an accept queue, one batch per round, so that other ports are served in between."""
 
     def __init__(self, acceptor: Acceptor, loop: EventLoop, deadline: float) -> None:
         self._acceptor = acceptor
@@ -124,11 +124,11 @@ class _LastAccepts:
 
 
 class ReserveDescriptor:
-    """A file descriptor kept open to accept with when the process can have no other."""
+    """A file descriptor kept in reserve, to accept with when the process has no free one."""
 
     def __init__(self, accepting: Lock) -> None:
-        """Every other accept of this process holds ``accepting``: it would take the descriptor
-        that is released here.
+        """Every other accept of this process must hold the lock ``accepting``. Otherwise it could
+        take the descriptor that is released here.
         """
         self._accepting = accepting
         self._descriptor: int | None = None
@@ -136,11 +136,11 @@ class ReserveDescriptor:
 
     @property
     def in_use(self) -> bool:
-        """Whether a client's socket has taken it, or it was lost."""
+        """Whether a client's socket uses it, or it was lost."""
         return self._descriptor is None
 
     def accept(self, listener: socket.socket) -> socket.socket | None:
-        """Releases it and accepts with it; gives None if it is in use. Raises OSError."""
+        """Release it and accept with it; return None if it is in use. Raises OSError."""
         if self.in_use:
             return None
         with self._accepting:
@@ -152,7 +152,7 @@ class ReserveDescriptor:
                 raise
 
     def replace(self, request: socket.socket) -> None:
-        """Closes a socket; its descriptor becomes the reserve if there is none."""
+        """Close a socket; its descriptor becomes the reserve if there is none."""
         if not self.in_use:
             close(request)
             return
@@ -161,12 +161,12 @@ class ReserveDescriptor:
             self._take_back()
 
     def close(self) -> None:
-        """Releases it."""
+        """Release it."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
-            with suppress(OSError):  # it is free, whatever the error
+            with suppress(OSError):  # close() frees the descriptor even if it fails
                 os.close(descriptor)
 
     def _take_back(self) -> None:
-        with suppress(OSError):  # another process may have been faster, or /dev is not there
+        with suppress(OSError):  # another process took the last one, or /dev is missing
             self._descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

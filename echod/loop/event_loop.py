@@ -1,6 +1,6 @@
 """A thread that waits on its own poller and calls the handlers of many sockets.
 
-No handler blocks it, and what a handler raises costs that handler alone.
+Handlers must not block. An exception in a handler costs that handler alone.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from echod.loop.sockets import close
 from echod.loop.timers import Timed, Timers
 
 PAUSE_SECONDS = 0.1
-"""After a round that the loop itself could not finish."""
+"""Pause after a round that raised an exception in the loop itself."""
 LOOKS, LOOK_SECONDS = 10, 1.0
-"""How often, and how long each time, ``ask`` waits for the thread. Several looks: if the whole
-process is suspended meanwhile, that costs one of them."""
+"""How often, and how long each time, ``ask`` waits for the thread. A suspension of the whole
+process uses up one of these waits only, not the whole time limit."""
 
 
 class Guarded(Protocol):
-    """What the loop calls, within a guard. No call blocks."""
+    """What the loop calls, catching exceptions. No call may block."""
 
     def on_error(self, error: Exception) -> None:
-        """Called when another of its calls raised: a bug ends this handler alone."""
+        """Called when another call of this handler raised: a bug costs this handler alone."""
 
 
 class TimerHandler(Timed, Guarded, Protocol):
-    """What the loop calls when the time it was scheduled for has come."""
+    """What the loop calls at the time it was scheduled for."""
 
     def on_timer(self, now: float) -> None:
-        """Called at that time, or soon after (monotonic seconds)."""
+        """Called at that time or soon after. ``now``: monotonic seconds."""
 
 
 class SocketHandler(Guarded, Protocol):
@@ -52,34 +52,34 @@ class SocketHandler(Guarded, Protocol):
         """Called when the socket is readable."""
 
     def flush(self) -> None:
-        """Called when the socket is writable and that was asked for."""
+        """Called when the socket is writable, if it is polled for WRITE."""
 
 
 class EventHandler(SocketHandler, TimerHandler, Protocol):
     """A registered socket's handler: a connection, a listener, a socket that closes."""
 
     def on_stop(self) -> None:
-        """Called once when the loop begins to stop: finish what has arrived, then unregister."""
+        """Called once when the loop begins to stop: handle what has arrived, then unregister."""
 
     def abort(self) -> None:
-        """Called from the deadline of the stop on: unregister now."""
+        """Called once the deadline of the stop has passed: unregister now."""
 
 
 class Loop(Protocol):
-    """What a handler asks of its event loop, in the loop's own thread."""
+    """The part of an event loop that handlers use, in the loop's own thread."""
 
     now: float
     stop_deadline: float | None
     timers: Timers[TimerHandler]
 
     def register(self, handler: EventHandler) -> None:
-        """Calls ``handler`` when its socket is readable, from now on."""
+        """Call ``handler`` when its socket is readable, from now on."""
 
     def modify(self, handler: EventHandler, events: int) -> None:
-        """Polls its socket for READ or WRITE instead of what it was polled for before."""
+        """Poll its socket for READ or WRITE instead of what it was polled for before."""
 
     def unregister(self, handler: EventHandler, *, closes: bool = False) -> None:
-        """Takes a handler out, before its socket is closed (``closes``) or changes hands."""
+        """Take a handler out, before its socket is closed (``closes``) or changes hands."""
 
     def is_ready(self, handler: EventHandler, events: int) -> bool:
         """Whether its socket is ready for READ or WRITE right now."""
@@ -89,13 +89,13 @@ class Loop(Protocol):
 
 
 class EventLoop(Thread):
-    """Calls the handlers registered with it until it is stopped and none is left.
+    """Calls its registered handlers, until it is stopped and none is left.
 
-    A handler belongs to one loop for life: whatever it counts has a single writer.
+    A handler stays with one loop for life, so its counters have a single writer.
     """
 
     def __init__(self, name: str, report_bug: Callable[[], None]) -> None:
-        """``report_bug`` is called while an unexpected exception is handled. Raises OSError."""
+        """``report_bug`` is called inside the ``except`` block of a bug. Raises OSError."""
         super().__init__(name=name, daemon=True)
         self.report_bug = report_bug
         self.heartbeat = Heartbeat(self.name)
@@ -105,26 +105,26 @@ class EventLoop(Thread):
         self._poller = make_poller()
         self._registered: set[EventHandler] = set()
         self._polled: dict[int, SocketHandler] = {}  # by descriptor; without the paused ones
-        self._writing: set[int] = set()  # descriptors that are polled for being writable
+        self._writing: set[int] = set()  # descriptors polled for WRITE
         self._inbox = Inbox(report_bug)
         self._poll(self._inbox)
 
     # Called by other threads.
 
     def post(self, call: Callable[[], None]) -> None:
-        """Has this thread make ``call`` in its next round."""
+        """Have this thread make ``call`` in its next round."""
         self._inbox.post(call)
 
     def ask(self, call: Callable[[], None]) -> None:
-        """Has this thread make ``call``, and waits for it. Raises what it raised, or OSError if
-        the thread does not make it in time.
+        """Have this thread make ``call``, and wait for it. Raises what the call raised, or OSError
+        if the thread does not make it in time.
         """
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
 
         def made() -> None:
             try:
                 call()
-            except Exception as error:  # noqa: BLE001  # the asker's to judge
+            except Exception as error:  # noqa: BLE001  # the caller raises it
                 outcome.put(error)
             else:
                 outcome.put(None)
@@ -138,16 +138,16 @@ class EventLoop(Thread):
         raise TimeoutError(f"the thread {self.name} does not answer")
 
     def stop(self, deadline: float) -> None:
-        """Lets every handler finish, aborts what is left at ``deadline``; then the thread ends."""
+        """Let handlers finish, abort those left at ``deadline``, then end the thread."""
         self.post(lambda: self._begin_stop(deadline))
 
     # Called by handlers, in this thread.
 
     def register(self, handler: EventHandler) -> None:
-        """Calls ``handler`` when its socket is readable, from now on."""
+        """Call ``handler`` when its socket is readable, from now on."""
         fd = handler.request.fileno()
         self._registered.add(handler)
-        try:  # as _poll, without the call: every connection pays for it
+        try:  # _poll, inlined: a call would cost every connection time
             self._polled[fd] = handler
             self._poller.add(fd, READ)
         except BaseException:
@@ -156,7 +156,7 @@ class EventLoop(Thread):
             raise
 
     def modify(self, handler: EventHandler, events: int) -> None:
-        """Polls its socket for READ or WRITE instead of what it was polled for before."""
+        """Poll its socket for READ or WRITE instead of what it was polled for before."""
         fd = handler.request.fileno()
         self._poller.change(fd, events)
         if events == WRITE:
@@ -165,18 +165,18 @@ class EventLoop(Thread):
             self._writing.discard(fd)
 
     def pause(self, handler: EventHandler) -> None:
-        """Leaves its socket alone until ``resume``; it keeps its timer."""
+        """Stop polling its socket until ``resume``; its timer stays."""
         fd = handler.request.fileno()
         if self._polled.pop(fd, None):
             self._poller.remove(fd)
             self._writing.discard(fd)
 
     def resume(self, handler: EventHandler) -> None:
-        """Polls its socket again after ``pause``."""
+        """Poll its socket again after ``pause``."""
         self._poll(handler)
 
     def unregister(self, handler: EventHandler, *, closes: bool = False) -> None:
-        """Takes a handler out, before its socket is closed (``closes``) or changes hands."""
+        """Take a handler out, before its socket is closed (``closes``) or changes hands."""
         self._registered.discard(handler)
         self.timers.cancel(handler)
         if closes:
@@ -199,34 +199,34 @@ class EventLoop(Thread):
     # The loop.
 
     def run(self) -> None:
-        """Goes on until stopped, whatever the system refuses meanwhile: memory, for example."""
+        """Run until stopped, even if the system refuses something (memory, for example)."""
         while True:
             try:
                 self._rounds()
                 break
-            except Exception:  # noqa: BLE001  # a thread that ends would cost all its connections
+            except Exception:  # noqa: BLE001  # the end of the thread would cost all connections
                 with suppress(Exception):
                     self.report_bug()
-                sleep(PAUSE_SECONDS)  # not to be met again at once and for ever
+                sleep(PAUSE_SECONDS)  # the error may recur at once
         self.heartbeat.end()
         with suppress(OSError):
             self._poller.close()
         self._inbox.close()
 
     def _rounds(self) -> None:
-        """Round after round until it is stopped."""
-        # Looked up once: a round with few events is paid for by each of them.
+        """Run rounds until the loop has stopped."""
+        # Local names: attribute lookups per round are a cost that its few events share.
         wait, polled, writing = self._poller.wait, self._polled, self._writing
         inbox, timers, heartbeat = self._inbox, self.timers, self.heartbeat
         now = self.now
         while True:
             seconds = timers.next_at - now
-            events = wait(seconds if seconds > 0.0 else 0.0)  # for a second at most
+            events = wait(seconds if seconds > 0.0 else 0.0)  # one second at most
             self.now = now = heartbeat.at = monotonic()
             for fd, event in events:
                 try:
                     handler = polled[fd]
-                except KeyError:  # unregistered by another in this very round
+                except KeyError:  # another handler has unregistered it in this round
                     continue
                 try:
                     if event == READ or fd not in writing:
@@ -235,7 +235,7 @@ class EventLoop(Thread):
                         handler.flush()
                 except Exception as error:  # noqa: BLE001  # see guarded
                     self._on_error(handler, error)
-            # Not before the events of this round are dealt with: a call may close connections.
+            # After the events of this round: a call may close connections that have events.
             if inbox.calls:
                 inbox.make_calls()
             if now >= timers.next_at:
@@ -245,7 +245,7 @@ class EventLoop(Thread):
                 return
 
     def _has_stopped(self, deadline: float) -> bool:
-        """Whether no handler is left; from the deadline on they are aborted."""
+        """Return whether no handler is left; after the deadline, abort those that are."""
         if self.now >= deadline:
             for left in list(self._registered):
                 self.guarded(left, left.abort)
@@ -268,16 +268,16 @@ class EventLoop(Thread):
             raise
 
     def guarded(self, handler: Guarded, call: Callable[..., None], *args: float) -> None:
-        """A bug that one handler meets costs that handler, never the thread."""
+        """Call a handler's method; a bug in it costs that handler, never the thread."""
         try:
             call(*args)
-        except Exception as error:  # noqa: BLE001  # whatever it is
+        except Exception as error:  # noqa: BLE001  # any bug
             self._on_error(handler, error)
 
     def _on_error(self, handler: Guarded, error: Exception) -> None:
         try:
             handler.on_error(error)
-        except Exception:  # noqa: BLE001  # not even that: without it, for ever the same event
+        except Exception:  # noqa: BLE001  # remove the handler, or the event recurs for ever
             try:
                 self.report_bug()
             finally:
@@ -289,9 +289,9 @@ class EventLoop(Thread):
 
 
 class HandlerThread(EventLoop):
-    """One of the threads that ``--handler-threads`` counts: the loop of echo connections.
+    """An event loop that serves echo connections; ``--handler-threads`` sets how many run.
 
-    ``index`` selects its counters.
+    ``index`` selects this thread's counters.
     """
 
     def __init__(self, index: int, report_bug: Callable[[], None]) -> None:

@@ -1,13 +1,13 @@
-"""Heartbeats: the stamps that event loops leave each round, and which threads are stuck."""
+"""Heartbeats: the time stamps that event loops write each round, and which threads are stuck."""
 
 from collections.abc import Iterable
 
 STALLED_SECONDS = 3.0
-"""A thread without a stamp for this long is stalled. Idle ones stamp at least every second."""
+"""A thread is stalled if its stamp is older. Idle threads write one at least every second."""
 
 
 class Heartbeat:
-    """The stamp of one thread, which alone writes it. Every thread may read it."""
+    """The time stamp of one thread. Only that thread writes it; every thread may read it."""
 
     __slots__ = ("at", "name")
 
@@ -16,15 +16,15 @@ class Heartbeat:
         self.at: float | None = None  # monotonic seconds; no stamp is expected before the start
 
     def end(self) -> None:
-        """Expects no more stamps: the thread has ended as it should."""
+        """Expect no more stamps: the thread has ended normally."""
         self.at = None
 
 
 def stalled(heartbeats: Iterable[Heartbeat], now: float) -> list[str]:
-    """One text for each thread that has stalled by ``now``: its name, the age of its stamp.
+    """The name and the age of the stamp of each thread that is stalled at ``now``.
 
-    ``now`` is best the stamp of a thread that runs. After the whole process was suspended (a
-    paused machine), all stamps are equally old, and no thread has stalled.
+    ``now`` should be the stamp of a running thread. After a suspension of the whole process (a
+    paused machine) all stamps are equally old, and no thread counts as stalled.
     """
     stamps = [(beat.name, beat.at) for beat in heartbeats]
     return [

@@ -11,7 +11,7 @@ from echod.loop.sockets import close
 
 
 class Inbox:
-    """The calls, in order, as a handler of that socket. ``request`` is its reading end."""
+    """Queued calls, in order, and the handler of their socket. ``request`` is its reading end."""
 
     def __init__(self, report_bug: Callable[[], None]) -> None:
         self._report_bug = report_bug
@@ -21,32 +21,32 @@ class Inbox:
         self.calls: deque[Callable[[], None]] = deque()
 
     def post(self, call: Callable[[], None]) -> None:
-        """Adds a call, from any thread."""
+        """Add a call, from any thread."""
         self.calls.append(call)
-        with suppress(OSError):  # a full socket wakes the loop anyway; an ended loop needs none
+        with suppress(OSError):  # a full socket wakes the loop anyway; an ended loop needs no wake
             self._waker.send(b"\0")
 
     def handle(self) -> None:
-        """Empties the socket: the loop makes the calls after the events of its round."""
-        # Emptied before the calls are made: a call posted meanwhile wakes the thread again.
+        """Empty the socket. The loop makes the calls after the events of its round."""
+        # Emptied first, so that a call posted while the others run wakes the thread again.
         self.request.recv(4096)
 
     def flush(self) -> None:
-        """Never called: it is not polled for being writable."""
+        """Never called: the socket is not polled for WRITE."""
 
     def on_error(self, error: Exception) -> None:
-        """Reports a bug."""
+        """Report a bug."""
         self._report_bug()
 
     def make_calls(self) -> None:
-        """Makes all calls, in the loop's thread."""
+        """Make all calls, in the loop's thread."""
         while self.calls:
             try:
                 self.calls.popleft()()
-            except Exception:  # noqa: BLE001  # costs this call, never the thread
+            except Exception:  # noqa: BLE001  # a bug costs this call, never the thread
                 self._report_bug()
 
     def close(self) -> None:
-        """Closes both ends."""
+        """Close both ends."""
         close(self.request)
         close(self._waker)

@@ -1,4 +1,4 @@
-"""The orderly end of a socket: shut for writing, read until the peer has closed too."""
+"""Closing a socket without losing replies: shut down writing, read until the peer closes too."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from echod.loop.event_loop import Loop
 
 RECV_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
-"""How long the peer has to close as well."""
+"""Time for the peer to close too."""
 STOP_LINGER_SECONDS = 0.4
-"""The same after the deadline of a stop, which must not be delayed."""
+"""The same once the deadline of a stop has passed: the stop must not take longer."""
 
 
 def linger(
@@ -20,7 +20,7 @@ def linger(
     close: Callable[[socket.socket], None],
     count: Callable[[int], None],
 ) -> None:
-    """Closes a socket by a LingeringClose, or at once where there is no memory for one."""
+    """Close a socket by a LingeringClose, or at once if there is no memory for one."""
     try:
         LingeringClose(request, loop, close, count)
     except MemoryError:
@@ -28,8 +28,8 @@ def linger(
 
 
 class LingeringClose:
-    """A socket after its connection's end. To close one that has unread input would send RST,
-    and RST destroys replies that the client has not read yet.
+    """A socket whose connection has ended. Closing it with unread input would send RST, and RST
+    destroys replies that the client has not read yet.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LingeringClose:
         close: Callable[[socket.socket], None],
         count: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """``close`` closes the socket for good; ``count`` gets the bytes that are dropped."""
+        """``close`` closes the socket; ``count`` gets the number of bytes discarded."""
         self.request = request
         self.timer_slot = 0
         self._loop = loop
@@ -57,7 +57,7 @@ class LingeringClose:
             close(request)
 
     def handle(self) -> None:
-        """Drops what still arrives, but counts it."""
+        """Discard further input, and count it."""
         try:
             data = self.request.recv(RECV_BYTES)
         except OSError:
@@ -70,19 +70,19 @@ class LingeringClose:
         """Never called: there is nothing to send."""
 
     def on_timer(self, now: float) -> None:
-        """The peer has not closed in time."""
+        """Close: the peer has not closed in time."""
         self.close()
 
     def on_stop(self) -> None:
-        """Goes on: it has a deadline of its own."""
+        """Keep lingering: the close has its own deadline."""
 
     abort = on_stop
 
     def on_error(self, error: Exception) -> None:
-        """Closes the socket, whatever the error was."""
+        """Close the socket, whatever the error was."""
         self.close()
 
     def close(self) -> None:
-        """Ends it now."""
+        """Close the socket now."""
         self._loop.unregister(self)
         self._close_request(self.request)

@@ -1,4 +1,4 @@
-"""Bound sockets: made here, or inherited from the process that started this one."""
+"""Bound sockets, created here or inherited from the parent process."""
 
 import errno
 import ipaddress
@@ -16,20 +16,20 @@ BACKLOG = 65535
 """More than any system's maximum (net.core.somaxconn, for example), which then applies."""
 
 UNPRIVILEGED_PORT_START = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-"""Linux: the first port, of IPv4 and of IPv6, that takes no capability."""
+"""Linux: the lowest port, for IPv4 and IPv6, that needs no capability to bind."""
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 
 class Listener:
-    """A bound socket. An ``inherited`` one belongs to the service manager: it stays open.
+    """A bound socket. An ``inherited`` one belongs to systemd and stays open.
 
-    ``port`` is the real one where 0 was asked for, ``host`` its address alone, with its zone if it
-    has one; ``address`` is written ``[::]:9000`` or ``0.0.0.0:9000``.
+    ``port`` is the real port, even if 0 was requested. ``host`` is the IP address alone, with its
+    zone if it has one. ``address`` reads ``[::]:9000`` or ``0.0.0.0:9000``.
     """
 
     def __init__(self, bound: socket.socket, *, inherited: bool = False) -> None:
-        """Makes the socket non-blocking, or raises OSError; tries the options that tune."""
+        """Make the socket non-blocking and try the tuning options. Raises OSError."""
         with _named("cannot be made non-blocking"):
             bound.setblocking(False)
         self.socket = bound
@@ -43,10 +43,9 @@ class Listener:
 
 
 def bind(option: str, address: str, port: int) -> Listener:
-    """Binds a TCP port of an address, which ``option`` asks for, and does not listen yet.
+    """Bind a TCP port that ``option`` requested, without listening yet.
 
-    ``::`` takes IPv4 clients too, and stands for ``0.0.0.0`` where there is no IPv6.
-    Raises SystemRefused.
+    ``::`` accepts IPv4 clients too; without IPv6 it means ``0.0.0.0``. Raises SystemRefused.
     """
     try:
         try:
@@ -54,15 +53,15 @@ def bind(option: str, address: str, port: int) -> Listener:
         except OSError as error:
             if address != "::" or error.errno not in _NO_IPV6:
                 raise
-            return _bound("0.0.0.0", port)  # noqa: S104  # asked for by "::"
+            return _bound("0.0.0.0", port)  # noqa: S104  # "::" means all addresses
     except OSError as error:
         message = f"{option} {port}: cannot listen on it at address {address}: {_why(error)}"
         raise SystemRefused(message) from error
 
 
 def inherit(descriptor: int) -> Listener:
-    """The listening TCP socket that the process was started with. Raises UsageError for what is
-    none, SystemRefused for what cannot be used.
+    """The listening TCP socket that the process has inherited. Raises UsageError if the
+    descriptor is something else, and SystemRefused if the system refuses its use.
     """
     try:
         inherited = socket.socket(fileno=descriptor)
@@ -82,7 +81,7 @@ def inherit(descriptor: int) -> Listener:
 
 
 def listen(listener: Listener) -> None:
-    """Listens on a bound socket. Raises SystemRefused."""
+    """Listen on a bound socket. Raises SystemRefused."""
     try:
         listener.socket.listen(BACKLOG)
     except OSError as error:
@@ -90,8 +89,8 @@ def listen(listener: Listener) -> None:
 
 
 def normalized(address: str) -> tuple[object, int]:
-    """An address in a form that equals that of every other spelling: its zone by number, and an
-    IPv4-mapped IPv6 address as IPv4.
+    """One form for all spellings of an address: the zone as a number, an IPv4-mapped IPv6 address
+    as IPv4.
     """
     host, _, zone = address.partition("%")
     found = ipaddress.ip_address(host)
@@ -111,7 +110,7 @@ def _bound(address: str, port: int) -> Listener:
     try:
         lost = serve_both_families(made) if family == socket.AF_INET6 else None
         with _named("SO_REUSEADDR"):
-            # A server that closes first leaves TIME_WAIT behind; a restart must bind all the same.
+            # Connections that the server closed first stay in TIME_WAIT; a restart must still bind.
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _bind(made, target, port)
         listener = Listener(made)
@@ -127,15 +126,15 @@ def _resolved(address: str, port: int) -> tuple[int, int, int, tuple[object, ...
     """Family, kind, protocol and target of an IP address."""
     flags = socket.AI_NUMERICHOST | socket.AI_PASSIVE
     try:
-        # From bytes: for text the interpreter loads a megabyte of tables of characters.
+        # Bytes, because for text the interpreter loads a megabyte of character tables.
         found = socket.getaddrinfo(address.encode(), port, type=socket.SOCK_STREAM, flags=flags)
     except socket.gaierror as error:
         _, _, zone = address.partition("%")
         if not zone:
             raise
         if _zone_number(zone) > 0:
-            raise OSError(errno.EINVAL, "only a link-local address takes a zone") from error
-        raise OSError(errno.ENODEV, f"there is no zone {zone} for it") from error
+            raise OSError(errno.EINVAL, "only a link-local address can have a zone") from error
+        raise OSError(errno.ENODEV, f"no network interface {zone}") from error
     family, kind, protocol, _, target = found[0]
     return family, kind, protocol, target
 
@@ -150,23 +149,23 @@ def _bind(made: socket.socket, target: tuple[object, ...], port: int) -> None:
 
 
 def _rule_for(port: int) -> str:
-    """What binding a port takes, to say why it was not allowed."""
+    """What binding a port requires: the reason why it was not permitted."""
     name, capability = "net.ipv4.ip_unprivileged_port_start", "CAP_NET_BIND_SERVICE"
     try:
         start = int(UNPRIVILEGED_PORT_START.read_text())
     except (OSError, ValueError):  # not Linux, or hidden in a sandbox
-        return f"a port below {name}, 1024 by default, needs the capability {capability}"
+        return f"ports below {name}, 1024 by default, need the capability {capability}"
     if 0 < port < start:
-        return f"a port below {start}, {name}, needs the capability {capability}"
+        return f"ports below {start} ({name}) need the capability {capability}"
     return (
-        f"neither for want of {capability} nor by {name}, which is {start}:"
+        f"not for lack of {capability}, since {name} is {start}:"
         " a security module or a sandbox forbids it"
     )
 
 
 @contextmanager
 def _named(step: str) -> Iterator[None]:
-    """Has an error say what failed."""
+    """Add the failed step to the message of an OSError."""
     try:
         yield
     except OSError as error:
@@ -181,8 +180,8 @@ def _zone_name(number: int) -> str:
 
 
 def _zone_number(zone: str) -> int:
-    """0 for none, and -1 for one that is not here; a name goes before a number, as for the C
-    library.
+    """The number of a zone: 0 without one, -1 if there is no such interface. As in the C library,
+    an interface's name takes precedence over a number.
     """
     with suppress(OSError):
         return socket.if_nametoindex(zone)

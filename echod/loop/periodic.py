@@ -1,4 +1,4 @@
-"""A call that is made again and again in an event loop's thread."""
+"""A call that an event loop's thread makes at regular intervals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from echod.loop.event_loop import EventLoop
 
 
 class Periodic:
-    """Makes ``call`` every so many ``seconds``, from ``start`` on."""
+    """Makes ``call`` every ``seconds`` seconds after ``start``."""
 
     def __init__(self, loop: EventLoop, seconds: float, call: Callable[[], None]) -> None:
         self.timer_slot = 0
@@ -17,14 +17,14 @@ class Periodic:
         self._call = call
 
     def start(self) -> None:
-        """Begins, in the loop's thread."""
+        """Schedule the next call. Called in the loop's thread."""
         self._loop.timers.schedule(self, self._loop.now + self._seconds)
 
     def on_timer(self, now: float) -> None:
-        """The time has come."""
+        """Make the call, and schedule the next one."""
         self.start()
         self._call()
 
     def on_error(self, error: Exception) -> None:
-        """Reports a bug; the next call is made all the same."""
+        """Report a bug; the next call stays scheduled."""
         self._loop.report_bug()

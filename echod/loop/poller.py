@@ -1,7 +1,7 @@
-"""Which sockets are ready: by epoll where there is one, by the standard selectors elsewhere.
+"""Which sockets are ready: from epoll on Linux, from the standard selectors elsewhere.
 
-``selectors`` makes a key and a tuple for every event. At 64 connections that took a seventh of the
-time that a line costs outside the kernel.
+``selectors`` creates a key and a tuple for every event. At 64 connections that took a seventh of
+the time that a line costs outside the kernel.
 """
 
 from __future__ import annotations
@@ -12,65 +12,65 @@ import sys
 from typing import Protocol
 
 READ, WRITE = select.POLLIN, select.POLLOUT
-"""What a socket is polled for, with the numbers of poll and epoll."""
+"""What a socket is polled for, as the constants of poll and epoll."""
 
 
 class Poller(Protocol):
-    """Waits for sockets by their descriptors, each for reading or for writing."""
+    """Polls descriptors of sockets, each for READ or for WRITE."""
 
     def add(self, fd: int, events: int, /) -> None:
-        """Waits for this one as well, for READ or WRITE."""
+        """Poll one more descriptor, for READ or WRITE."""
 
     def change(self, fd: int, events: int, /) -> None:
-        """Waits for the other of the two."""
+        """Poll a descriptor for the other of READ and WRITE."""
 
     def remove(self, fd: int, /) -> None:
-        """Waits for it no longer."""
+        """Stop polling a descriptor."""
 
     def closes(self, fd: int) -> None:
-        """The same for one that is closed next, and has no duplicate."""
+        """Stop polling a descriptor that has no duplicate and is closed next."""
 
     def wait(self, seconds: float) -> list[tuple[int, int]]:
-        """Those that are ready, and what for, after this time at most.
+        """Wait ``seconds`` at most; return the ready descriptors and their events.
 
-        An error or a hang-up is reported whatever was waited for.
+        Errors and hang-ups are reported for every descriptor.
         """
 
     def close(self) -> None:
-        """Closes its own descriptor."""
+        """Close the poller's own descriptor."""
 
 
 class SelectorPoller:
-    """For every system that Python runs on."""
+    """A poller for every system that Python runs on."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
 
     def add(self, fd: int, events: int) -> None:
-        """Waits for this one as well, for READ or WRITE."""
+        """Poll one more descriptor, for READ or WRITE."""
         self._selector.register(fd, _selected(events))
 
     def change(self, fd: int, events: int) -> None:
-        """Waits for the other of the two."""
+        """Poll a descriptor for the other of READ and WRITE."""
         self._selector.modify(fd, _selected(events))
 
     def remove(self, fd: int) -> None:
-        """Waits for it no longer."""
+        """Stop polling a descriptor."""
         self._selector.unregister(fd)
 
     closes = remove
 
     def wait(self, seconds: float) -> list[tuple[int, int]]:
-        """Those that are ready, and what for, after this time at most."""
+        """Wait ``seconds`` at most; return the ready descriptors and their events."""
         return [(key.fd, events) for key, events in self._selector.select(seconds)]
 
     def close(self) -> None:
-        """Closes its own descriptor."""
+        """Close the poller's own descriptor."""
         self._selector.close()
 
 
 def is_ready(fd: int, events: int) -> bool:
-    """Whether a poller would report it at once: for a single descriptor, now and then."""
+    """Whether one descriptor is ready now. For occasional use: it costs a system call."""
     one = select.poll()
     one.register(fd, events)
     return bool(one.poll(0))
@@ -81,7 +81,7 @@ def _selected(events: int) -> int:
 
 
 class EpollPoller:
-    """For Linux."""
+    """A poller for Linux."""
 
     def __init__(self) -> None:
         epoll = select.epoll()
@@ -89,7 +89,7 @@ class EpollPoller:
         self.wait, self.close = epoll.poll, epoll.close
 
     def closes(self, fd: int) -> None:
-        """Nothing to do: the kernel lets go of it as it is closed."""
+        """Do nothing: the kernel removes a closed descriptor from epoll."""
 
 
 make_poller: type[Poller] = EpollPoller if sys.platform == "linux" else SelectorPoller

@@ -1,4 +1,4 @@
-"""What is done to every socket, and what an error of it means."""
+"""Accepting, resetting and closing sockets, and what their errors mean."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _NO_LINGER = struct.pack("ii", 1, 0)  # on, for 0 s
 
 
 def accept(listener: Any, kind: tuple[int, int, int]) -> tuple[socket.socket, Any]:
-    """Accepts a connection: its non-blocking socket, and the address of the peer. Raises OSError.
+    """Accept a connection; return its non-blocking socket and the peer's address. Raises OSError.
 
-    As ``listener.accept``, whose socket has Python's class, with family and type as enums and a
-    close of its own; that made a connection take 40 % more instructions. ``kind`` is the listener's
-    family, type and protocol.
+    ``listener.accept`` returns an instance of Python's class, with enums and its own ``close``.
+    That made a connection take 40 % more instructions. ``kind`` is the listener's family, type
+    and protocol.
     """
     descriptor, address = listener._accept()
     family, form, protocol = kind
     try:
         accepted: Any = SocketType(family, form, protocol, descriptor)
-    except BaseException:  # no memory, say: nothing else knows of the descriptor
+    except BaseException:  # no memory, for example; no object owns the descriptor yet
         os.close(descriptor)
         raise
     try:
@@ -35,13 +35,13 @@ def accept(listener: Any, kind: tuple[int, int, int]) -> tuple[socket.socket, An
 
 
 def close_with_reset(request: socket.socket) -> None:
-    """Has the close that follows send RST, and the kernel drop what it has not sent."""
+    """Make the next close send RST and discard unsent bytes."""
     with suppress(OSError):
         request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 def close(request: socket.socket) -> None:
-    """Closes a socket. An error (EINTR, EIO) is dropped: the descriptor is free all the same."""
+    """Close a socket. Errors (EINTR, EIO) are ignored: the descriptor is free all the same."""
     try:  # noqa: SIM105  # suppress() takes as long as the close
         request.close()
     except OSError:

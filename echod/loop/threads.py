@@ -1,4 +1,4 @@
-"""Starting threads: with small stacks, with memory to spare, and never waiting without a limit."""
+"""Starting threads: with small stacks, with memory to spare, and with a time limit."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from threading import Event, Thread
 from echod.errors import SystemRefused
 
 STACK_BYTES = 256 * 1024
-"""Default stack of a thread. The C library's own default, 8 MiB mostly, is what ``ulimit -v``
-counts."""
+"""Default stack of a thread. ``ulimit -v`` counts the whole stack, and the C library's default
+is usually 8 MiB."""
 FIRST_BYTES = 64 * 1024
-"""Address space for a thread's first lines. Without it a thread may die before it has set the
-event that ``start`` waits for."""
+"""Address space for a thread's first steps. Without it a thread may die before it sets the event
+that ``start`` waits for."""
 HEADROOM_BYTES = 16 * 1024 * 1024
-"""Address space that is left when all threads run. Without it the C library may abort the process:
-it loads a library to end a thread."""
+"""Address space left once all threads run. Without it the C library may abort the process: it
+loads a library when a thread ends."""
 LOOKS, LOOK_SECONDS = 10, 1.0
-"""How often, and how long each time, a new thread is waited for. Several looks: if the whole
-process is suspended meanwhile, that costs one of them."""
+"""How often, and how long each time, ``start`` waits for a new thread. A suspension of the whole
+process uses up one of these waits only, not the whole time limit."""
 
 
 def start(threads: Sequence[Thread], stack_bytes: int = STACK_BYTES) -> None:
     """Start all threads. Raises SystemRefused, in one line, if one cannot run.
 
-    The threads before that one keep running: the caller ends them. Address space for all is
-    reserved first: glibc takes 64 MiB for the heap of each thread that runs, if they are free.
+    Threads started before it keep running; the caller must end them. Address space for all
+    threads is reserved first, because glibc takes 64 MiB, if available, for each one's heap.
     """
     number, started = 0, _Started()
 
@@ -40,7 +40,7 @@ def start(threads: Sequence[Thread], stack_bytes: int = STACK_BYTES) -> None:
             hook(report)
 
     stack, hook = threading.stack_size(stack_bytes), sys.unraisablehook
-    sys.unraisablehook = note  # where CPython reports a thread that dies before its first line
+    sys.unraisablehook = note  # CPython reports here that a thread died before its first line
     try:
         with ExitStack() as reserved:
             parts = []
@@ -63,21 +63,21 @@ def start(threads: Sequence[Thread], stack_bytes: int = STACK_BYTES) -> None:
 
 
 def reserve(size: int) -> mmap:
-    """Take so many bytes of address space, until it is closed. Raise OSError if there are none."""
+    """Reserve ``size`` bytes of address space until closed. Raises OSError if there are none."""
     return mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS)
 
 
 class _Started(Event):
-    """What ``Thread.start`` waits for, with a limit.
+    """The event that ``Thread.start`` waits for, with a time limit.
 
-    CPython 3.11 to 3.15 wait without one for an event that the new thread sets. A thread that
-    dies before that, for want of memory for its first frame, never sets it.
+    CPython 3.11 to 3.15 wait without limit for an event that the new thread sets. A thread that
+    has no memory for its first frame dies without setting it.
     """
 
     death = ""
 
     def die(self, death: str) -> None:
-        """End the wait: the thread has died of that."""
+        """End the wait: the thread died of the exception named ``death``."""
         self.death = death
         self.set()
 
@@ -88,5 +88,5 @@ class _Started(Event):
                 break
         if self.is_set() and not self.death:
             return True
-        self.clear()  # for threading it has not started, then, and is not alive
+        self.clear()  # so that the threading module regards it as not started and not alive
         raise RuntimeError(f"it died with {self.death}" if self.death else "it does not run")

@@ -5,11 +5,11 @@ from typing import Generic, Protocol, TypeVar
 
 SLOT_SECONDS = 0.1
 HORIZON = 10
-"""Slots that are searched ahead for the next entry: a second, after which loops look again."""
+"""How many slots ahead the next entry is searched: one second's, the longest wait of a loop."""
 
 
 class Timed(Protocol):
-    """An entry of the wheel, which alone sets ``timer_slot``: 0 while it is not scheduled."""
+    """An entry of the wheel. Only the wheel sets ``timer_slot``, which is 0 while unscheduled."""
 
     timer_slot: int
 
@@ -20,20 +20,20 @@ Entry = TypeVar("Entry", bound=Timed)
 class Timers(Generic[Entry]):
     """Entries in slots of a tenth of a second; an entry is in one slot at most.
 
-    Adding and removing cost a set operation each, so that connections that come and go
-    leave nothing behind, however far away their deadlines are.
+    Adding or removing an entry is one set operation. Closed connections leave nothing behind,
+    however distant their deadlines are.
 
-    ``next_at`` is when ``due`` is to be called next (monotonic seconds): no entry is due before.
+    ``next_at`` is when to call ``due`` next (monotonic seconds): no entry expires earlier.
     """
 
     def __init__(self, now: float) -> None:
         self._slots: dict[int, set[Entry]] = {}
-        self._done_slot = int(now / SLOT_SECONDS)  # the last slot whose entries were due
+        self._done_slot = int(now / SLOT_SECONDS)  # the last slot that has expired
         self.next_at = (self._done_slot + HORIZON) * SLOT_SECONDS
 
     def schedule(self, entry: Entry, at: float) -> None:
-        """Moves ``entry`` to the slot of the time ``at`` (monotonic seconds)."""
-        # Never into a slot whose entries were due already.
+        """Move ``entry`` to the slot of the time ``at`` (monotonic seconds)."""
+        # Never into a slot that has expired.
         slot = ceil(at / SLOT_SECONDS)
         if slot <= self._done_slot:
             slot = self._done_slot + 1
@@ -41,7 +41,7 @@ class Timers(Generic[Entry]):
             return
         if entry.timer_slot:
             self.cancel(entry)
-        # Without memory for it, the entry is in no slot, and says so.
+        # timer_slot is set last: if memory runs out here, it stays 0 and the entry unscheduled.
         if slot in self._slots:
             self._slots[slot].add(entry)
         else:
@@ -51,12 +51,12 @@ class Timers(Generic[Entry]):
         entry.timer_slot = slot
 
     def look_at(self, at: float) -> None:
-        """Has ``due`` called at this time already, for something that is no entry."""
+        """Have ``due`` called at this time at the latest, for an event that is not an entry."""
         if at < self.next_at:
             self.next_at = at
 
     def cancel(self, entry: Entry) -> None:
-        """Takes ``entry`` out, if it is in."""
+        """Remove ``entry``, if it is scheduled."""
         if not entry.timer_slot:
             return
         entries = self._slots[entry.timer_slot]
@@ -66,7 +66,7 @@ class Timers(Generic[Entry]):
         entry.timer_slot = 0
 
     def due(self, now: float) -> list[Entry]:
-        """Takes out and gives every entry whose time has come."""
+        """Remove and return every entry that has expired by ``now``."""
         if now < self.next_at:
             return []
         entries: list[Entry] = []

@@ -1,4 +1,4 @@
-"""Socket options that only tune: each is tried, and reported where the kernel refuses it."""
+"""Optional socket options: each is tried, and reported if the kernel refuses it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 UNSENT_BYTES = 128 * 1024
-"""What the kernel takes of a client's replies while it cannot send them. Left to itself it takes
-2.7 MB in 3.8 MB of its memory, which no limit of ours sees and a container's memory limit does."""
+"""Unsent reply bytes that the kernel buffers per client. Its default takes 2.7 MB in 3.8 MB of
+its memory. echod's limits do not count that memory, but a container's memory limit does."""
 
 _FOUND_LATE = "clients that vanish are detected late, at the latest by --idle-timeout"
 
 
 class Refusal(NamedTuple):
-    """An option that a socket does not take: why not, and what its lack means."""
+    """An option that the kernel refused for a socket: the error, and the effect of its absence."""
 
     option: str
     error: str
@@ -22,7 +22,7 @@ class Refusal(NamedTuple):
 
 
 class Option(NamedTuple):
-    """An option by its name in ``socket``; ``effect`` is that of its lack."""
+    """An option by its name in ``socket``; ``effect`` describes its absence."""
 
     name: str
     level: int
@@ -30,7 +30,7 @@ class Option(NamedTuple):
     effect: str
 
     def set_on(self, target: socket.socket) -> Refusal | None:
-        """Tries to set it."""
+        """Try to set it; return the refusal, if any."""
         try:
             target.setsockopt(self.level, getattr(socket, self.name), self.value)
         except OSError as error:
@@ -38,7 +38,7 @@ class Option(NamedTuple):
         return None
 
     def holds_on(self, target: socket.socket) -> bool:
-        """Whether a socket has it already, as far as it tells."""
+        """Whether a socket reports that it has this option already."""
         try:
             value = target.getsockopt(self.level, getattr(socket, self.name))
         except OSError:
@@ -67,20 +67,20 @@ _BOTH_FAMILIES = Option(
 
 
 class Tuning:
-    """The options of a listener, which the sockets that it accepts inherit from it on most systems.
+    """The options of a listener. On most systems accepted sockets inherit them.
 
-    ``by_hand`` are those that accepted sockets may have to be given: all of them until the first
-    has been looked at, and from then on those that it had not inherited.
+    ``by_hand`` are the options that accepted sockets may lack: all of them before the first
+    accepted socket was examined, then those that it had not inherited.
     """
 
     def __init__(self, listener: socket.socket) -> None:
         self.by_hand = tuple(option for option in _OPTIONS if hasattr(socket, option.name))
         self.refused = [refusal for option in self.by_hand if (refusal := option.set_on(listener))]
-        # One that listens for MPTCP gives some clients a plain TCP socket, which inherits less.
+        # An MPTCP listener accepts some clients on plain TCP sockets, which inherit less.
         self._alike = _protocol(listener) == socket.IPPROTO_TCP
 
     def pass_on(self, accepted: socket.socket) -> None:
-        """Gives an accepted socket what it should have inherited."""
+        """Set the options that an accepted socket has not inherited."""
         missing = tuple(option for option in self.by_hand if not option.holds_on(accepted))
         for option in missing:
             option.set_on(accepted)
@@ -89,15 +89,15 @@ class Tuning:
 
 
 def serve_both_families(listener: socket.socket) -> Refusal | None:
-    """Has an IPv6 socket that is about to be bound to ``::`` take IPv4 clients too."""
+    """Let an IPv6 socket that is about to be bound to ``::`` accept IPv4 clients too."""
     refusal = _BOTH_FAMILIES.set_on(listener)
     if refusal and _BOTH_FAMILIES.holds_on(listener):
-        return refusal._replace(effect=":: serves IPv4 clients all the same")
+        return refusal._replace(effect=":: still serves IPv4 clients")
     return refusal
 
 
 def summed_up(refusals: Iterable[Refusal]) -> dict[str, str]:
-    """What several sockets have refused, as the facts of one event; empty if nothing."""
+    """The refusals of several sockets, as the fields of one log event; empty if there are none."""
     options: dict[str, None] = {}  # as sets that keep their order
     errors: dict[str, None] = {}
     effects: dict[str, None] = {}
@@ -113,7 +113,7 @@ def summed_up(refusals: Iterable[Refusal]) -> dict[str, str]:
 
 
 def _protocol(listener: socket.socket) -> int:
-    """Not ``listener.proto``: a library may have made the socket another's (mptcpize)."""
+    """The protocol by the kernel. ``listener.proto`` may be wrong: mptcpize changes it."""
     try:
         return listener.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
     except (AttributeError, OSError):  # not on this system

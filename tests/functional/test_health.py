@@ -160,4 +160,4 @@ def test_a_health_answer_that_breaks_off_is_not_taken(tmp_path: Path, said: byte
 def test_health_without_a_metrics_port_is_not_ready(tmp_path: Path, port: str) -> None:
     """A container probe knows 0 and 1 alone."""
     status, line = health(tmp_path, ECHOD_METRICS_PORT=port)
-    assert (status, "no metrics port to ask" in line) == (1, True)
+    assert (status, "the metrics port is off" in line) == (1, True)

@@ -54,7 +54,7 @@ def test_a_kernel_without_the_options_that_tune_is_served_on_with_one_warning(
         "Nagle's algorithm may delay replies;"
         " clients that vanish are detected late, at the latest by --idle-timeout;"
         " the kernel may buffer megabytes of replies for a client that does not read;"
-        " :: serves IPv4 clients all the same"
+        " :: still serves IPv4 clients"
     )
     echod.stop()
 

@@ -118,7 +118,7 @@ def test_a_host_with_other_privileged_ports_is_named(tmp_path: Path) -> None:
         kill $pid; wait $pid; echo "status $?"
         """,
     )
-    reason = "a port below 2000, net.ipv4.ip_unprivileged_port_start, needs the capability"
+    reason = "ports below 2000 (net.ipv4.ip_unprivileged_port_start) need the capability"
     assert [reason in line for line in lines] == [True, True, False, False]
     assert lines[2:] == ["one hello", "status 0"]
 

@@ -106,7 +106,7 @@ def test_good_values_are_read(name: str, text: str, value: object) -> None:
         ("ports", "-1", "from 1 to 65535, or 0"),
         ("ports", "9" * 5000, "from 1 to 65535, or 0"),
         ("ports", "٣", "from 1 to 65535, or 0"),
-        ("ports", "9000,9001,9000", "differ from each other"),
+        ("ports", "9000,9001,9000", "different ports"),
         ("ports", "9464", "must differ from the metrics port"),
         ("prefix", "", "1 to 1024 bytes without control characters (0x00 to 0x1f, 0x7f)"),
         ("prefix", "x" * 1025, "1 to 1024 bytes"),

@@ -94,7 +94,7 @@ class Families(socket.socket):
 @pytest.mark.parametrize(
     ("only", "effect"),
     [
-        (0, ":: serves IPv4 clients all the same"),
+        (0, ":: still serves IPv4 clients"),
         (1, ":: serves IPv6 clients alone (0.0.0.0 serves IPv4)"),
         (None, ":: serves IPv6 clients alone (0.0.0.0 serves IPv4)"),
     ],
