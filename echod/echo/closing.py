@@ -1,4 +1,4 @@
-"""How a connection closes: its states, what it intends, and the reasons that errors give."""
+"""How a connection closes: its states, its intent to close, and the reasons for errors."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from enum import Enum
 from typing import NamedTuple
 
 AGE_JITTER = 0.1
-"""Ages are spread by this share, so that connections made together do not return together."""
+"""Maximum ages vary by this share, so that clients that connected together do not reconnect
+together."""
 
 
 class State(Enum):
-    """Of a connection."""
+    """The state of a connection."""
 
     OPEN = "open"
-    CLOSING = "closing"  # it closes when its intent is fulfilled
+    CLOSING = "closing"  # until its intent is fulfilled
     CLOSED = "closed"
 
 
 class CloseIntent(NamedTuple):
-    """How a connection is to close, as soon as it has no pending reply.
+    """How a connection closes once it has no pending reply.
 
-    ``after_bytes`` of input are read and answered first. Until the time ``until`` (monotonic
-    seconds) they are waited for, and the end of an unfinished line is, too; 0: nothing is waited
-    for but what has arrived.
+    ``after_bytes`` of input are read and answered first. Until ``until`` (monotonic seconds) the
+    connection waits for them, and for the end of an unfinished line. If ``until`` is 0, it waits
+    for nothing that has not arrived.
     """
 
     reason: str
@@ -36,22 +37,22 @@ _PEER_GONE = {
     errno.ECONNRESET: "reset",
     errno.EPIPE: "reset",
     errno.ETIMEDOUT: "timeout",
-    # What the kernel reports instead of ETIMEDOUT if an ICMP error has given a reason.
-    errno.EHOSTUNREACH: "timeout",  # by a router, or because no neighbour has the address
+    # The kernel reports these instead of ETIMEDOUT if an ICMP error has told it the cause.
+    errno.EHOSTUNREACH: "timeout",  # from a router, or no neighbour has the address
     errno.EHOSTDOWN: "timeout",
     errno.ENETUNREACH: "timeout",
-    errno.ECONNREFUSED: "timeout",  # by a firewall's ICMP: port unreachable,
-    errno.ENOPROTOOPT: "timeout",  # protocol unreachable,
-    errno.EACCES: "timeout",  # prohibited (IPv6); or the route of this host is,
-    errno.EINVAL: "timeout",  # or is a black hole (IPv6)
+    errno.ECONNREFUSED: "timeout",  # a firewall's ICMP: port unreachable
+    errno.ENOPROTOOPT: "timeout",  # a firewall's ICMP: protocol unreachable
+    errno.EACCES: "timeout",  # a firewall's ICMP, or a route of this host: prohibited (IPv6)
+    errno.EINVAL: "timeout",  # a route of this host: black hole (IPv6)
 }
 
 
 def reason_of(error: OSError) -> str:
-    """Why the connection has closed whose socket has met ``error``."""
+    """The close reason of a connection whose socket reported ``error``."""
     return _PEER_GONE.get(error.errno or 0, "error")
 
 
 def jittered(age: float) -> float:
-    """The age of one connection, in seconds: the configured one, spread."""
+    """The maximum age of one connection in seconds: the configured one, varied at random."""
     return age * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)  # noqa: S311  # no secret

@@ -1,4 +1,4 @@
-"""One connection: from the first byte read to the close of its socket."""
+"""One connection, from its first byte to the close of its socket."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from echod.loop.poller import READ, WRITE
 from echod.loop.sockets import close_with_reset
 
 AGE_GRACE_SECONDS = 1.0
-"""How long a connection past its age waits for the next line, to close right after a reply."""
+"""How long a connection past its maximum age waits for one more line, to close after a reply."""
 FRESH_SECONDS = 1.0
-"""How long after its start a client may send its first byte when a drain has begun."""
+"""During a drain, a new client has this long from its connect to send its first byte."""
 
 _ORDERLY = frozenset({"idle", "max_age", "line_too_long", "buffer_limit", "drain"})
 
@@ -26,23 +26,23 @@ class LineHandler(BaseRequestHandler):
     """Answers the lines of one connection.
 
     ``finish_request`` makes it like any request handler, and its methods have the standard names.
-    Unlike the stock class it outlives its constructor. ``handle`` answers all that has arrived and
-    returns; the event loop calls it again whenever the socket is readable, and ``finish`` when the
-    connection closes. A thread that waited inside ``handle`` for the next line would have to win
-    the interpreter lock back for every line.
+    Unlike the stock class it outlives its constructor. ``handle`` answers what has arrived and
+    returns. The event loop calls it again whenever the socket is readable, and ``finish`` runs when
+    the connection closes. A thread that waited for the next line inside ``handle`` would have to
+    acquire the interpreter lock again for every line.
 
-    What happens, by state (tests/unit/test_connection_states.py walks through all of it):
+    Effects of the calls in each state (tests/unit/test_connection_states.py tests all of them):
 
     ============  ============================  ===============================  ========
     event         open                          closing                          closed
     ============  ============================  ===============================  ========
-    ``handle``    answers lines; closes at eof  the same; closes when the        never:
-                  or an error of the socket     intent is fulfilled              the loop
-    ``flush``     sends pending replies         the same; closes when the        no longer
-                                                intent is fulfilled              calls it
-    ``on_timer``  closes if overdue; begins     closes if overdue; at ``until``
-                  to close at its age           waits for nothing more
-    ``on_stop``   begins to close: drain        the same, whatever it was
+    ``handle``    answers lines; closes at eof  the same; closes when the        never
+                  or an error of the socket     intent is fulfilled              called
+    ``flush``     sends pending replies         the same; closes when the
+                                                intent is fulfilled
+    ``on_timer``  closes after a timeout;       closes after a timeout; after
+                  starts to close at its age    ``until`` waits for nothing
+    ``on_stop``   starts to close: drain        the same; replaces the intent
     ``abort``     closes: drain_timeout         the same
     ``on_error``  closes: error                 the same
     ============  ============================  ===============================  ========
@@ -65,19 +65,19 @@ class LineHandler(BaseRequestHandler):
             self.on_error(error)
 
     def setup(self) -> None:
-        """Registers with the event loop in whose thread this runs."""
+        """Register with the event loop in whose thread this runs."""
         server, loop = self.server, self.loop
         self.counters = server.counters[loop.index]
         self.protocol = server.new_protocol(self.client_address)
-        self.lines = self.received = self.sent = 0  # bytes but for the lines
+        self.lines = self.received = self.sent = 0  # received and sent: bytes
         self.unsent = b""
-        self.buffered = 0  # bytes taken from the budget
+        self.buffered = 0  # bytes counted in the budget
         self.plain_bytes = self.protocol.plain_bytes  # see handle
         self.events = READ  # or WRITE, while replies are pending
         self.state = State.OPEN
         self.intent: CloseIntent | None = None  # while closing
         self.reason = ""  # when closed
-        self.held = True  # the socket, until finish lets go of it
+        self.held = True  # whether the socket is still this handler's; finish passes it on
         self.opened_at = self.active_at = loop.now
         age = server.config.max_connection_age
         self.ages_at = inf if age == inf else self.opened_at + jittered(age)
@@ -85,10 +85,10 @@ class LineHandler(BaseRequestHandler):
         loop.register(self)
 
     def handle(self) -> None:
-        """Reads once and answers every line that is complete.
+        """Read once, and answer every complete line.
 
-        The usual case, whole lines and nothing else to do (else ``plain_bytes`` are 0), is dealt
-        with right here: ``_receive`` could do it too, with half as many instructions again.
+        The usual case, whole lines and nothing pending, is handled here. ``_receive`` gives the
+        same result, but takes 1.5 times as many instructions. ``plain_bytes`` is 0 in other cases.
         """
         try:
             data = self.request.recv(RECV_BYTES)
@@ -126,7 +126,7 @@ class LineHandler(BaseRequestHandler):
             self._update()
 
     def flush(self) -> None:
-        """Sends more of what is pending. Nothing is read before all of it has left."""
+        """Send more pending bytes. The connection reads nothing until all of them are sent."""
         unsent, self.unsent = self.unsent, b""
         if unsent and not self._send(unsent):
             return
@@ -137,8 +137,8 @@ class LineHandler(BaseRequestHandler):
         self._update()
 
     def on_stop(self) -> None:
-        """Drains: closes the connection once all that has arrived by now is answered, and the
-        first line of a client that has only just connected, which is probably on its way.
+        """Drain: close the connection once everything that has arrived is answered. A client that
+        has just connected gets a moment for its first line, which is probably in flight.
         """
         arrived = self.loop.readable_bytes(self)
         fresh_until = self.opened_at + FRESH_SECONDS
@@ -149,25 +149,25 @@ class LineHandler(BaseRequestHandler):
             self.close_after(CloseIntent("drain", arrived))
 
     def abort(self) -> None:
-        """Closes the connection as it is, because the time to drain is over."""
+        """Close the connection at once, because the drain has timed out."""
         self._close("drain_timeout")
 
     def on_timer(self, now: float) -> None:
-        """Looks for what is there, then judges the deadlines."""
+        """Handle pending socket events first, then check the deadlines."""
         self._take_what_is_there(now)
         if self.state is not State.CLOSED:
             self._judge_deadlines(now)
 
     def on_error(self, error: Exception) -> None:
-        """Reports a bug; the connection closes with it."""
+        """Report a bug, and close the connection."""
         self.server.handle_error(self.request, self.client_address)
         if self.state is not State.CLOSED:
             self._close("error")
-        elif self.held:  # finish met the error, for want of memory: the rest of it
+        elif self.held:  # finish itself failed, out of memory: do the rest of it
             self.finish()
 
     def finish(self) -> None:
-        """Frees what was buffered, and closes or releases the socket."""
+        """Free buffered bytes, then close the socket or hand it to a lingering close."""
         if self.buffered:
             self.server.budget.change(-self.buffered)
             self.buffered = 0
@@ -179,12 +179,12 @@ class LineHandler(BaseRequestHandler):
             linger(self.request, self.loop, release, self.counters.count_dropped)
         else:
             if pending and self.reason != "drain_timeout":
-                close_with_reset(self.request)  # so that the kernel frees what was not read
+                close_with_reset(self.request)  # so that the kernel frees unsent replies
             release(self.request)
         self.server.connection_closed(self, self.loop.now - self.opened_at)
 
     def close_after(self, intent: CloseIntent) -> None:
-        """Closes as intended: now, or when it is fulfilled."""
+        """Close as intended: now, or when it is fulfilled."""
         self.state, self.intent = State.CLOSING, intent
         self._update()
 
@@ -195,7 +195,7 @@ class LineHandler(BaseRequestHandler):
             self._close(reason_of(error))
 
     def _receive(self, data: bytes) -> None:
-        """Deals with whatever was read; ``b""`` is the end of the stream."""
+        """Handle any data that was read; ``b""`` is the end of the stream."""
         if not data:
             self._close("eof")
             return
@@ -215,7 +215,7 @@ class LineHandler(BaseRequestHandler):
     # Deadlines.
 
     def _take_what_is_there(self, now: float) -> None:
-        """Handles data that arrived while the process was suspended, before its event."""
+        """Handle data that arrived while the process was suspended, before its event."""
         pending = self._is_pending()
         if self._overdue(now) and self.loop.is_ready(self, WRITE if pending else READ):
             (self.flush if pending else self.handle)()
@@ -226,21 +226,21 @@ class LineHandler(BaseRequestHandler):
         elif self.intent and 0 < self.intent.until <= now:
             self.close_after(CloseIntent(self.intent.reason))
         elif not self.intent and self.ages_at <= now:
-            # Right after a reply is when a close costs a client least: waits a little for one.
+            # A close costs a client least right after a reply, so wait a little for one.
             awaited = max(self.loop.readable_bytes(self), 1)
             self.close_after(CloseIntent("max_age", awaited, now + AGE_GRACE_SECONDS))
         else:
             self._schedule()
 
     def _overdue(self, now: float) -> str:
-        """The reason of a timeout that has passed, or an empty text."""
+        """The close reason of an expired timeout, or an empty string."""
         config, quiet = self.server.config, now - self.active_at
         if self._is_pending() and quiet >= config.write_timeout:
             return "write_timeout"
         return "idle" if quiet >= config.idle_timeout else ""
 
     def _schedule(self) -> None:
-        """Sets the timer to the earliest deadline."""
+        """Set the timer to the earliest deadline."""
         config = self.server.config
         quiet = config.idle_timeout
         if quiet > config.write_timeout and (self.unsent or self.protocol.waiting):
@@ -255,12 +255,12 @@ class LineHandler(BaseRequestHandler):
     # Replies.
 
     def _is_pending(self) -> bool:
-        """Whether replies are still to be sent, or lines to be answered."""
+        """Whether any reply is unsent or any complete line unanswered."""
         return bool(self.unsent or self.protocol.waiting)
 
     def _send(self, reply: bytes, lines: int = 0) -> bool:
-        """Counts lines that are answered now, sends what the kernel takes of a reply and keeps the
-        rest; false if that closed the connection.
+        """Count the answered lines, send what the kernel accepts of the reply, and keep the rest.
+        Returns false if that closed the connection.
         """
         self.lines += lines
         self.counters.requests += lines
@@ -276,17 +276,17 @@ class LineHandler(BaseRequestHandler):
         return True
 
     def _not_sent(self, reply: bytes, error: OSError) -> bool:
-        """Keeps what the kernel has no room for; false if the error closed the connection."""
+        """Keep the reply if the kernel has no room; return false if the error closed it."""
         if isinstance(error, BlockingIOError):
             self.unsent = reply
             return True
         self._close(reason_of(error))
         return False
 
-    # What follows from what was read and sent.
+    # After reading and sending.
 
     def _update(self) -> None:
-        """Updates the budget, the intent, what the socket is polled for, and the timer."""
+        """Update the budget, the intent, the polled event and the timer."""
         protocol = self.protocol
         buffered = len(self.unsent) + protocol.buffered
         if buffered != self.buffered:
@@ -312,9 +312,9 @@ class LineHandler(BaseRequestHandler):
         return not (intent.until and self.protocol.in_line)
 
     def _close(self, reason: str) -> None:
-        """Closes for ``reason``; a client that ends without a byte has not used the service."""
+        """Close for ``reason``, or as ``unused`` if the client left without sending a byte."""
         unused = not self.received and reason in ("eof", "reset")
         closed, self.reason = State.CLOSED, "unused" if unused else reason
         self.counters.count_closed(self.reason, self.loop.now - self.opened_at)
-        self.state, self.intent = closed, None  # only now: it is counted once, or not yet
+        self.state, self.intent = closed, None  # after counting, so that it is counted once only
         self.finish()

@@ -1,4 +1,4 @@
-"""What a connection's handler needs of its event loop and of its server: all that it can ask."""
+"""The interfaces of event loop and server that a connection's handler uses."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class HandlerLoop(Loop, Protocol):
     """The event loop of a handler thread."""
 
     index: int
-    """Selects what this loop counts, among the counters of a port."""
+    """Selects this loop's counters among those of a port."""
 
 
 class Server(Protocol):
-    """What a connection needs of the server that accepted it."""
+    """The part of a server that its connections use."""
 
     config: Config
     counters: list[Counters]  # by the loops' index
@@ -30,10 +30,10 @@ class Server(Protocol):
         """The protocol of a new connection."""
 
     def connection_closed(self, handler: Any, seconds: float) -> None:
-        """Reports the close of a LineHandler: ``handler.reason`` says why."""
+        """Report the close of a LineHandler; ``handler.reason`` is the reason."""
 
     def handle_error(self, request: socket.socket, client_address: Any) -> None:
-        """Reports the exception that is being handled."""
+        """Report the exception that is being handled."""
 
     def release(self, request: socket.socket) -> None:
-        """Closes an admitted connection's socket and frees its slot."""
+        """Free an admitted connection's slot and close its socket."""

@@ -1,9 +1,9 @@
-"""What all connections share and may run out of: connection slots and buffer bytes."""
+"""Limits shared by all connections: connection slots and buffered bytes."""
 
 from threading import Lock
 
 MUCH_BYTES = 4 * 1024 * 1024
-"""Buffered bytes that the process should not keep when they are free again."""
+"""A peak of this many buffered bytes is worth returning to the system once it has been freed."""
 
 
 class Admission:
@@ -19,7 +19,7 @@ class Admission:
         return self._taken >= self.limit
 
     def take(self) -> bool:
-        """Takes a slot if one is free."""
+        """Take a slot if one is free."""
         with self._lock:
             if self._taken >= self.limit:
                 return False
@@ -27,34 +27,34 @@ class Admission:
             return True
 
     def give_back(self) -> None:
-        """Frees a slot that was taken."""
+        """Free a slot."""
         with self._lock:
             self._taken -= 1
 
 
 class Budget:
-    """The bytes buffered for clients, all together."""
+    """The bytes buffered for all clients together."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.buffered = 0
-        self._peak = 0  # since most of it was last free
+        self._peak = 0  # since most of it was last freed
         self._lock = Lock()
 
     def change(self, delta: int) -> bool:
-        """Buffers ``delta`` bytes more (or fewer); false, and no change, over the limit."""
+        """Add ``delta`` bytes, which may be negative; return false, unchanged, above the limit."""
         with self._lock:
             if delta > 0 and self.buffered + delta > self.limit:
                 return False
             buffered = self.buffered + delta
             peak = max(self._peak, buffered)
-            # Both or neither: for want of memory a sum may fail.
+            # Sums come first: if memory runs out, neither value changes.
             self.buffered, self._peak = buffered, peak
             return True
 
     def eased(self) -> bool:
-        """Whether much was buffered and most of it is free now; true once each time, and once
-        more when most of a rest is free as well.
+        """Whether most of a large amount has become free. True once each time, and once more when
+        most of the remainder is free too.
         """
         with self._lock:
             if self._peak < MUCH_BYTES or self.buffered > self._peak // 4:

@@ -6,20 +6,20 @@ from collections.abc import Callable
 
 NEWLINE = ord("\n")
 STEP_BYTES = 256 * 1024
-"""One step answers lines until its reply has this many bytes; the other lines wait."""
+"""A step answers lines until its reply has this many bytes; further lines wait."""
 PIECE_BYTES = 8 * 1024
-"""Pieces of an unfinished line that are shorter are put together, so that one that arrives byte by
-byte takes the memory of its bytes. Longer ones stay as they are: a buffer that grows with its line
-moves again and again, and leaves holes in the heap that hold half as much as the lines."""
+"""Shorter pieces of an unfinished line are joined: a line that arrives byte by byte takes no more
+memory than its bytes. Longer pieces stay separate. A single growing buffer would move repeatedly,
+and leave holes in the heap half as large as the lines."""
 
 
 class LineFormat:
-    r"""What lines and replies are like on a server: shared by all its connections.
+    r"""The format of lines and replies on a server, shared by all its connections.
 
-    ``prefix`` begins a reply, space included, and has ``prefix_bytes``. A line has
-    ``max_line_bytes`` at most, without its ``\n``. Whole lines of ``step_bytes`` together have
-    replies of STEP_BYTES at most, however short they are; of ``plain_bytes``, newlines included,
-    none of them is too long either.
+    ``prefix`` begins each reply, includes the space, and has ``prefix_bytes`` bytes. A line has at
+    most ``max_line_bytes``, without its ``\n``. Input of at most ``step_bytes`` has replies of at
+    most STEP_BYTES, however short its lines are. In input of at most ``plain_bytes``, moreover, no
+    line can be too long. Both sizes include newlines.
     """
 
     __slots__ = (
@@ -40,19 +40,19 @@ class LineFormat:
         self._between = b"\n" + prefix
 
     def replies(self, lines: bytes, most: int = -1) -> bytes:
-        """The replies to whole lines, to so many at most. Their length shows how many lines there
-        were: counting looks at every byte, replacing goes from newline to newline.
+        """The replies to whole lines. Their length shows the number of lines, which is faster than
+        counting newlines. From ``most`` lines on it shows ``most``, and replies may be missing.
         """
         return (self.prefix + lines.replace(b"\n", self._between, most))[: -self.prefix_bytes]
 
 
 class LineProtocol:
-    r"""One connection's side of the line protocol: each ``\n``-terminated run of bytes is
-    answered by the reply prefix and the same bytes. The bytes are opaque.
+    r"""The line protocol of one connection: the reply to each ``\n``-terminated line is the prefix
+    and the same bytes. The bytes are opaque.
 
     ``clean`` is true while nothing is buffered and no line was too long. ``buffered`` counts the
-    bytes of an unfinished line and of lines that wait for their step. While it is clean, whole
-    lines of ``plain_bytes`` together may be answered without it, by its format.
+    bytes of an unfinished line and of lines that wait for the next step. While the protocol is
+    clean, callers may answer whole lines of at most ``plain_bytes`` by its format alone.
     """
 
     __slots__ = ("_tail", "_tail_bytes", "clean", "format", "overlong", "waiting")
@@ -67,23 +67,23 @@ class LineProtocol:
 
     @property
     def plain_bytes(self) -> int:
-        """Size of the lines that may be answered without it."""
+        """Maximum size of input that callers may answer by the format alone."""
         return self.format.plain_bytes
 
     @property
     def buffered(self) -> int:
-        """Bytes kept until more arrives or the next step is asked for."""
+        """Bytes kept until more arrive or ``resume`` is called."""
         return self._tail_bytes + len(self.waiting)
 
     @property
     def in_line(self) -> bool:
-        """Whether an unfinished line has begun."""
+        """Whether there is an unfinished line."""
         return self._tail_bytes > 0
 
     def receive(self, data: bytes) -> tuple[bytes, int]:
-        """Takes what has arrived and gives the reply and the number of lines it answers.
+        """Process ``data``; return the reply and the number of lines that it answers.
 
-        To be called only while no line waits and none was too long.
+        Call it only while no line waits and none was too long.
         """
         most, end = self.format.max_line_bytes, data.rfind(b"\n") + 1
         if self.clean and end == len(data) <= most:
@@ -96,7 +96,7 @@ class LineProtocol:
         return reply, count
 
     def resume(self) -> tuple[bytes, int]:
-        """The next step over the lines that wait: their reply and number."""
+        """Take the next step of waiting lines; return their reply and their number."""
         lines, self.waiting = self.waiting, b""
         reply, count = self._answer(lines)
         self.clean = not (self._tail_bytes or self.waiting or self.overlong)
@@ -111,7 +111,7 @@ class LineProtocol:
         return self._answer_step(lines) if count == too_many else (replies, count)
 
     def _answer_step(self, lines: bytes) -> tuple[bytes, int]:
-        """The same for the first of them, so that no reply is far over STEP_BYTES."""
+        """Answer the first lines, so that the reply is not much longer than STEP_BYTES."""
         end = self._step_end(lines)
         self.waiting = lines[end:]
         self.clean = not self.waiting
@@ -119,7 +119,7 @@ class LineProtocol:
         return replies, (len(replies) - end) // self.format.prefix_bytes
 
     def _step_end(self, lines: bytes) -> int:
-        """The end of the line with which the reply reaches STEP_BYTES (by bisection)."""
+        """The end of the line at which the reply reaches STEP_BYTES, found by bisection."""
         first = lines.find(b"\n") + 1
         prefix = self.format.prefix_bytes
         if first + prefix >= STEP_BYTES:
@@ -134,7 +134,7 @@ class LineProtocol:
         return lines.find(b"\n", low - 1) + 1
 
     def _split_off_lines(self, data: bytes, end: int) -> bytes:
-        """The complete lines of the tail and ``data``; keeps the rest as the new tail."""
+        """Return the complete lines of the tail and ``data``; keep the rest as the new tail."""
         if not end:
             self._keep(data)
             return b""
@@ -145,7 +145,7 @@ class LineProtocol:
         return lines
 
     def _keep(self, data: bytes) -> None:
-        """Adds ``data`` to the unfinished line, in linear time however small the pieces are."""
+        """Add ``data`` to the unfinished line, in linear time even for small pieces."""
         self._tail_bytes += len(data)
         if self._tail is None:
             self._tail = [data]
@@ -162,7 +162,7 @@ class LineProtocol:
         self._tail_bytes = 0
 
     def _refuse_overlong(self, lines: bytes) -> bytes:
-        """The lines before the first that is too long, if one is; nothing after it counts."""
+        """Return the lines before the first that is too long, if any, and drop the rest."""
         most, start = self.format.max_line_bytes, 0
         for line in lines.split(b"\n")[:-1]:
             if len(line) > most:
@@ -182,13 +182,13 @@ class LoggedProtocol(LineProtocol):
     __slots__ = ("_log",)
 
     def __init__(self, line_format: LineFormat, log: Callable[[bytes], None]) -> None:
-        """``log`` gets each line without its newline."""
+        """``log`` is called with each line, without its newline."""
         super().__init__(line_format)
         self._log = log
 
     @property
     def plain_bytes(self) -> int:
-        """None: it is to see every line."""
+        """0, so that every line passes through this protocol."""
         return 0
 
     def _answer(self, lines: bytes) -> tuple[bytes, int]:

@@ -1,4 +1,4 @@
-"""One server per port: it accepts connections and gives them to event loops."""
+"""The server of a port: it accepts connections and passes them to event loops."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from echod.telemetry.counters import ACCEPT_ERROR_REASONS, Counters, PortCounter
 from echod.telemetry.events import Events
 
 LAST_ACCEPTS_SECONDS = 0.5
-"""Longest time for emptying an accept queue at the end, however fast it fills."""
+"""Maximum time for emptying an accept queue at shutdown, however fast it fills."""
 
 
 @dataclass(frozen=True)
 class ServerContext:
-    """What the servers of all ports share."""
+    """The parts that the servers of all ports share."""
 
     config: Config
     loops: Sequence[HandlerThread]
@@ -48,20 +48,21 @@ class EchoServer(ThreadingTCPServer):
 
     - never runs ``serve_forever``. An Acceptor in the first handler thread calls the same hooks
       (``get_request``, ``verify_request``, ``process_request`` or ``shutdown_request``), for all
-      ports. A thread per port costs a connection eight waits for the interpreter lock, 1.6 times
-      the time;
-    - gives a connection to an event loop in ``process_request``, where the mix-in starts a thread.
+      ports. With a thread per port a connection waits eight times for the interpreter lock, and
+      takes 1.6 times as long;
+    - passes a connection to an event loop in ``process_request``, where the mix-in starts a thread.
       The handlers that ``finish_request`` makes outlive their constructor. With a GIL one thread
-      serves those of all ports: 74,100 lines a second at 64 connections instead of 19,600;
-    - does not call TCPServer's constructor, which always makes a socket: a systemd unit whose
+      serves the connections of all ports: 74,100 lines a second at 64 connections instead of
+      19,600;
+    - does not call TCPServer's constructor, which always creates a socket. A systemd unit whose
       sockets are all inherited forbids that.
     """
 
     request_queue_size = BACKLOG
 
     def __init__(self, listener: Listener, context: ServerContext) -> None:
-        """Takes a bound listener; ``server_activate`` has it listen."""
-        handler: Any = LineHandler  # which finish_request makes: it takes the loop as well
+        """Take a bound listener; ``server_activate`` has it listen."""
+        handler: Any = LineHandler  # Any, because its constructor also takes the loop
         BaseServer.__init__(self, listener.socket.getsockname(), handler)
         self.socket = listener.socket
         self.listener = listener
@@ -69,7 +70,7 @@ class EchoServer(ThreadingTCPServer):
         self.admission = context.admission
         self.budget = context.budget
         self.counters = [Counters() for _ in context.loops]  # by the loops' index
-        self.loop = context.loops[0]  # that accepts
+        self.loop = context.loops[0]  # the one that accepts
         self.acceptor = Acceptor(self.socket, self.loop, self._accept_one, self._close)
         self._accepted = self.counters[0]
         self._loops_in_turn = cycle(context.loops)
@@ -82,13 +83,13 @@ class EchoServer(ThreadingTCPServer):
 
     @property
     def port_counters(self) -> PortCounters:
-        """What all threads have counted for this port."""
+        """The counters of all threads for this port."""
         return PortCounters(self.listener.port, self.counters)
 
     def stop_accepting(self) -> None:
-        """Empties the accept queue, for half a second at most, then closes the port.
+        """Accept what is queued, for half a second at most, then close the port.
 
-        It leaves an inherited queue as it is, for the next process that inherits the socket.
+        An inherited queue is left as it is, for the next process that inherits the socket.
         """
         if self.listener.inherited:
             self.acceptor.close()
@@ -102,11 +103,11 @@ class EchoServer(ThreadingTCPServer):
     # Hooks of socketserver.
 
     def server_activate(self) -> None:
-        """Listens, with the system's longest queue. Raises SystemRefused."""
+        """Listen, with the longest queue that the system allows. Raises SystemRefused."""
         listen(self.listener)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accepts one connection. Raises OSError if there is none or the system refuses."""
+        """Accept one connection. Raises OSError if there is none or the system refuses."""
         try:
             with self._accepting:
                 request, client_address = accept(self.socket, self._kind)
@@ -120,7 +121,7 @@ class EchoServer(ThreadingTCPServer):
         return request, client_address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Admits the connection if a slot is free."""
+        """Admit the connection if a slot is free."""
         if self.admission.take():
             return True
         self._accepted.rejected["limit"] += 1
@@ -128,7 +129,7 @@ class EchoServer(ThreadingTCPServer):
         return False
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Hands the connection to an event loop, for life."""
+        """Pass the connection to an event loop, for life."""
         self._accepted.opened += 1
         try:
             loop = next(self._loops_in_turn)
@@ -142,36 +143,36 @@ class EchoServer(ThreadingTCPServer):
     def finish_request(
         self, request: Any, client_address: Any, loop: HandlerThread | None = None
     ) -> None:
-        """Makes the handler, which registers with the loop in whose thread this is called."""
+        """Make the handler, which registers with the loop in whose thread this is called."""
         LineHandler(request, client_address, self, loop or self.loop)
 
     def close_request(self, request: Any) -> None:
-        """Closes the socket of a connection, which is over even if that reports an error."""
+        """Close the socket of a connection, ignoring errors."""
         close(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Reports the exception being handled: it cost one connection."""
+        """Report the exception being handled, which cost one connection."""
         self._events.connection_failed(client_address, self.listener.port)
 
     # Called by the handlers.
 
     def new_protocol(self, client_address: Any) -> LineProtocol:
-        """The protocol of a new connection, of the kind that logs each line at debug level only."""
+        """The protocol of a new connection; at debug level one that logs each line."""
         if not self._logs_lines:
             return LineProtocol(self._format)
         log = self._events.line_log(client_address, self.listener.port)
         return LoggedProtocol(self._format, log)
 
     def release(self, request: socket.socket) -> None:
-        """Frees an admitted connection's slot, then closes its socket.
+        """Free an admitted connection's slot, then close its socket.
 
-        In this order: a client that sees the close may reconnect before this thread goes on.
+        In this order, because a client may reconnect as soon as it sees the close.
         """
         self.admission.give_back()
         self.close_request(request)
 
     def connection_closed(self, handler: LineHandler, seconds: float) -> None:
-        """Reports the close of a connection."""
+        """Report the close of a connection."""
         reason, lines = handler.reason, handler.lines
         if self._events.logs_close(reason, lines, handler.received, handler.sent):
             self._events.connection_closed(
@@ -187,7 +188,7 @@ class EchoServer(ThreadingTCPServer):
     # Accepting.
 
     def _accept_one(self) -> bool:
-        """The steps of socketserver's own loop for one connection: false if none is in the queue.
+        """Accept one connection by the hooks of socketserver; return false if none is queued.
 
         Raises OSError if the system refuses to accept.
         """
@@ -196,7 +197,7 @@ class EchoServer(ThreadingTCPServer):
         except BlockingIOError:
             return False
         except ConnectionAbortedError:
-            return True  # others may wait behind this one
+            return True  # more may be queued behind this one
         if self.verify_request(request, client_address):
             self.process_request(request, client_address)
         else:
@@ -205,7 +206,7 @@ class EchoServer(ThreadingTCPServer):
 
     def _close(self) -> None:
         if not self.listener.inherited:
-            with suppress(OSError):  # it is closed all the same
+            with suppress(OSError):  # close() frees the descriptor even if it fails
                 self.server_close()
 
     def _finish_in(self, loop: HandlerThread, request: Any, client_address: Any) -> None:
@@ -215,7 +216,7 @@ class EchoServer(ThreadingTCPServer):
             self._lose(request, client_address, self.counters[loop.index])
 
     def _lose(self, request: Any, client_address: Any, counters: Counters) -> None:
-        """Closes a connection that never got its handler."""
+        """Close a connection whose handler could not be made."""
         counters.count_closed("error", 0.0)
         self.handle_error(request, client_address)
         self.release(request)
@@ -224,5 +225,5 @@ class EchoServer(ThreadingTCPServer):
         name = errno.errorcode.get(error.errno or 0, "")
         reason = name if name in ACCEPT_ERROR_REASONS else "other"
         self._accepted.accept_errors[reason] += 1
-        if reason != "ECONNABORTED":  # that one was the client's doing
+        if reason != "ECONNABORTED":  # the client caused it
             self._events.not_accepting.hit(port=self.listener.port, error=str(error))
