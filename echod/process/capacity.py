@@ -8,36 +8,36 @@ from echod.config.options import Config
 from echod.errors import SystemRefused
 
 METRICS_CLIENTS = 100
-"""Clients of the metrics port at a time, where the open-file limit is large enough."""
+"""Concurrent clients of the metrics port, if the open-file limit is high enough."""
 MARGIN = 64
-"""File descriptors for short uses: reading /proc for a scrape, notifying systemd, loading a
-library, a connection that is accepted to be rejected. Where the limit is large enough."""
+"""File descriptors for brief uses: reading /proc for a scrape, notifying systemd, loading a
+library, accepting a connection in order to reject it. If the limit is high enough."""
 SHARE = 3
-"""Both together get one in so many of the descriptors that are free, if that is less."""
+"""The two above together get at most one free descriptor in this many."""
 LEAST_METRICS_CLIENTS, LEAST_MARGIN = 4, 8
-"""But not fewer than these."""
+"""But at least these."""
 RAISE_IT = "raise it: ulimit -Hn, or LimitNOFILE= of a unit"
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What fits: connections on all ports together, and clients of the metrics port."""
+    """The limits that fit: connections on all ports together, and clients of the metrics port."""
 
     open_files: int  # the limit
     connections: int
     metrics_clients: int
 
     def lowered(self, config: Config) -> bool:
-        """Whether it is less than the user has set, or than the default."""
+        """Whether it is lower than the user's setting or the default."""
         clients = self.metrics_clients
         return self.connections < config.max_connections or 0 < clients < METRICS_CLIENTS
 
 
 def capacity(config: Config, limit: int, taken: int, *, metrics: bool) -> Capacity:
-    """Share ``limit`` file descriptors, of which the process itself needs ``taken`` at rest.
+    """Share ``limit`` file descriptors, of which an idle process needs ``taken``.
 
-    ``metrics``: whether there is a metrics port. Raises SystemRefused if nothing fits, or if
-    a connection limit that the user has set does not.
+    ``metrics``: whether there is a metrics port. Raises SystemRefused if not even one connection
+    fits, or if the user's connection limit does not.
     """
     free = limit - taken
     most = METRICS_CLIENTS + MARGIN
@@ -47,14 +47,14 @@ def capacity(config: Config, limit: int, taken: int, *, metrics: bool) -> Capaci
     room = free - margin - clients
     if room < 1:
         raise SystemRefused(
-            f"the open-file limit of {limit} has no room for a connection: echod itself needs"
+            f"the open-file limit of {limit} leaves no connection: echod itself needs"
             f" {limit - room} file descriptors ({RAISE_IT})"
         )
     wanted = config.max_connections
     if wanted > room and "max_connections" in config.given:
         raise SystemRefused(
             f"--max-connections {wanted}: the open-file limit of {limit}"
-            f" holds {room} at most ({RAISE_IT})"
+            f" allows {room} at most ({RAISE_IT})"
         )
-    unused = max(room - wanted, 0)  # by connections: the metrics port may have it
+    unused = max(room - wanted, 0)  # not needed by connections, so the metrics port may use it
     return Capacity(limit, min(wanted, room), min(clients + unused, METRICS_CLIENTS * metrics))

@@ -1,4 +1,4 @@
-"""The life of the process: starting, ready, draining, stopped; and the signals that move it."""
+"""The life of the process: starting, ready, draining and stopped."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from echod.telemetry.log_writer import QUEUED_EVENTS, LogWriter, make_logger
 from echod.texts import decoded
 
 OPEN_FILES_PER_THREAD = 4
-"""Its poller, the two sockets that wake it, and one that it is about to close: the slot of its
-client is free already."""
+"""The poller, the two sockets that wake the thread, and one connection that is about to close,
+whose slot is already free."""
 RESERVE_OPEN_FILES = 1
 """The reserve descriptor of the exporter."""
 LOG_SECONDS = 0.2
 FORCED_LOG_SECONDS = 0.05
-"""Longest wait at the end for a stalled reader of the log."""
+"""Maximum wait at the end for a stalled log reader."""
 LATE_LOG_SECONDS = 0.5
-"""Longest further wait for the log's own thread, on a busy machine."""
+"""Maximum further wait for the log writer's thread, on a busy machine."""
 STDOUT = 1
 
 
 def serve(
     config: Config, signals: StopSignals, inherited: InheritedSockets, manager: ServiceManager
 ) -> int:
-    """Serves until a signal, then drains; gives the exit status.
+    """Serve until a signal, then drain; return the exit status.
 
-    Raises SystemRefused, before anything listens, if the system does not allow it.
+    Raises SystemRefused, before any port listens, if the system refuses something.
     """
     began = monotonic()
     with ExitStack() as sockets:
@@ -62,7 +62,7 @@ def serve(
         forced = _shut_down(config, service, main_loop, logger, first)
         _report_stop(service, logger, began, forced)
         writer.close(FORCED_LOG_SECONDS if forced else LOG_SECONDS, LATE_LOG_SECONDS)
-        gc.freeze()  # without it the interpreter's last collections take 40 ms of CPU
+        gc.freeze()  # saves the interpreter's last collections, which take 40 ms of CPU
         return 128 + forced if forced else 0
 
 
@@ -73,8 +73,8 @@ def _service(
     writer: LogWriter,
     logger: Logger,
 ) -> Service:
-    """All parts, with bound sockets, which ``sockets`` will close, and within the open-file
-    limit, raised as far as it can be. Raises SystemRefused.
+    """All parts, with bound sockets, which ``sockets`` closes, and limits that fit the open-file
+    limit. Raises SystemRefused.
     """
     fits = _capacity(config, inherited)
     ports = list(inherited.echo) or [
@@ -84,12 +84,12 @@ def _service(
     if metrics is None and config.metrics_port is not None:
         option = "--metrics-port"
         metrics = _bound(sockets, option, config.metrics_address, config.metrics_port)
-    with refusals("cannot make what threads wait on"):
+    with refusals("cannot create event loops"):
         return Service(config, ports, metrics, fits, writer, logger)
 
 
 def _capacity(config: Config, inherited: InheritedSockets) -> Capacity:
-    """What fits into the open-file limit, beside the sockets that are still to be bound."""
+    """The limits that fit the raised open-file limit; sockets still to be bound are counted."""
     limit = raise_open_file_limit()
     own = OPEN_FILES_PER_THREAD * thread_count(config)
     if not inherited.echo:
@@ -101,12 +101,12 @@ def _capacity(config: Config, inherited: InheritedSockets) -> Capacity:
 
 
 def _start(config: Config, service: Service, logger: Logger) -> None:
-    """Listens once every thread runs. If the system refuses any of it, leaves no thread."""
+    """Listen once every thread runs. If the system refuses any of it, end all threads."""
     try:
         service.start_threads()
         service.listen()
         _report_start(config, service, logger)
-        with refusals("cannot wait for clients"):
+        with refusals("cannot start accepting"):
             service.start()
     except BaseException:
         service.abandon()
@@ -152,7 +152,7 @@ def _report_start(config: Config, service: Service, logger: Logger) -> None:
             metrics_clients=fits.metrics_clients,
         )
     for server in service.servers:
-        # The words of the program that this one replaces: scripts grep for them.
+        # As tcp-echo words it: scripts grep for it.
         words = f"listening on {server.listener.address}, prefix: {decoded(config.prefix)}"
         logger.info(words, port=server.listener.port)
     if service.exporter:
@@ -163,7 +163,7 @@ def _report_start(config: Config, service: Service, logger: Logger) -> None:
 def _report_doubts(
     service: Service, inherited: InheritedSockets, manager: ServiceManager, logger: Logger
 ) -> None:
-    """Warns of what differs from what was asked for, once each, however many ports have it."""
+    """Warn, once for all ports, of requested settings that are not in effect."""
     listeners = [server.listener for server in service.servers]
     if service.exporter:
         listeners.append(service.exporter.listener)
@@ -182,7 +182,7 @@ def _shut_down(
     logger: Logger,
     first: StopRequest | None,
 ) -> Signals | None:
-    """Drains and stops; gives the signal that forces the end, at once, if one is received."""
+    """Drain and stop. Return early if a signal forces the exit, with that signal."""
     service.state = State.DRAINING
     logger.info(
         "draining",
@@ -193,7 +193,7 @@ def _shut_down(
         connections=service.open_connections(),
     )
     most = config.drain_delay + config.drain_timeout
-    deadline = monotonic() + most  # whatever the steps before the drain take
+    deadline = monotonic() + most  # however long the steps before the drain take
     main_loop.stopping(most)
     return shutdown.take(shutdown.steps(config, service, deadline), main_loop)
 

@@ -1,7 +1,7 @@
 """The check of ``echod health``: whether the daemon on this host is ready.
 
-Without http.client, whose timeout holds for each read alone, and without a thread: a probe must
-work on a host that is short of memory.
+It does not use http.client, whose timeout applies to each read separately. It starts no thread,
+because a health check must work on a host that is short of memory.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from collections.abc import Sequence
 from time import monotonic
 
 TIMEOUT_SECONDS = 3.0
-"""For the whole answer, however it trickles in."""
+"""For the whole response, even if it arrives byte by byte."""
 MAX_ANSWER_BYTES = 16 * 1024
 SHOWN_BYTES = 200
-"""Of a body that says why the daemon is not ready."""
+"""Maximum bytes shown of a body that says why the daemon is not ready."""
 
 
 def ask_ready(address: str, port: int) -> tuple[bool, str]:
-    """Asks /readyz on a metrics port; gives the answer, and one line that says it."""
-    # By number: a name needs /etc/hosts, which a bare image may not have.
+    """Query /readyz on a metrics port; return whether it is ready, and a line to print."""
+    # Numeric addresses: names need /etc/hosts, which a bare image may lack.
     hosts = {"::": ("127.0.0.1", "::1"), "0.0.0.0": ("127.0.0.1",)}.get(address, (address,))  # noqa: S104
     answer = _ask_any(hosts, port, monotonic() + TIMEOUT_SECONDS)
     if answer == "ready":
         return True, answer
-    # The server there may not be echod: its answer is shown escaped, truncated, on one line.
+    # The server may not be echod, so its response is escaped, truncated and put on one line.
     shown = ascii(" ".join(answer.split()))[1:-1][:SHOWN_BYTES]
     return False, f"not ready: http://{_bracketed(hosts[0])}:{port}/readyz: {shown}"
 
 
 def _ask_any(hosts: Sequence[str], port: int, deadline: float) -> str:
-    """The answer of the first host that gives one, or else why the first one gave none."""
+    """The answer of the first host that responds, or else the error of the first host."""
     problems = []
     for host in hosts:
         try:
@@ -42,9 +42,9 @@ def _ask_any(hosts: Sequence[str], port: int, deadline: float) -> str:
 
 
 def _ask(host: str, port: int, deadline: float) -> str:
-    """``ready``, or what is wrong. Raises OSError if there is no answer in time."""
+    """``ready``, or the problem. Raises OSError if there is no response in time."""
     kind, numeric = socket.SOCK_STREAM, socket.AI_NUMERICHOST
-    # From bytes: for text the interpreter loads a megabyte of tables of characters.
+    # Bytes, because for text the interpreter loads a megabyte of character tables.
     family, _, _, _, target = socket.getaddrinfo(host.encode(), port, type=kind, flags=numeric)[0]
     with socket.socket(family, kind) as client:
         _limit(client, deadline)
@@ -62,7 +62,7 @@ def _ask(host: str, port: int, deadline: float) -> str:
 
 
 def _limit(client: socket.socket, deadline: float) -> None:
-    """Lets the next call take until ``deadline``. Raises TimeoutError if that has passed."""
+    """Let the next call take until ``deadline``. Raises TimeoutError if that has passed."""
     left = deadline - monotonic()
     if left <= 0:
         raise TimeoutError("timed out")
@@ -70,7 +70,7 @@ def _limit(client: socket.socket, deadline: float) -> None:
 
 
 def _judged(received: bytes, *, ended: bool = False) -> str | None:
-    """What an HTTP response says; None while that takes more of it."""
+    """The answer in an HTTP response, or None while it is incomplete."""
     line, newline, _ = received.partition(b"\n")
     status = re.match(rb"HTTP/1\.[01] (\d{3})\b", line)
     if newline and not status:

@@ -1,4 +1,4 @@
-"""Everything that serves, put together: handler threads, a server per port, the exporter."""
+"""The parts that serve, put together: handler threads, a server per port, the exporter."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from echod.telemetry.log_writer import LogWriter
 from echod.telemetry.metrics import Sources, make_registry
 
 EXPORTER_STOP_SECONDS = 0.1
-"""Time for responses on their way when everything else has ended."""
+"""Time for the exporter to finish its responses, after everything else has ended."""
 STACK_BYTES = 1024 * 1024
-"""Stack of each thread, of which 32 KiB are touched. As much as the interpreter's recursion limit
-takes by nearly every way of recursion, so that a bug costs one connection (RecursionError) and
-not the process. glibc's own choice is 8 MiB, which ``ulimit -v`` counts; musl's is 128 KiB."""
+"""Stack of each thread, of which 32 KiB are touched. Nearly every recursion reaches the
+interpreter's limit within it, so that a bug costs one connection (RecursionError), not the
+process. glibc's default is 8 MiB, which ``ulimit -v`` counts; musl's is 128 KiB."""
 ABANDON_SECONDS = 2.0
-"""Longest wait for the threads of a start that failed."""
+"""Maximum wait for the threads of a failed start."""
 SUMMARY_SECONDS = 0.2
-"""How often events look whether a state of overload is over."""
+"""How often to check whether a state of overload has ended."""
 TURN_SECONDS = 0.1
-"""Time in which every thread that is not stuck takes a turn."""
+"""Time within which every thread that is not stuck runs at least once."""
 
 
 class State(Enum):
-    """Of the service."""
+    """The state of the service."""
 
     STARTING = "starting"
     READY = "ready"
@@ -51,13 +51,13 @@ class Part(Protocol):
     """Something that the shutdown waits for."""
 
     def is_alive(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it is still running."""
 
 
 class Service:
     """The parts of the daemon, and the order in which they start and stop.
 
-    Made from bound listeners. The limits of ``capacity`` hold, not the configuration's.
+    Made from bound listeners. Its limits are those of ``capacity``, not the configuration's.
     """
 
     def __init__(
@@ -105,29 +105,29 @@ class Service:
         }
         return Exporter(metrics, pages, self.events.bug, accepting, self.capacity.metrics_clients)
 
-    # The steps of a start. echod makes every thread and file descriptor before clients may
-    # connect: if the system refuses one, the start fails before anything listens.
+    # The steps of a start. echod creates every thread and file descriptor before clients may
+    # connect. If the system refuses one, the start fails before any port listens.
 
     def start_threads(self) -> None:
-        """Starts every thread, none of which has anything to do yet. Raises SystemRefused."""
+        """Start every thread; all are idle at first. Raises SystemRefused."""
         start([self._writer, *self._loops()], stack_bytes=STACK_BYTES)
 
     def listen(self) -> None:
-        """Listens on every port: clients may connect. Raises SystemRefused."""
+        """Listen on every port, so that clients may connect. Raises SystemRefused."""
         for server in self.servers:
             server.server_activate()
         if self.exporter:
             listen(self.exporter.listener)
 
     def start(self) -> None:
-        """Serves clients from now on. Raises OSError if a thread cannot."""
+        """Start serving clients. Raises OSError if a thread cannot."""
         self.handlers[0].ask(self._start_accepting)
         self.state = State.READY
         if self.exporter:
             self.exporter.loop.ask(self.exporter.acceptor.start)
 
     def abandon(self) -> None:
-        """Ends the threads of a start that failed."""
+        """End the threads of a failed start."""
         started = [loop for loop in self._loops() if loop.is_alive()]
         for loop in started:
             loop.stop(monotonic())
@@ -149,20 +149,20 @@ class Service:
         return self.state is State.READY
 
     def readiness_problem(self) -> str:
-        """Why not, in a word; empty if it is."""
+        """Why echod is not ready, in one word; empty if it is."""
         return "" if self.is_ready() else self.state.value
 
     def liveness_problem(self, now: float) -> str:
-        """Which handler threads are stuck; empty if none is.
+        """The stuck handler threads; empty if there are none.
 
-        ``now`` is best the stamp of the caller's own last round: see ``stalled``.
+        ``now`` should be the stamp of the caller's own last round: see ``stalled``.
         """
         names = stalled(self._heartbeats(), now)
         return "stalled: " + ", ".join(names) if names else ""
 
     def _confirmed_liveness_problem(self) -> str:
-        """The same, for the exporter. After the whole process was suspended, it may take several
-        turns before the others have theirs: a first finding is checked again.
+        """The same, for the exporter. After a suspension of the whole process it may run several
+        times before the other threads run, so a first finding is checked again.
         """
         problem = self.liveness_problem(self._answering())
         if problem and not self._stalled:
@@ -172,36 +172,36 @@ class Service:
         return problem
 
     def _answering(self) -> float:
-        """When the exporter's round began in which it answers."""
+        """When the exporter's current round began."""
         return (self.exporter and self.exporter.heartbeat.at) or monotonic()
 
     def _heartbeats(self) -> list[Heartbeat]:
         return [handler.heartbeat for handler in self.handlers]
 
-    # The three steps of a stop. Each gives the parts that end with it.
+    # The three steps of a stop. Each returns the parts that end with it.
 
     def stop_accepting(self) -> Sequence[Part]:
-        """Has every server empty its queue and close its port."""
+        """Have every server empty its queue and close its port."""
         for server in self.servers:
             server.stop_accepting()
         return self.servers
 
     def drain(self, timeout: float) -> Sequence[Part]:
-        """Has every connection answer what has arrived and close, in ``timeout`` seconds."""
+        """Have every connection answer what has arrived, and close within ``timeout`` seconds."""
         deadline = monotonic() + timeout
         for handler in self.handlers:
             handler.stop(deadline)
         return self.handlers
 
     def stop_exporter(self) -> Sequence[Part]:
-        """Has the exporter close the metrics port, and send what is left of its responses."""
+        """Have the exporter close the metrics port and finish its responses."""
         if not self.exporter:
             return []
         self.exporter.loop.stop(monotonic() + EXPORTER_STOP_SECONDS)
         return [self.exporter.loop]
 
     def totals(self) -> list[dict[str, Any]]:
-        """What each port has counted, for the log."""
+        """The totals of each port, for the log."""
         totals = [(counters.port, counters.total()) for counters in self.ports]
         return [
             {
@@ -217,17 +217,17 @@ class Service:
         ]
 
     def open_connections(self) -> int:
-        """Connections opened and not yet ended, on all ports."""
+        """Connections opened and not yet closed, on all ports."""
         return sum(port["opened"] - port["closed"] for port in self.totals())
 
     def cut_connections(self) -> int:
-        """Connections ended because the time to drain was over, and those still open."""
+        """Connections that the drain timeout closed, and those still open."""
         cut = sum(counters.total().closed["drain_timeout"] for counters in self.ports)
         return cut + self.open_connections()
 
 
 def thread_count(config: Config) -> int:
-    """The handler threads of a configuration. With a GIL one is fastest: more contend for it."""
+    """The number of handler threads. With a GIL one is fastest, because several contend for it."""
     if config.handler_threads is not None:
         return config.handler_threads
     return 1 if gil_enabled() else usable_cpus()

@@ -1,5 +1,5 @@
-"""The main thread's loop. While it waits for signals, it notifies the service manager of the
-status, feeds the watchdog unless a handler thread is stuck, and gives memory back after a flood.
+"""The main thread's loop. While it waits for signals, it sends systemd the status, notifies the
+watchdog unless a handler thread is stuck, and returns memory to the system after a flood.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from echod.telemetry.events import Logger
 REPORT_SECONDS = 1.0
 REPORTS_PER_WATCHDOG = 4
 STOP_MARGIN_SECONDS = 10.0
-"""What a stop may take on top of the times that the user has set for it."""
+"""Time that a stop may take in addition to the user's drain times."""
 
 
 class MainLoop:
-    """Waits for signals, and reports to the service manager meanwhile, if there is one."""
+    """Waits for signals, and notifies systemd meanwhile, if systemd has started echod."""
 
     def __init__(
         self, service: Service, signals: StopSignals, manager: ServiceManager, logger: Logger
@@ -41,18 +41,18 @@ class MainLoop:
         self._repeated: set[Signals] = set()
 
     def ready(self) -> None:
-        """Notifies that echod is ready."""
+        """Notify that echod is ready."""
         self._pending.append("READY=1")
         self._notify(*self._new_status())
 
     def stopping(self, seconds: float) -> None:
-        """Notifies that echod stops, and asks for the ``seconds`` that this takes at most."""
+        """Notify that echod is stopping, and request ``seconds`` for it."""
         most = round((seconds + STOP_MARGIN_SECONDS) * 1e6)
         self._pending += ["STOPPING=1", f"EXTEND_TIMEOUT_USEC={most}"]
         self._notify(*self._new_status())
 
     def wait(self, seconds: float | None = None) -> StopRequest | None:
-        """The next signal, or None when ``seconds`` have passed without one."""
+        """The next signal, or None after ``seconds`` without one."""
         end = inf if seconds is None else monotonic() + seconds
         request = None
         while request is None and (now := monotonic()) < end:
@@ -64,15 +64,15 @@ class MainLoop:
         return request
 
     def wait_for_force(self, seconds: float) -> Signals | None:
-        """The signal that asks for the end at once, or None when ``seconds`` have passed without.
+        """The signal that forces the exit, or None after ``seconds`` without one.
 
-        Others repeat the stop that is under way.
+        Other signals repeat the stop that is in progress, and are logged.
         """
         end = monotonic() + seconds
         while request := self.wait(end - monotonic()):
             if request.forces:
                 return request.signal
-            if request.signal not in self._repeated:  # once: they may come without end
+            if request.signal not in self._repeated:  # logged once, since they may be many
                 self._repeated.add(request.signal)
                 self._logger.info(
                     "already draining", signal=request.signal.name, force=force_hint(request)
@@ -87,8 +87,8 @@ class MainLoop:
             self._report(before)
 
     def _report(self, before: float) -> None:
-        # Judged by the time of the report before: after the whole process was suspended, all
-        # stamps are equally old, and no thread has stalled.
+        # By the time of the previous report: after a suspension of the whole process all stamps
+        # are equally old, and no thread counts as stalled.
         problem = self._service.liveness_problem(before)
         assignments = self._new_status()
         if self._manager.watchdog_seconds:
@@ -97,9 +97,9 @@ class MainLoop:
             if self._fed == bool(problem):
                 self._fed = not problem
                 if problem:
-                    self._logger.error("the watchdog is not fed", problem=problem)
+                    self._logger.error("watchdog notifications paused", problem=problem)
                 else:
-                    self._logger.warning("the watchdog is fed again")
+                    self._logger.warning("watchdog notifications resumed")
         if assignments or self._pending:
             self._notify(*assignments)
 
@@ -113,7 +113,7 @@ class MainLoop:
         return [status]
 
     def _notify(self, *assignments: str) -> None:
-        """Sends assignments. If the service manager is gone or does not read, logs that once."""
+        """Send assignments to systemd. If it is gone or does not read, log that once."""
         try:
             self._manager.notify(*self._pending, *assignments)
         except OSError as error:
@@ -128,7 +128,7 @@ class MainLoop:
 
 
 def force_hint(request: StopRequest) -> str | None:
-    """What forces the end of the drain that this signal began, if anything does."""
+    """How to force the end of a drain that this signal began, if that is possible."""
     if request.signal is not Signals.SIGINT:
         return None
     return f"SIGINT again, {FORCE_SECONDS:g} s later or more"

@@ -12,15 +12,14 @@ from echod.process.lifecycle import Part, Service
 from echod.process.main_loop import MainLoop
 
 LOOK_SECONDS = 0.02
-"""Time between two looks whether a step is over."""
+"""Time between two checks whether a step has ended."""
 LATE_LOOKS = 100
-"""Further looks after the time of a step: more than any part lingers. Counted, not timed: after the
-whole process was suspended, threads have had no turn, however much time has passed.
-"""
+"""Further checks once the time of a step is up: more than any part needs to linger. Counted, not
+timed: after a suspension of the whole process, time has passed in which no thread could run."""
 
 
 class Step(NamedTuple):
-    """``begin`` gives the parts that must end; ``seconds`` how long they may take."""
+    """``begin`` returns the parts that must end, ``seconds`` the time that they may take."""
 
     name: str
     begin: Callable[[], Sequence[Part]]
@@ -28,7 +27,7 @@ class Step(NamedTuple):
 
 
 class _Time:
-    """A part that ends by itself."""
+    """A part that ends after a fixed time."""
 
     def __init__(self, seconds: float) -> None:
         self._end = monotonic() + seconds
@@ -53,7 +52,7 @@ def steps(config: Config, service: Service, deadline: float) -> list[Step]:
 
 
 def take(all_steps: Sequence[Step], main_loop: MainLoop) -> Signals | None:
-    """Takes the steps; gives the signal that forces the end, at once, if one comes meanwhile."""
+    """Take the steps. Return early if a signal forces the exit, with that signal."""
     for step in all_steps:
         if forced := _wait_for(step.begin(), step.seconds(), main_loop):
             return forced

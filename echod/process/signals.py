@@ -13,38 +13,38 @@ from echod.loop.sockets import close
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 QUIT = signal.SIGQUIT
-"""What a terminal sends for Ctrl-\\. The daemon leaves it alone: it dumps core by default."""
+"""The signal of Ctrl-\\ in a terminal. The daemon keeps its default action, a core dump."""
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-"""By default they would end the process without a drain."""
+"""Signals whose default action would end the process without a drain."""
 FORCE_SECONDS = 1.0
-"""A SIGINT that follows the first one after this time or more forces the end."""
+"""A SIGINT at least this long after the first SIGINT forces the exit."""
 REFUSED_SECONDS = 0.02
-"""Time until the next wait if the system refuses one."""
+"""Pause after the system refused a wait."""
 LOOK_SECONDS = 0.1
-"""How often ``wait`` checks, after a SIGINT, that no second one has come."""
+"""How often ``wait`` checks, after a first SIGINT, whether a second one has arrived."""
 
 
 class StopRequest(NamedTuple):
-    """A signal that was received. ``forces``: it asks for the end at once."""
+    """A received signal. ``forces``: it forces the exit."""
 
     signal: signal.Signals
     forces: bool
 
 
 def release() -> None:
-    """Unblocks the signals that were blocked at the start, by this process or by its parent."""
+    """Unblock signals that this process or its parent has blocked."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
 
 class StopSignals:
-    """Queues the signals that stop the process, from its construction on, until ``wait``.
+    """Queues the signals that stop the process, from its construction on, for ``wait``.
 
-    To be made in the main thread, as a context, which ignores later signals when it ends. At the
-    interpreter's own end they would have their default effect, instead of the exit status.
+    Use it in the main thread, as a context. Once the context ends, further signals are ignored.
+    While the interpreter exits, their default action would replace the exit status.
 
-    One stop often arrives as several signals within milliseconds: GNU timeout signals its child
-    and then its group, wrappers forward what the terminal has sent to all. So no repetition
-    forces the end but a SIGINT at least FORCE_SECONDS after the first SIGINT.
+    One stop often arrives as several signals within milliseconds. GNU timeout signals its child
+    and then its group; wrappers forward a signal that the terminal has sent to all. Therefore only
+    a SIGINT at least FORCE_SECONDS after the first SIGINT forces the exit.
     """
 
     def __init__(self, *, quits: bool = False) -> None:
@@ -58,21 +58,21 @@ class StopSignals:
             if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN
         ]
         self._interrupted_at = inf
-        self._quiet_at = -inf  # when a wait has last ended without a signal
+        self._quiet_at = -inf  # when a wait last ended without a signal
         self._unread: set[int] = set()  # arrived, but not read from the wake-up descriptor
         self._kept, self._keeping = socket.socketpair()
         self._keeping.setblocking(False)
         signal.set_wakeup_fd(self._keeping.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
-            signal.signal(number, self._note)  # the wake-up descriptor has its number, as a rule
+            signal.signal(number, self._note)  # the wake-up descriptor usually gets the number
         release()
 
     def __enter__(self) -> Self:
-        """Gives itself."""
+        """Enter the context."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ignores the signals from now on."""
+        """Ignore the signals from now on."""
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
@@ -80,7 +80,7 @@ class StopSignals:
         close(self._keeping)
 
     def wait(self, timeout: float | None = None) -> StopRequest | None:
-        """The next signal, or None when ``timeout`` seconds, or fewer, have passed without one."""
+        """The next signal, or None if there is none within ``timeout`` seconds or less."""
         if self._interrupted_at < inf and (timeout is None or timeout > LOOK_SECONDS):
             timeout = LOOK_SECONDS
         began = monotonic()
@@ -89,29 +89,29 @@ class StopSignals:
             number = signal.Signals(self._kept.recv(1)[0])
         except (TimeoutError, BlockingIOError):
             if not self._unread:
-                # A signal that arrives while the process is suspended is read by the next wait.
+                # The next wait reads a signal that arrived while the process was suspended.
                 self._quiet_at = began + (timeout or 0.0)
                 return None
             number = signal.Signals(self._unread.pop())
-        except OSError:  # the system has no memory to wait, say: what has come is kept
+        except OSError:  # for example, no memory to wait; signals that have arrived stay queued
             sleep(REFUSED_SECONDS)
             return None
         self._unread.discard(number)
         return StopRequest(number, number == signal.SIGINT and self._insists(monotonic()))
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        """Replaces the default action, which would end the process.
+        """Replace the default action, which would end the process.
 
-        Keeps what the interpreter fails to write to the wake-up descriptor (ENOMEM, ENOBUFS), which
-        loses the signal otherwise.
+        The number is kept in case the interpreter fails to write it to the wake-up descriptor
+        (ENOMEM, ENOBUFS). The signal would be lost otherwise.
         """
         self._unread.add(number)
 
     def _insists(self, now: float) -> bool:
-        """Whether a SIGINT that is read now repeats the first one on purpose.
+        """Whether a SIGINT that is read now was repeated on purpose.
 
-        A process that was suspended reads late what arrived together. So half of the time between
-        must have passed in waits without a signal.
+        A suspended process may read both late, though they arrived together. So half of the time
+        between them must have passed in waits without a signal.
         """
         self._interrupted_at = min(self._interrupted_at, now)
         seen = self._quiet_at - self._interrupted_at
@@ -119,6 +119,6 @@ class StopSignals:
 
 
 def ignore_others() -> None:
-    """Ignores signals that would end a daemon without a drain."""
+    """Ignore signals that would end a daemon without a drain."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)

@@ -1,6 +1,6 @@
-"""The service manager: inherited sockets, notifications and the watchdog.
+"""systemd: inherited sockets, notifications and the watchdog.
 
-The part of sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3) that is needed here.
+The parts of sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3) that echod needs.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from echod.texts import encoded
 
 FIRST_DESCRIPTOR = 3
 NOTIFY_SECONDS = 0.05
-"""Longest wait for a service manager that does not read notifications: signals wait too."""
+"""Maximum wait for a service manager that does not read notifications. It delays signals too."""
 
 
 @dataclass(frozen=True)
 class InheritedSockets:
-    """Listening sockets that were open when the process started, by their names."""
+    """The listening sockets that the process has inherited, by their names."""
 
     echo: Sequence[Listener] = ()
     metrics: Sequence[Listener] = ()  # one at most
     ignored: str = ""  # why there are none, although LISTEN_FDS names some
 
     def complete(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The environment, with the ports of these sockets where it says nothing of ports."""
+        """The environment, with the ports of these sockets unless it sets ports itself."""
         ports = {
             "ECHOD_PORTS": _listed(listener.port for listener in self.echo),
             "ECHOD_METRICS_PORT": _listed(listener.port for listener in self.metrics),
@@ -38,7 +38,7 @@ class InheritedSockets:
         return ports | {name: value for name, value in environ.items() if value}
 
     def check(self, config: Config) -> None:
-        """Raises UsageError if the user's ports or addresses differ from those of the sockets."""
+        """Raise UsageError if the user's ports or addresses differ from those of the sockets."""
         have: dict[str, list[object]] = {
             "ports": [listener.port for listener in self.echo],
             "address": [listener.host for listener in self.echo],
@@ -52,14 +52,14 @@ class InheritedSockets:
                 continue
             if set(map(_comparable, given)) != set(map(_comparable, inherited)):
                 raise UsageError(
-                    f"{option.flag} {_listed(given)}: must be as the inherited sockets have it"
-                    f" ({_listed(inherited)}), or be left out"
+                    f"{option.flag} {_listed(given)}: must match the inherited sockets"
+                    f" ({_listed(inherited)}), or be omitted"
                 )
 
     @contextmanager
     def blamed(self) -> Iterator[None]:
-        """Makes an error in its block mention ignored sockets: without them ports are missing or
-        in use.
+        """Add ignored sockets to the text of an error, since they may be its cause: ports are
+        missing, or in use.
         """
         try:
             yield
@@ -84,7 +84,7 @@ def inherited_sockets(environ: Mapping[str, str]) -> InheritedSockets:
     if count != str(len(names)) or not {"echo", "metrics"}.issuperset(names):
         raise UsageError(
             f"LISTEN_FDNAMES {shown(':'.join(names))}: must name each inherited socket (LISTEN_FDS:"
-            f" {shown(count)}) echo or metrics, as FileDescriptorName= of its unit does"
+            f" {shown(count)}) echo or metrics; set FileDescriptorName= in its socket unit"
         )
     listeners = [inherit(descriptor) for descriptor, _ in enumerate(names, FIRST_DESCRIPTOR)]
     echo = [listener for listener, name in zip(listeners, names, strict=True) if name == "echo"]
@@ -92,7 +92,7 @@ def inherited_sockets(environ: Mapping[str, str]) -> InheritedSockets:
     if len({listener.port for listener in echo}) != len(echo) or len(metrics) > 1:
         raise UsageError(
             f"inherited sockets {_listed(each.address for each in listeners)}: must be one for"
-            " each echo port, and one for metrics at most"
+            " each echo port, and at most one for metrics"
         )
     return InheritedSockets(echo, metrics)
 
@@ -101,10 +101,10 @@ class ServiceManager:
     """The service manager that started echod, if NOTIFY_SOCKET or WATCHDOG_USEC are set."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        """Raises UsageError if it asks for a watchdog in no number of microseconds."""
+        """Raises UsageError if WATCHDOG_USEC is not a number of microseconds."""
         self.address = environ.get("NOTIFY_SOCKET", "")
         self.watchdog_seconds: float | None = None
-        self.watchdog_ignored = ""  # why it is not fed, although WATCHDOG_USEC asks for it
+        self.watchdog_ignored = ""  # why echod does not notify it, although WATCHDOG_USEC is set
         wanted = environ.get("WATCHDOG_USEC", "")
         if wanted and environ.get("WATCHDOG_PID"):
             self.watchdog_ignored = _meant_for_another(environ, "WATCHDOG_PID")
@@ -114,7 +114,7 @@ class ServiceManager:
             self.watchdog_seconds = int(wanted) / 1e6
 
     def notify(self, *assignments: str) -> None:
-        """Sends assignments such as ``READY=1``. Raises OSError if they cannot be delivered."""
+        """Send assignments such as ``READY=1``. Raises OSError if they cannot be delivered."""
         if self.address:
             target = "\0" + self.address[1:] if self.address[0] == "@" else self.address
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -123,7 +123,7 @@ class ServiceManager:
 
 
 def _meant_for_another(environ: Mapping[str, str], name: str) -> str:
-    """Say why the service manager's variables are not for this process; empty if they are."""
+    """Why systemd's variables are not meant for this process; empty if they are."""
     meant, own = environ.get(name, ""), str(os.getpid())
     if meant == own:
         return ""
@@ -131,7 +131,7 @@ def _meant_for_another(environ: Mapping[str, str], name: str) -> str:
 
 
 def _comparable(value: object) -> object:
-    """A port as it is; an address in its normal form."""
+    """A port unchanged, or an address in its normal form."""
     return normalized(value) if isinstance(value, str) else value
 
 

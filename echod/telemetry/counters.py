@@ -1,4 +1,4 @@
-"""What one thread has counted for one port: plain integers with a single writer, no lock."""
+"""The counters of one thread for one port: plain integers with a single writer and no lock."""
 
 from bisect import bisect_left
 
@@ -14,7 +14,7 @@ CLOSE_REASONS = (
     "drain",
     "drain_timeout",
     "error",
-    "unused",  # no byte was received, and the client ended it
+    "unused",  # the client closed it without sending a byte
 )
 REJECT_REASONS = ("limit",)
 ACCEPT_ERROR_REASONS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "other")
@@ -24,7 +24,7 @@ DURATION_BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 
 
 
 class Counters:
-    """Counters of one thread for one port. That thread alone writes; every thread may read."""
+    """Counters of one thread for one port. Only that thread writes; every thread may read."""
 
     __slots__ = (
         "accept_errors",
@@ -42,30 +42,30 @@ class Counters:
         self.requests = 0
         self.received = 0  # bytes, client to server
         self.sent = 0  # bytes, server to client
-        # By reason and duration in one: of two, a scrape could see the one without the other.
+        # One table by reason and duration: a scrape could see two tables in different states.
         self.ends = {reason: [0] * (len(DURATION_BUCKETS) + 1) for reason in CLOSE_REASONS}
         self.rejected = dict.fromkeys(REJECT_REASONS, 0)
         self.accept_errors = dict.fromkeys(ACCEPT_ERROR_REASONS, 0)
         self.seconds = 0.0
 
     def count_closed(self, reason: str, seconds: float) -> None:
-        """Counts a connection's end, for one of CLOSE_REASONS, ``seconds`` after its start."""
-        total = self.seconds + seconds  # first: without memory for a sum nothing is counted
+        """Count the close of a connection: one of CLOSE_REASONS, and its duration in seconds."""
+        total = self.seconds + seconds  # first: if memory runs out here, nothing is counted
         self.ends[reason][bisect_left(DURATION_BUCKETS, seconds)] += 1
         self.seconds = total
 
     def count_dropped(self, size: int) -> None:
-        """Counts bytes that arrive after a connection's end: received, and not answered."""
+        """Count bytes received after the close of a connection, which get no reply."""
         self.received += size
 
     @property
     def closed(self) -> dict[str, int]:
-        """Ended connections by reason."""
+        """Closed connections by reason."""
         return {reason: sum(counts) for reason, counts in self.ends.items()}
 
     @property
     def durations(self) -> list[int]:
-        """Ended connections by bucket of DURATION_BUCKETS, not cumulative."""
+        """Closed connections by bucket of DURATION_BUCKETS, not cumulative."""
         return [sum(counts) for counts in zip(*self.ends.values(), strict=True)]
 
 
@@ -77,11 +77,11 @@ class PortCounters:
         self._parts = parts
 
     def total(self) -> Counters:
-        """The sum over all threads, a snapshot in which closed never exceeds opened and the
-        durations are those of the closed.
+        """The sum over all threads. In it, closed connections never exceed opened ones, and the
+        durations are those of the closed connections.
 
-        Ends are read first: a connection that opens and ends meanwhile then shows as
-        opened at most.
+        Closes are read first. A connection that opens and closes during the sum can then count as
+        opened only.
         """
         total = Counters()
         for part in self._parts:

@@ -18,10 +18,10 @@ Logger = structlog.typing.FilteringBoundLogger
 
 
 class Events:
-    """All events of servers and connections, which share it."""
+    """The log events of servers and connections, which share one instance."""
 
     def __init__(self, logger: Logger, log_level: str, is_full: Callable[[], bool]) -> None:
-        """Takes the logger's level, and what gives whether connections are still rejected."""
+        """``log_level`` is the logger's; ``is_full`` returns whether no slot is free."""
         self.rejecting = OverloadState(
             lambda **facts: logger.warning("rejecting connections", **facts),
             lambda times: logger.warning("no longer rejecting connections", rejected=times),
@@ -43,14 +43,14 @@ class Events:
             partial(logger.error, "more unhandled exceptions in event loops")
         )
         self._logger = logger
-        # Not the logger's is_enabled_for: structlog has it from 25.1 on only.
+        # Not the logger's is_enabled_for, which structlog has only from 25.1 on.
         self._debugging = LEVELS[log_level] <= LEVELS["debug"]
         self._informing = LEVELS[log_level] <= LEVELS["info"]
 
     def summarize(self, *, now: bool = False) -> None:
-        """Reports states that are over, and the sums of events that were not logged one by one.
+        """Report states that have ended, and the sums of events that were not logged individually.
 
-        To be called several times a second, and ``now`` at the end.
+        Call it several times a second, and with ``now`` at the end.
         """
         self.rejecting.end_if_quiet()
         self.not_accepting.end_if_quiet()
@@ -60,31 +60,31 @@ class Events:
 
     @property
     def every_line(self) -> bool:
-        """Whether each line of a client is logged: at the level debug only."""
+        """Whether each line of a client is logged, as at level debug."""
         return self._debugging
 
     def line_log(self, client_address: Any, port: int) -> Callable[[bytes], None]:
-        """What logs the lines of a connection, each given without its newline."""
+        """The function that logs a connection's lines; it takes each without its newline."""
         logger = self._logger.bind(peer=peer(client_address), port=port)
         return lambda line: logger.debug("line", bytes=len(line) + 1, line=printable(line))
 
     def logs_close(self, reason: str, *amounts: int) -> bool:
-        """Whether the end of a connection has an event of its own; others are summed up.
+        """Whether the close of a connection is logged individually; others are summed up.
 
-        ``amounts`` are its lines, received bytes and sent bytes. Asked first, because most of
-        what an event costs is to put it together.
+        ``amounts`` are its lines, received bytes and sent bytes. Call this first: most of the cost
+        of an event is building it.
         """
         if reason == "unused":
             return self._debugging and self._unused_closings.allows(*amounts)
         return self._informing and self._closings.allows(*amounts)
 
     def connection_closed(self, client_address: Any, reason: str, **facts: Any) -> None:
-        """Reports the end of a connection, at the level debug if it was not used."""
+        """Log the close of a connection, at level debug if it was unused."""
         log = self._logger.debug if reason == "unused" else self._logger.info
         log("connection closed", peer=peer(client_address), reason=reason, **facts)
 
     def connection_failed(self, client_address: Any, port: int) -> None:
-        """Reports the exception being handled, which cost a connection."""
+        """Log the exception being handled, which cost a connection."""
         if self._failures.allows():
             self._logger.error(
                 "unhandled exception in connection handler",
@@ -94,7 +94,7 @@ class Events:
             )
 
     def bug(self) -> None:
-        """Reports the exception being handled, which belongs to no connection."""
+        """Log the exception being handled, which belongs to no connection."""
         if self._bugs.allows():
             name = current_thread().name
             self._logger.error(
@@ -103,12 +103,12 @@ class Events:
 
 
 def described(error: BaseException | None) -> dict[str, str]:
-    """An exception for the log: what it is and where it was raised, without a traceback."""
-    # By hand: the module traceback reads source files, for which there may be no memory.
+    """An exception for the log: its type and text, and where it was raised."""
+    # Not with the module traceback: it reads source files, which takes memory.
     frames, traced = [], error.__traceback__ if error else None
     while traced:
         code = traced.tb_frame.f_code
         frames.append(f"{Path(code.co_filename).name}:{traced.tb_lineno} {code.co_name}")
         traced = traced.tb_next
     frames_shown = " < ".join(reversed(frames[-3:]))
-    return {"error": cut(repr(error)), "at": frames_shown}  # the former may quote a client
+    return {"error": cut(repr(error)), "at": frames_shown}  # the error may quote client data

@@ -1,6 +1,7 @@
 """The metrics port: /metrics, /livez and /readyz, answered by one thread.
 
-client_python's own server holds a thread per silent client and answers metrics on every path.
+Unlike client_python's own server, it needs no thread per silent client, and returns metrics on
+/metrics only.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from echod.loop.sockets import close
 from echod.telemetry.http import MAX_HEAD_BYTES, Pages, answer
 
 DEADLINE_SECONDS = 10.0
-"""From the start of a connection to its end: a scrape's default time."""
+"""Maximum duration of a connection: the default timeout of a scrape."""
 
 
 class State(IntEnum):
-    """Of a client, in the order of what it would lose."""
+    """The state of a client. A higher one loses more if it is disconnected."""
 
     LINGERING = 0
     READING = 1
@@ -33,11 +34,11 @@ class State(IntEnum):
 
 
 PATIENCE_SECONDS = {State.LINGERING: 0.0, State.READING: PAUSE_SECONDS, State.SENDING: 0.5}
-"""How long a client keeps the last descriptor while another waits to be accepted with it."""
+"""The age at which a client is closed to free a descriptor for another that waits for one."""
 
 
 class Exporter:
-    """Serves the pages on a port, in a thread of its own."""
+    """Serves the pages on a port, in its own thread."""
 
     def __init__(
         self,
@@ -47,14 +48,14 @@ class Exporter:
         accepting: Lock,
         max_clients: int,
     ) -> None:
-        """``report_bug`` is called while an exception that a page raised is handled.
+        """``report_bug`` is called inside the ``except`` block of a bug in a page.
 
-        Every other accept of this process holds ``accepting``. At most ``max_clients`` have a
-        slot: one more takes that of the oldest that has its answer, or else of the oldest whose
-        request is not complete.
+        Every other accept of this process must hold the lock ``accepting``. With ``max_clients``
+        connected, a new client displaces the oldest one that has its response. If there is none,
+        it displaces the oldest one whose request is incomplete.
         """
         self.listener = listener
-        self.loop = EventLoop("exporter", report_bug)  # to end it: stop and join
+        self.loop = EventLoop("exporter", report_bug)  # to end it, stop and join it
         self.pages = pages
         self.clients: dict[_Client, None] = {}  # in the order of their arrival
         self._max_clients = max_clients
@@ -63,18 +64,18 @@ class Exporter:
 
     @property
     def heartbeat(self) -> Heartbeat:
-        """The stamp of its thread."""
+        """The heartbeat of its thread."""
         return self.loop.heartbeat
 
     def release(self, request: socket.socket) -> None:
-        """Closes a client's socket."""
+        """Close a client's socket."""
         if self.acceptor.is_open:
             self._reserve.replace(request)
         else:
             close(request)
 
     def _accept_one(self) -> bool:
-        """Accepts one client, and closes another if there are too many."""
+        """Accept one client, and close another if there are too many."""
         try:
             request = self._accept()
         except BlockingIOError:
@@ -84,14 +85,14 @@ class Exporter:
         try:
             request.setblocking(False)
             client = _Client(request, self)
-        except OSError:  # the system has no memory to poll it, say
+        except OSError:  # for example, no memory to poll it
             self.release(request)
             raise
         self.loop.guarded(client, client.handle)  # its request has probably arrived already
         return True
 
     def _accept(self) -> socket.socket:
-        """The next client. Raises OSError if there is none, or none can be accepted for now."""
+        """The next client. Raises OSError if there is none or the system refuses to accept."""
         try:
             return self.listener.socket.accept()[0]
         except OSError as error:
@@ -102,16 +103,16 @@ class Exporter:
                 if self.loop.now - client.since >= PATIENCE_SECONDS[client.state]:
                     client.close()
             request = self._reserve.accept(self.listener.socket)
-            if request is None:  # an earlier client has the reserve descriptor
+            if request is None:  # an earlier client uses the reserve descriptor
                 raise
             return request
 
     def _first_to_go(self) -> _Client:
-        """The oldest of those with the least to lose."""
+        """The oldest client among those with the least to lose."""
         return min(self.clients, key=lambda client: client.state)
 
     def _close(self) -> None:
-        """Closes the port, and the clients that have their answer."""
+        """Close the port, and the clients that have their response."""
         self._reserve.close()
         if not self.listener.inherited:
             close(self.listener.socket)
@@ -120,7 +121,7 @@ class Exporter:
 
 
 class _Client:
-    """One connection: reads a head, sends the response, drops what follows, closes."""
+    """One connection: reads a request's head, sends the response, discards the rest, closes."""
 
     def __init__(self, request: socket.socket, exporter: Exporter) -> None:
         self.request = request
@@ -138,7 +139,7 @@ class _Client:
         self._loop.timers.schedule(self, self._loop.now + DEADLINE_SECONDS)
 
     def handle(self) -> None:
-        """Reads on, and answers when the head is complete or too long."""
+        """Read more, and respond once the head is complete or too long."""
         try:
             data = self.request.recv(MAX_HEAD_BYTES)
         except BlockingIOError:
@@ -158,7 +159,7 @@ class _Client:
             self.flush()
 
     def flush(self) -> None:
-        """Sends the rest of the response; then waits for the client to close."""
+        """Send the rest of the response, then wait for the client to close."""
         try:
             self._unsent = self._unsent[self.request.send(self._unsent) :]
         except BlockingIOError:
@@ -174,25 +175,25 @@ class _Client:
             self._lingering = LingeringClose(self.request, self._loop, self._release)
 
     def on_timer(self, now: float) -> None:
-        """Closes at the deadline."""
+        """Close at the deadline."""
         self.close()
 
     def on_stop(self) -> None:
-        """Closes if its request is not complete."""
+        """Close if its request is not complete."""
         if self.state is State.READING:
             self.close()
 
     def abort(self) -> None:
-        """Closes now."""
+        """Close now."""
         self.close()
 
     def on_error(self, error: Exception) -> None:
-        """Reports a bug in a page, and closes without an answer."""
+        """Report a bug in a page, and close without a response."""
         self._loop.report_bug()
         self.close()
 
     def close(self) -> None:
-        """Closes the connection, whatever its state, unless it is closed."""
+        """Close the connection in any state; do nothing if it is closed."""
         if self._lingering:
             self._lingering.close()
         elif self in self._exporter.clients:

@@ -1,4 +1,4 @@
-"""The pages of the metrics port, and the answer to one request: bytes in, bytes out."""
+"""The pages of the metrics port, and the response to one request: bytes in, bytes out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from echod.telemetry.metrics import Registry, render
 
 MAX_HEAD_BYTES = 16 * 1024
 MOST_RANGES = 32
-"""Media ranges that are read of an Accept header (scrapers send a handful): thousands of them fit
-into a head, and took more time than the metrics."""
+"""Media ranges evaluated of an Accept header; scrapers send a handful. Thousands fit into a head,
+and took more time than the metrics."""
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -28,12 +28,12 @@ LINKS = {
     "livez": "200, or 503 if a handler thread is stuck",
     "readyz": "200, or 503 while echod is starting or draining",
 }
-"""Pages that the landing page leads to, with what they answer."""
+"""The landing page's links: each page, and what it returns."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """An answer to GET."""
+    """A response to GET."""
 
     status: HTTPStatus
     content_type: str
@@ -41,7 +41,7 @@ class Page:
 
 
 Pages = Mapping[str, Callable[[str], Page]]
-"""Makes the page at a path; the argument is the request's Accept header."""
+"""By path, a function that makes the page; its argument is the request's Accept header."""
 
 
 def metrics_page(registry: Registry, accept: str) -> Page:
@@ -52,7 +52,7 @@ def metrics_page(registry: Registry, accept: str) -> Page:
 
 
 def health_page(problem: str) -> Page:
-    """200 and "ok", or 503 and what is wrong."""
+    """200 and "ok", or 503 and the problem."""
     status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
     return Page(status, PLAIN, f"{problem or 'ok'}\n".encode())
 
@@ -73,17 +73,16 @@ def landing_page(
 def prefers_openmetrics(accept: str) -> bool:
     """Whether an Accept header prefers OpenMetrics 1.0.0 to text, or has no preference.
 
-    Not by client_python's function: that raises on ``version=a`` and echoes versions that it does
-    not support.
+    client_python's function raises on ``version=a``, and echoes versions that it does not support.
     """
     openmetrics = "application/openmetrics-text"
     return _prefers(accept, openmetrics, {openmetrics: "1.0.0", "text/plain": "0.0.4"})
 
 
 def _prefers(accept: str, wanted: str, supported: Mapping[str, str]) -> bool:
-    """Whether an Accept header asks for ``wanted`` at least as much as for the others.
+    """Whether an Accept header prefers ``wanted`` to the others, or has no preference.
 
-    ``supported`` has the version of each media type. Malformed parts are ignored.
+    ``supported`` maps each media type to its version. Malformed parts are ignored.
     """
     weights = dict.fromkeys(supported, 0.0)
     for media_range in accept.lower().split(",")[:MOST_RANGES]:
@@ -98,12 +97,12 @@ def _prefers(accept: str, wanted: str, supported: Mapping[str, str]) -> bool:
 
 
 class _Answer(BaseHTTPRequestHandler):
-    """Answers one request, whose head has arrived already, into memory."""
+    """Answers one request, whose head has already arrived, into memory."""
 
-    protocol_version = default_request_version = "HTTP/1.1"  # no heads of errors are left out
+    protocol_version = default_request_version = "HTTP/1.1"  # so that every error has a head
 
     def __init__(self, head: bytes, pages: Pages) -> None:
-        # Not super().__init__(), which takes a socket and a server: nothing here uses them.
+        # Not super().__init__(), which takes a socket and a server that are not used here.
         self._head = head
         self._pages = pages
         self.rfile = BytesIO(head)
@@ -135,12 +134,12 @@ class _Answer(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         status = HTTPStatus(code)
-        if status == HTTPStatus.NOT_IMPLEMENTED:  # the base class's word for another method
+        if status == HTTPStatus.NOT_IMPLEMENTED:  # the base class sends it for other methods
             status, message = HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD"
         self._send(Page(status, PLAIN, f"{message or status.phrase}\n".encode("ascii", "replace")))
 
     def _send(self, page: Page) -> None:
-        if self.request_version == "HTTP/0.9":  # asked for by name, it would get no head
+        if self.request_version == "HTTP/0.9":  # the base class would send no head
             self.request_version = self.default_request_version
         self.send_response(page.status)
         self.send_header("Content-Type", page.content_type)
@@ -156,7 +155,7 @@ class _Answer(BaseHTTPRequestHandler):
         return "echod"
 
     def log_message(self, *args: Any) -> None:
-        """Probes and scrapes come all the time: not logged."""
+        """Log nothing: probes and scrapes are frequent."""
 
 
 def answer(head: bytes, pages: Pages) -> bytes:

@@ -1,4 +1,4 @@
-"""Structured logs: one event is one physical line, and writing it never stalls the caller."""
+"""Structured logs: each event is one line, and logging never blocks the caller."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from echod.loop.poller import WRITE, is_ready
 from echod.texts import escaped
 
 QUEUED_EVENTS = 1000
-"""Events that wait for a stalled reader of the log; what comes on top is dropped, and counted."""
+"""Maximum number of events that wait for a stalled log reader; more are dropped and counted."""
 LOOK_SECONDS = 0.02
-"""Time between two looks, at the end, whether the log can still be written to."""
+"""Time between two checks, at the end, whether the log is still writable."""
 CUT_AT = 256
-"""Characters after which a text of a client's is cut."""
+"""Client data in an event is truncated to this many characters."""
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 """The numbers of the log levels, as structlog and the standard library have them."""
 
 
 class LogWriter(Thread):
-    """Writes lines to a file descriptor, from a bounded queue, in a thread of its own."""
+    """Writes lines to a file descriptor, from a bounded queue, in its own thread."""
 
     def __init__(self, descriptor: int, most_queued: int = QUEUED_EVENTS) -> None:
         super().__init__(name="log-writer", daemon=True)
@@ -38,7 +38,7 @@ class LogWriter(Thread):
         self._lock = Lock()
 
     def msg(self, line: str) -> None:
-        """Takes an event's line; drops and counts it if the queue is full."""
+        """Queue an event's line; drop and count it if the queue is full."""
         try:
             self._queue.put_nowait(line.encode("utf-8", "backslashreplace") + b"\n")
         except Full:
@@ -48,17 +48,17 @@ class LogWriter(Thread):
     debug = info = warning = error = msg
 
     def run(self) -> None:
-        """Writes until closed."""
+        """Write until closed."""
         while (line := self._queue.get()) is not None:
             try:
                 self._write(self._torn + line)
                 self._torn = b""
-            except OSError:  # the reader is gone, the disk is full; the service goes on
+            except OSError:  # the reader is gone or the disk is full: drop the event
                 self._drop()
 
     def close(self, timeout: float, late: float = 0.0) -> None:
-        """Waits up to ``timeout`` seconds until everything is written, and up to ``late`` more
-        while the log can be written to: then its reader is not what is slow.
+        """Wait up to ``timeout`` seconds until everything is written. While the log is writable,
+        which means that its reader is not the cause, wait up to ``late`` seconds more.
         """
         deadline = monotonic() + timeout
         try:
@@ -70,14 +70,14 @@ class LogWriter(Thread):
             self.join(LOOK_SECONDS)
 
     def _is_writable(self) -> bool:
-        """Whether a write would not wait; one that fails at once does not."""
+        """Whether a write would not block; it may fail."""
         return is_ready(self._descriptor, WRITE)
 
     def _write(self, line: bytes) -> None:
         while line:
             try:
                 line = line[os.write(self._descriptor, line) :]
-                self._torn = b"\n"  # if the rest fails: the next event begins its own line
+                self._torn = b"\n"  # if the rest fails, the next event starts on a new line
             except BlockingIOError:  # another process has made the pipe non-blocking
                 select.select([], [self._descriptor], [])
 
@@ -89,8 +89,8 @@ class LogWriter(Thread):
 def make_logger(
     writer: LogWriter, level: str, *, console: bool, colors: bool
 ) -> structlog.typing.FilteringBoundLogger:
-    """A logger of one event a line, for people (``console``) or as JSON."""
-    # The width of the event by its place: structlog 25.5 renamed it from pad_event to pad_event_to.
+    """A logger that writes one event per line, for people (``console``) or as JSON."""
+    # The width is positional: structlog 25.5 renamed it from pad_event to pad_event_to.
     render = structlog.dev.ConsoleRenderer(0, colors=colors, sort_keys=False)
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         writer,
@@ -107,8 +107,8 @@ def make_logger(
 
 
 def _on_one_line(_logger: object, _name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Time, level and event first, then what is known; no text may break the line, drive a
-    terminal, or be shown in another order than it has.
+    """Put time, level and event first, and escape all text. No text may break the line, control a
+    terminal, or change the direction of reading.
     """
     head = {key: event.pop(key) for key in ("timestamp", "level", "event")}
     return {
@@ -119,12 +119,12 @@ def _on_one_line(_logger: object, _name: str, event: MutableMapping[str, Any]) -
 
 
 def cut(text: str) -> str:
-    """A text, truncated to what one event may have of it."""
+    """A text, truncated to CUT_AT characters."""
     return text if len(text) <= CUT_AT else text[:CUT_AT] + "..."
 
 
 def printable(data: bytes) -> str:
-    """What a client sent, as a log may show it: text, escaped where it is none, and cut."""
+    """Client data as text for the log: invalid bytes escaped, and truncated."""
     return cut(data[: CUT_AT + 1].decode("utf-8", "backslashreplace"))
 
 

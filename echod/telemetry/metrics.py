@@ -27,12 +27,12 @@ from echod.telemetry.counters import DURATION_BUCKETS, Counters, PortCounters
 Registry = CollectorRegistry
 
 Seen = TypeVar("Seen")
-"""What one scrape shows, from which every family of it is taken."""
+"""The values of one scrape, from which all its families are made."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the collector finds what it shows."""
+    """Where the collector gets its values."""
 
     ports: Sequence[PortCounters]
     connections_limit: int
@@ -43,10 +43,10 @@ class Sources:
 
 @dataclass(frozen=True)
 class Scrape:
-    """What one scrape shows: every family of it comes from the same sums."""
+    """The values of one scrape: all its families come from the same sums."""
 
     sources: Sources
-    totals: list[tuple[str, Counters]]  # with the port they are of
+    totals: list[tuple[str, Counters]]  # by port
 
 
 Samples = list[tuple[tuple[str, ...], Any]]  # label values, and a number or a histogram
@@ -70,7 +70,7 @@ def _single(read: Callable[[Sources], float]) -> Callable[[Scrape], Samples]:
 
 @dataclass(frozen=True)
 class Family(Generic[Seen]):
-    """One metric family: its labels are those beside ``version``."""
+    """One metric family. ``labels`` excludes ``version``."""
 
     name: str
     kind: str
@@ -78,11 +78,11 @@ class Family(Generic[Seen]):
     help: str
     samples: Callable[[Seen], Samples]
     buckets: Sequence[float] = DURATION_BUCKETS
-    """Upper bounds of a histogram's; +Inf follows."""
+    """Upper bounds of a histogram's buckets; +Inf follows."""
 
 
 def build_info(_seen: object) -> Samples:
-    """What is running."""
+    """The one sample of ``echod_build_info``."""
     gil = "enabled" if gil_enabled() else "disabled"
     return [((__version__, platform.python_version(), gil), 1)]
 
@@ -199,7 +199,7 @@ FAMILIES: tuple[Family[Scrape], ...] = (
 
 
 class FamiliesCollector(Collector, Generic[Seen]):
-    """Shows families of metrics: all label sets under those of ``constant``."""
+    """Collects metric families. The labels of ``constant`` come first in every label set."""
 
     def __init__(
         self,
@@ -244,8 +244,8 @@ def registry_of(collector: Collector) -> Registry:
 
 
 def make_registry(sources: Sources, version: str | None) -> Registry:
-    """A registry with echod's families: each label set from the start, under ``version`` if there
-    is one.
+    """A registry with echod's families. Every label set exists from the start; all have the label
+    ``version`` if there is one.
     """
 
     def look() -> Scrape:

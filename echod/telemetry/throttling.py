@@ -1,4 +1,4 @@
-"""Events that would come too often: states, and a few of a kind a second."""
+"""Throttling of frequent events: by states, or to a few of a kind per second."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from time import monotonic
 from typing import Any
 
 QUIET_SECONDS = 1.0
-"""A state of overload is over when it has not recurred for this long."""
+"""A state of overload ends when it has not recurred for this long."""
 EVENTS_A_SECOND = 10
-"""Events of a kind that clients cause which are logged one by one; the others of a second share
-one."""
+"""Events of a kind logged individually per second, if clients cause them. One event sums up the
+others."""
 
 
 class OverloadState:
-    """A state that is reported once going in and once coming out, not at every recurrence."""
+    """A state that is logged once when it begins and once when it ends."""
 
     def __init__(
         self,
@@ -26,9 +26,8 @@ class OverloadState:
         coming_out: Callable[..., Any],
         still: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``going_in`` gets the facts of the first ``hit``; ``coming_out`` the number of hits.
-
-        While ``still()`` is true the state does not end, however quiet it is.
+        """``going_in`` is called with the fields of the first ``hit``, ``coming_out`` with the
+        number of hits. While ``still()`` is true, the state does not end.
         """
         self._going_in = going_in
         self._coming_out = coming_out
@@ -38,7 +37,7 @@ class OverloadState:
         self._last = 0.0
 
     def hit(self, **facts: Any) -> None:
-        """Records that it has happened (again)."""
+        """Record an occurrence."""
         with self._lock:
             self._times += 1
             self._last = monotonic()
@@ -47,7 +46,7 @@ class OverloadState:
             self._going_in(**facts)
 
     def end_if_quiet(self) -> None:
-        """Ends the state if it has not recurred for a while. To be called about every second."""
+        """End the state if it has not recurred for a while. Call it about every second."""
         with self._lock:
             quiet = monotonic() - self._last >= QUIET_SECONDS
             if not self._times or not quiet or self._still():
@@ -57,24 +56,24 @@ class OverloadState:
 
 
 class RateLimitedEvent:
-    """Events of a kind, of which a few in any second are logged one by one. One event sums up the
+    """Events of a kind: a few in any second are logged individually, and one event sums up the
     others.
     """
 
     def __init__(self, report: Callable[..., Any], *names: str) -> None:
-        """``report`` gets ``count``, how many were left out, and the sums of their amounts under
-        ``names``.
+        """``report`` is called with ``count``, the number of omitted events, and with the sums of
+        their amounts as ``names``.
         """
         self._report = report
         self._names = names
         self._lock = Lock()
         self._logged_at = deque([-inf] * EVENTS_A_SECOND, EVENTS_A_SECOND)
-        self._since = 0.0  # when the first of those was left out
+        self._since = 0.0  # when the first of the omitted events occurred
         self._left_out = 0
         self._sums = self._zeros = (0,) * len(names)
 
     def allows(self, *amounts: int) -> bool:
-        """Whether one more is to be logged now; what is not is summed up."""
+        """Whether to log this event individually. If not, it is added to the sums."""
         with self._lock:
             now = monotonic()
             if now - self._logged_at[0] < 1.0:
@@ -84,11 +83,11 @@ class RateLimitedEvent:
                 self._sums = tuple(map(add, self._sums, amounts))
                 return False
             self._logged_at.append(now)
-        self.summarize()  # those before this one
+        self.summarize()  # the omitted events before this one
         return True
 
     def summarize(self, *, now: bool = False) -> None:
-        """Reports what was left out, a second after the first of it, or ``now``."""
+        """Report the omitted events, one second after the first of them, or ``now``."""
         with self._lock:
             if not self._left_out or not (now or monotonic() - self._since >= 1.0):
                 return

@@ -92,7 +92,7 @@ def test_more_ports_than_the_open_file_limit_has_room_for_name_the_limit(tmp_pat
     """And how to raise it, before a single port is bound."""
     ports = ",".join(["0"] * 300)
     refused = assert_refused(call(tmp_path, with_open_files(256, ports, "one")))
-    assert "the open-file limit of 256 has no room for a connection: echod itself needs" in refused
+    assert "the open-file limit of 256 leaves no connection: echod itself needs" in refused
     assert "(raise it: ulimit -Hn, or LimitNOFILE= of a unit)" in refused
 
 

@@ -101,7 +101,7 @@ def test_version_and_help_are_answered_at_once(tmp_path: Path) -> None:
     [
         (["9000,http", "x"], "PORTS '9000,http': must be a port"),
         (["70000", "x"], "PORTS '70000': must be a port from 1 to 65535"),
-        (["9000,9000", "x"], "ports that differ"),
+        (["9000,9000", "x"], "must be different ports"),
         (["9464", "x"], "must differ from the metrics port"),
         (["9000", ""], "PREFIX '': must be 1 to 1024 bytes"),
         (["9000", "a\tb"], "PREFIX 'a\\tb': must be"),
@@ -116,7 +116,10 @@ def test_version_and_help_are_answered_at_once(tmp_path: Path) -> None:
         (["0", "x", "--address", "::1%\x1b[31m"], "--address '::1%\\x1b[31m': must be an IPv4"),
         (["0", "x", "--address", "::1%" + "a" * 70], "must be an IPv4 or IPv6 address"),
         (["0", "x", "--address", "fe80::1"], "--address 'fe80::1': must be given with its zone"),
-        (["0", "x", "--address", "FEBF::1"], "the interface that it is meant for, for example"),
+        (
+            ["0", "x", "--address", "FEBF::1"],
+            "given with its zone (the network interface), for example",
+        ),
         (["0", "x", "--metrics-address", "fe80::1"], "for example fe80::1%eth0"),
         (["health", "--metrics-address", "fe80::1"], "'fe80::1': must be given with its zone"),
         (["probe", "[fe80::1]:9000", "-n", "1"], "reached by, for example [fe80::1%eth0]:9000"),
@@ -289,7 +292,7 @@ def test_a_connection_limit_that_the_open_files_cannot_hold_is_refused(tmp_path:
     arguments = ["0", "x", "--metrics-port", "0", "--max-connections", "300"]
     result = call(tmp_path, with_open_files(300, *arguments))
     assert result.returncode == 1
-    assert "--max-connections 300: the open-file limit of 300 holds" in result.stderr
+    assert "--max-connections 300: the open-file limit of 300 allows" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -308,7 +311,7 @@ def test_an_open_file_limit_without_room_for_a_connection_ends_the_start(tmp_pat
     """There is nothing to lower to."""
     result = call(tmp_path, with_open_files(20, "0", "x", "--metrics-port", "0"))
     assert result.returncode == 1
-    assert "the open-file limit of 20 has no room for a connection" in result.stderr
+    assert "the open-file limit of 20 leaves no connection" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

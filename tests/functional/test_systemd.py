@@ -81,7 +81,7 @@ def test_a_setting_must_agree_with_the_inherited_socket(
         ("ECHOD_METRICS_ADDRESS", "--metrics-address", "::1"),
     ):
         line = refusal(tmp_path, sockets, **agreeing | {variable: value})
-        expected = f"echod: error: {option} {value}: must be as the inherited sockets have it"
+        expected = f"echod: error: {option} {value}: must match the inherited sockets"
         assert line.startswith(expected)
 
 
@@ -101,7 +101,7 @@ def test_inherited_sockets_that_echod_cannot_serve_are_refused(tmp_path: Path, t
     """An unknown name, a second one for metrics, a port twice, and what is no listener at all."""
     one = tcp()
     assert "LISTEN_FDNAMES 'echo:other'" in refusal(tmp_path, Sockets(echo=[one], other=[tcp()]))
-    assert "one for metrics at most" in refusal(tmp_path, Sockets(metrics=[one, tcp()]))
+    assert "at most one for metrics" in refusal(tmp_path, Sockets(metrics=[one, tcp()]))
     assert "one for each echo port" in refusal(tmp_path, Sockets(echo=[one, one]))
     with socket.socket() as silent, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         unix, other = socket.socketpair()
@@ -282,8 +282,8 @@ def test_the_watchdog_starves_while_a_thread_is_frozen(
     )
     thaw = threading.Event()
     running.service.handlers[0].post(lambda: wait(thaw))
-    until(lambda: main_loop.wait(0.2) or running.events("the watchdog is not fed"))
-    assert "stalled: handler-0" in running.events("the watchdog is not fed")[0]["problem"]
+    until(lambda: main_loop.wait(0.2) or running.events("watchdog notifications paused"))
+    assert "stalled: handler-0" in running.events("watchdog notifications paused")[0]["problem"]
     manager.setblocking(False)
     with pytest.raises(BlockingIOError):  # what came before it starved
         while True:
@@ -292,5 +292,5 @@ def test_the_watchdog_starves_while_a_thread_is_frozen(
     with pytest.raises(BlockingIOError):
         manager.recv(4096)
     thaw.set()
-    until(lambda: main_loop.wait(0.2) or running.events("the watchdog is fed again"))
+    until(lambda: main_loop.wait(0.2) or running.events("watchdog notifications resumed"))
     assert b"WATCHDOG=1" in manager.recv(4096)

@@ -47,7 +47,7 @@ def test_a_connection_limit_over_the_open_file_limit_is_refused_by_name() -> Non
     """With what would fit."""
     room = shared(128).connections
     assert shared(128, max_connections=str(room)).connections == room
-    message = f"^--max-connections {room + 1}: the open-file limit of 128 holds {room} at most"
+    message = f"^--max-connections {room + 1}: the open-file limit of 128 allows {room} at most"
     with pytest.raises(SystemRefused, match=message):
         shared(128, max_connections=str(room + 1))
 
@@ -71,6 +71,6 @@ def test_without_a_metrics_port_it_takes_no_descriptors() -> None:
 def test_an_open_file_limit_that_fits_nothing_names_what_echod_needs() -> None:
     """One connection, and the least of the others."""
     assert shared(TAKEN + 13).connections == 1
-    message = "open-file limit of 27 has no room for a connection: echod itself needs 27 file"
+    message = "open-file limit of 27 leaves no connection: echod itself needs 27 file"
     with pytest.raises(SystemRefused, match=message):
         shared(TAKEN + 12)

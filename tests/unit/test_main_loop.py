@@ -94,4 +94,4 @@ def test_after_a_suspension_of_the_process_the_watchdog_is_fed_at_once(
     world.goes_round = False
     main_loop.wait(20)
     assert 2 <= manager.fed() <= 5
-    assert log.names == ["the watchdog is not fed"]
+    assert log.names == ["watchdog notifications paused"]
