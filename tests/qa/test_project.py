@@ -8,12 +8,14 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import release
 from rules import made
 from support import ROOT, call
-from support.pages import blocks
+from support.pages import blocks, pages
 
 import echod
 
@@ -39,6 +41,38 @@ def test_the_version_is_the_same_everywhere() -> None:
     first = re.search(r"^## (\d\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert first
     assert first[1] == echod.__version__
+
+
+def test_files_name_the_version_of_this_release() -> None:
+    """In calls to copy, manifests and the build."""
+    found = release.places()
+    assert {"README.md", "Dockerfile", "k8s/base/kustomization.yaml"} < set(found)
+    for name, versions in found.items():
+        assert set(versions) == {echod.__version__}, name
+
+
+def test_a_release_names_its_version_everywhere(tmp_path: Path) -> None:
+    """And dates the changelog; what is not of echod's version stays."""
+    texts = {
+        "CHANGELOG.md": "# Changes\n\n## Unreleased\n\n- New.\n\n## 0.1.0\n\nFirst: IMAGE:0.1.0.\n",
+        "page.md": "run IMAGE:0.1.0 or\n  - newName: HOST/IMAGE\n    newTag: 0.1.0  # yes\n",
+        "other.md": "  - name: curl\n    newTag: 0.1.0\n",
+    }
+    texts = {name: text.replace("IMAGE", "echod") for name, text in texts.items()}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    for words in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True)
+    release.release("0.20.3", tmp_path)
+    today = datetime.now(UTC).date()
+    assert (tmp_path / "CHANGELOG.md").read_text() == (
+        f"# Changes\n\n## Unreleased\n\n## 0.20.3 - {today}\n\n- New.\n\n"
+        "## 0.1.0\n\nFirst: echod" + ":0.1.0.\n"
+    )
+    assert (tmp_path / "page.md").read_text() == texts["page.md"].replace("0.1.0", "0.20.3")
+    assert (tmp_path / "other.md").read_text() == texts["other.md"]
+    with pytest.raises(SystemExit, match=r"nothing below '## Unreleased'"):
+        release.release("0.20.4", tmp_path)
 
 
 def test_the_tables_of_the_documents_are_those_of_the_code(tmp_path: Path) -> None:
@@ -93,7 +127,7 @@ def test_the_locks_hold_every_requirement_with_hashes(lock: str) -> None:
 
 def test_no_document_installs_the_unrelated_echod_package() -> None:
     """echod on the package index is not this one."""
-    documents = [path for path in ROOT.rglob("*.md") if ".venv" not in str(path)]
+    documents = pages()
     assert documents
     for path in documents:
         assert not re.search(r"pip install (-\S+ )*echod\b", path.read_text()), path

@@ -87,14 +87,14 @@ def with_open_files(
 def call(
     directory: Path, words: list[str], pass_fds: Sequence[int] = (), /, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end, outside the checkout."""
+    """Runs a command to its end, outside the checkout. One may compute for a while."""
     return subprocess.run(
         words,
         capture_output=True,
         text=True,
         cwd=directory,
         env=clean_environment(**variables),
-        timeout=PATIENCE,
+        timeout=5 * PATIENCE,
         pass_fds=pass_fds,
         check=False,
     )
