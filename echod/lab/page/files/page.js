@@ -2,7 +2,7 @@
 
 import { makeBar, makeChart } from "./draw.js";
 import { makePath } from "./path.js";
-import { clock, number, percent, t, translate } from "./text.js";
+import { clock, note, number, percent, t, translate } from "./text.js";
 
 const $ = (id) => document.getElementById(id);
 const STEPS = ["100/0", "80/20", "50/50", "0/100"];
@@ -278,7 +278,10 @@ function showNotes(notes) {
   const text = JSON.stringify(notes);
   if (text === noted) return;
   noted = text;
-  $("notes").replaceChildren(...[...notes].reverse().map(([at, words]) => el("li", {}, el("time", { textContent: clock(at) }), words)));
+  $("notes").replaceChildren(...[...notes].reverse().map(([at, words]) => {
+    const { text, lang } = note(words);
+    return el("li", {}, el("time", { textContent: clock(at) }), el("span", { textContent: text, ...(lang ? { lang } : {}) }));
+  }));
 }
 
 let before = 0;

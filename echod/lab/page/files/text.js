@@ -150,12 +150,30 @@ const ZH = {
   unknown: "未知：上次更改失败",
 };
 
+// What the lab has noted, as it says it at a terminal; any other note, such as an error, stays as it is.
+const NOTES = [
+  [/^now (v1 \d+), (v2 \d+)$/, "权重现为 $1，$2"],
+  [/^traffic off$/, "流量已停止"],
+  [/^traffic (\d+)$/, "流量：每秒 $1 个连接"],
+  [/^judging anew$/, "重新判定"],
+  [/^(v\d) is starting$/, "$1 正在启动"],
+  [/^(v\d) is ready$/, "$1 已就绪"],
+  [/^(v\d) is stopping$/, "$1 正在停止"],
+  [/^(v\d) is draining$/, "$1 正在排空"],
+  [/^(v\d) is killed$/, "$1 已被杀死"],
+  [/^(v\d) has ended$/, "$1 已结束"],
+];
+
 const preferred = (navigator.languages ?? [navigator.language]).find((one) => /^(en|zh)\b/i.test(one)) ?? "en";
 export const chinese = /^zh/i.test(preferred);
 export const t = chinese ? ZH : EN;
 const numbers = new Intl.NumberFormat(chinese ? "zh-CN" : "en");
 export const number = (value) => numbers.format(value);
 export const percent = (part, places = 1) => `${(100 * part).toFixed(places)} %`;
+export function note(words) {
+  const [known, put] = (chinese && NOTES.find(([one]) => one.test(words))) || [];
+  return known ? { text: words.replace(known, put) } : { text: words, lang: "en" };
+}
 export const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString(chinese ? "zh-CN" : "en-GB");
 
 export function translate() {
