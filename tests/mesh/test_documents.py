@@ -72,6 +72,7 @@ class Host:
             start_new_session=True,
         )
         self.number = 0
+        self.run("true", strict=True)  # in its network: terminals enter whatever the shell is in
 
     def run(self, command: str, *, strict: bool) -> tuple[int, list[str]]:
         """A command's exit status and lines, in the shell that keeps its variables and jobs."""
