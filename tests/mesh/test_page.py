@@ -154,7 +154,7 @@ def test_shifts_of_a_terminal_and_of_a_file_show_in_every_tab(
     lab.wait_for("is not YAML; v1 50, v2 50 stay")
     expect(chinese["h2#h-verdict"]).to_have_text("判定")
     expect(english["#notes"]).to_contain_text("now v1 50, v2 50")
-    expect(chinese["#notes"]).to_contain_text("权重现为 v1 50，v2 50")
+    expect(chinese["#notes"]).to_contain_text("权重现为 v1 50，v2 50")  # noqa: RUF001  # as Chinese has it
     expect(chinese["#notes [lang]"]).to_have_count(0)  # all of it is translated
     assert chinese["html"].get_attribute("lang") == "zh-CN"
     for opened in (english, chinese):
