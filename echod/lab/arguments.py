@@ -39,36 +39,36 @@ _OPTIONS = (
         parsers.port,
         "31400",
         "PORT",
-        "where Envoy listens on 127.0.0.1; default: 31400; 0: any free port, for the echods too",
+        "Envoy's port on 127.0.0.1; default: 31400; 0: any free port, for the echods too",
     ),
     Option(
         "every",
         parsers.number("a number of seconds over 0, 86400 at most", 0, 86_400),
         "5",
         "SECONDS",
-        "time between two steps; default: 5",
+        "seconds between two steps; default: 5",
     ),
     Option(
         "samples",
         parsers.whole(1, 1_000_000),
         "",
         "N",
-        "connections for each judgement; default: what it takes to find 5 points",
+        "maximum connections per verdict; default: as many as it takes to detect 5 points",
     ),
     Option(
         "page_port",
         parsers.metrics_port,
         "31480",
         "PORT",
-        "of the page on 127.0.0.1 while the lab serves; default: 31480; 0: any free one; none"
-        " turns it off",
+        "port of the page on 127.0.0.1 while the lab serves; default: 31480; 0: any free port;"
+        " none turns it off",
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A call of the lab. Times are in seconds."""
+    """The settings of a lab. Times are in seconds."""
 
     steps: Sequence[Weights]
     every: float
@@ -84,14 +84,14 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Asking:
-    """A call of ``echod lab shift`` and its like: what is asked of a running lab."""
+    """A request for a running lab: ``echod lab shift`` and its like."""
 
     request: Request
     socket: str
 
 
 def add_to(parser: ArgumentParser) -> None:
-    """Gives a parser the lab's arguments."""
+    """Give a parser the lab's arguments."""
     parser.usage = (
         "echod lab [options]\n       echod lab shift WEIGHTS [--socket PATH]"
         "\n       echod lab stop|kill|start|drain v1|v2 [--socket PATH]"
@@ -104,18 +104,19 @@ def add_to(parser: ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="shift WEIGHTS",
-        help="give a running lab other weights (80/20); stop, kill, start or drain v1 or v2 (drain:"
-        " other weights first); the page's traffic, in connections a second; judge anew",
+        help="change the weights of a running lab (80/20); stop, kill, start or drain v1 or v2"
+        " (drain: shift the weights first); set the page's traffic in connections per second;"
+        " restart the judgement",
     )
     add(
         "--steps",
         metavar="WEIGHTS,...",
-        help=f"weights of v1 and v2 of each step; default: {STEPS}",
+        help=f"weights of v1 and v2 in each step; default: {STEPS}",
     )
     for option in _OPTIONS:
         add(option.flag, metavar=option.metavar, help=option.help)
     add("--once", action="store_true", help="walk through the steps once")
-    add("--serve", action="store_true", help="stay at the first step until weights are changed")
+    add("--serve", action="store_true", help="stay at the first step until the weights change")
     add(
         "--route",
         metavar="FILE",
@@ -124,9 +125,9 @@ def add_to(parser: ArgumentParser) -> None:
     add(
         "--prometheus",
         action="store_true",
-        help="run the prometheus on the path too, with the shipped configuration and rules",
+        help="also run Prometheus, from the path, with the shipped configuration and rules",
     )
-    add("--socket", metavar="PATH", help="of the running lab; default: one for each user")
+    add("--socket", metavar="PATH", help="socket of the running lab; default: one per user")
 
 
 def settings(flags: Namespace) -> Settings | Asking:

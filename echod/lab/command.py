@@ -1,4 +1,4 @@
-"""``echod lab``: what each kind of call does."""
+"""The command ``echod lab``: walking through the steps, serving, and requests to a lab."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from echod.probe.verdict import Status
 
 TIMEOUT_SECONDS = 5.0
 DRAIN_DELAY_SECONDS = 1.0
-"""With a page: so long a version that is stopped goes on while /readyz says 503, to be seen."""
+"""With a page, a stopped version keeps serving this long while /readyz returns 503, to show it."""
 
 _LOOK_SECONDS = 0.1
 _PAGE_LOOK_SECONDS = 0.05
@@ -37,11 +37,11 @@ _PAGE_LOOK_SECONDS = 0.05
 def run(
     call: Settings | Asking, environ: Mapping[str, str], signals: Signals, output: Output
 ) -> int:
-    """Runs a call and gives the exit status. Raises UsageError and SystemRefused."""
+    """Run the command; return the exit status. Raises UsageError and SystemRefused."""
     if isinstance(call, Asking):
         output.say(control.ask(call.socket, call.request.line) + "\n")
         return 0
-    seen = _stamp(call.route)  # before it is read: what is saved from now on is followed
+    seen = _stamp(call.route)  # before the file is read, so that no later change is missed
     first = route.read(call.route) if call.route else call.steps[0]
     with_page = call.serve and call.page_port is not None
     delay = DRAIN_DELAY_SECONDS if with_page else 0.0
@@ -66,7 +66,7 @@ def run(
 
 
 def _page(call: Settings, lab: Lab, output: Output) -> Page | None:
-    """The page, or a warning if its port is taken: the lab goes on without it."""
+    """The page. If its port is in use, warn and run without a page."""
     try:
         own = "" if call.socket == control.default_path() else call.socket
         return Page(lab, call.page_port or 0, own)
@@ -79,11 +79,11 @@ Stamp = tuple[int, int] | None
 
 
 class _Interrupted(Exception):
-    """A signal has come."""
+    """A signal was received."""
 
 
 class _Course:
-    """A running lab, and what is done with it."""
+    """A running lab, which walks through its steps or serves."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class _Course:
             output.say(f"Page on {page.url}\n")
 
     def walk(self) -> int:
-        """Takes the steps: once, or until a signal comes."""
+        """Walk through the steps, once or until a signal."""
         steps = self._settings.steps
         failed = False
         try:
@@ -133,7 +133,7 @@ class _Course:
         return int(failed)
 
     def serve(self, seen: Stamp) -> int:
-        """Stays until a signal comes, and follows the route file."""
+        """Serve until a signal, and follow the route file."""
         settings, lab = self._settings, self._lab
         self._output.say(f"{described(lab.weights)}; shift with: echod lab shift 80/20\n")
         with suppress(_Interrupted):
@@ -148,7 +148,7 @@ class _Course:
         return 0
 
     def _wait(self, seconds: float = _LOOK_SECONDS) -> None:
-        """Waits a moment, checks the lab's processes and answers other terminals."""
+        """Wait, check the lab's processes, and answer requests."""
         if self._signals.wait(seconds):
             raise _Interrupted
         self._lab.check()
@@ -162,14 +162,14 @@ class _Course:
             self._wait(min(_LOOK_SECONDS, max(0.001, end - monotonic())))
 
     def _answer(self, line: str) -> str:
-        """The answer to a line of another terminal, or of the page."""
+        """The answer to a line from another terminal or from the page."""
         try:
             return self._do(requests.parse(line.split()))
         except (UsageError, SystemRefused) as error:
             return f"{control.ERROR}{error}"
 
     def _do(self, request: Request) -> str:
-        """Does what is asked, and says what was done."""
+        """Carry out a request; return what was done."""
         if request.verb == "shift":
             self._shift(request.weights)
             return f"now {described(self._lab.weights)}"
@@ -185,7 +185,7 @@ class _Course:
         return self._fault(request.verb, request.argument)
 
     def _fault(self, verb: str, name: str) -> str:
-        """Stops, kills, starts or drains a version."""
+        """Stop, kill, start or drain a version."""
         version = self._lab.versions[name]
         if verb == "drain":
             (other,) = set(VERSIONS) - {name}
@@ -202,7 +202,7 @@ class _Course:
         return self._done(f"{name} is {'draining' if verb == 'drain' else 'stopping'}")
 
     def _done(self, text: str, *, judged_anew: bool = True) -> str:
-        """Says what was done, here and on the page."""
+        """Print what was done, and note it on the page."""
         self._output.progress("")
         self._output.say(f"{text}\n")
         if self._page:
@@ -215,12 +215,12 @@ class _Course:
             self._done(f"now {described(weights)}")
 
     def _counts(self) -> servers.Counts:
-        """What the versions have counted so far."""
-        self._lab.check()  # says more than an error of reading the counters of one that has ended
+        """The versions' counts so far."""
+        self._lab.check()  # its error for an ended version says more than that of a failed read
         return servers.read(self._lab.metrics_urls)
 
     def _judge(self, weights: Weights) -> Result:
-        """Whether connections are split by these weights, and counted so by the versions."""
+        """Judge whether connections follow these weights and the versions' counts match."""
         rules = rules_of(weights, ALPHA / len(self._settings.steps))
         before = self._counts()
         target = Target("127.0.0.1", self._lab.port, TIMEOUT_SECONDS)
@@ -231,13 +231,13 @@ class _Course:
         return replace(result, servers=self._counts().since(before))
 
     def _look_after(self) -> bool:
-        """Called while samples are made; an exception interrupts them."""
+        """Called while samples are taken; an exception interrupts them."""
         self._wait(0.001)
         return False
 
 
 def _stamp(path: str | None) -> Stamp:
-    """Changes when the file does, or another file is renamed over it."""
+    """A value that changes when the file is written or replaced."""
     if path is None:
         return None
     try:

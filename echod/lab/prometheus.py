@@ -1,4 +1,4 @@
-"""A real Prometheus beside the lab, with the scrape configuration and rules that are shipped."""
+"""A real Prometheus beside the lab, with the shipped scrape configuration and rules."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from echod.probe.webclient import Connection
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 SCRAPE_SECONDS = 1
-"""More often than in production, so that a shift shows at once."""
+"""Shorter than in production, so that a shift shows at once."""
 
 
 def find() -> str:
-    """The program. Raises SystemRefused if there is none."""
+    """The Prometheus program. Raises SystemRefused if there is none."""
     if found := shutil.which("prometheus"):
         return found
     raise SystemRefused(
-        "--prometheus: there is no prometheus on the path: install the package prometheus"
-        " (Debian, Ubuntu, Homebrew have one), or leave the option out"
+        "--prometheus: no prometheus on the path: install the package prometheus"
+        " (Debian, Ubuntu and Homebrew have one), or omit the option"
     )
 
 
 class Prometheus:
-    """One Prometheus, from its making until ``stop``. ``targets`` are ``host:port``.
+    """One Prometheus, running from its construction until ``stop``. ``targets`` are ``host:port``.
 
-    ``port`` 0 takes any free one. Raises SystemRefused if it does not start.
+    ``port`` 0 takes any free port. Raises SystemRefused if it does not start.
     """
 
     def __init__(
@@ -60,17 +60,17 @@ class Prometheus:
             raise
 
     def expect(self, weights: Weights) -> None:
-        """Gives echod_expected_share other values. Raises SystemRefused."""
+        """Change the values of echod_expected_share. Raises SystemRefused."""
         self._expect(weights)
         if self._ask("POST", "/-/reload") != 200:
             raise SystemRefused("prometheus does not take the expected shares")
 
     def check(self) -> None:
-        """Raises SystemRefused if it has ended."""
+        """Raise SystemRefused if it has ended."""
         self._process.check()
 
     def stop(self) -> None:
-        """Stops it."""
+        """Stop it."""
         self._process.stop(STOP_SECONDS)
 
     def _configure(self, targets: Sequence[str]) -> None:
@@ -101,7 +101,7 @@ class Prometheus:
         return self._ask("GET", "/-/ready") == 200
 
     def _ask(self, method: str, path: str) -> int:
-        """The status of an answer; 0 if there is none."""
+        """The status of the response; 0 if there is none."""
         connection = Connection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request(method, path)

@@ -1,4 +1,4 @@
-"""What may be asked of a running lab: by another terminal, or by its page."""
+"""Requests to a running lab, from another terminal or its page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from echod.lab.weights import VERSIONS, Weights
 from echod.lab.weights import parse as weights_of
 
 MOST_RATE = 500
-"""Connections a second that the lab's own traffic can have."""
+"""Maximum rate of the lab's own traffic, in connections per second."""
 
 OFF = "off"
 
@@ -19,29 +19,29 @@ _OF_VERSIONS = ("stop", "kill", "start", "drain")
 
 @dataclass(frozen=True)
 class Request:
-    """One request. Its line is what is sent to the lab, and what a terminal shows."""
+    """One request to a lab."""
 
     verb: str
     argument: str = ""
 
     @property
     def line(self) -> str:
-        """As it is typed after ``echod lab``."""
+        """The request as typed after ``echod lab``, and as sent to the lab."""
         return f"{self.verb} {self.argument}".strip()
 
     @property
     def weights(self) -> Weights:
-        """Those of a shift."""
+        """The weights of a shift."""
         return weights_of(self.verb, self.argument)
 
     @property
     def rate(self) -> int | None:
-        """Connections a second; None: no traffic."""
+        """The rate in connections per second; None: no traffic."""
         return None if self.argument == OFF else int(self.argument)
 
 
 def parse(words: Sequence[str]) -> Request:
-    """From words like ``shift 80/20``. Raises UsageError."""
+    """Parse words like ``shift 80/20``. Raises UsageError."""
     verb, arguments = (words[0], words[1:]) if words else ("", ())
     if verb == "judge" and not arguments:
         return Request(verb)

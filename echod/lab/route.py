@@ -1,7 +1,7 @@
-"""Weights from the manifest that a cluster would get: a VirtualService or a TCPRoute.
+"""Weights from a manifest as a cluster would get it: a VirtualService or a TCPRoute.
 
-What the lab cannot do, a match on labels for example, is refused by its name. Objects of other
-kinds in the same file say nothing of weights, and are not read.
+The lab refuses fields that it does not support (a match on labels, for example) by name. Objects of
+other kinds in the same file are ignored.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ MOST_BYTES = 64 * 1024
 
 
 def read(path: str) -> Weights:
-    """The weights in a file. Raises UsageError, which names the file and what is wrong in it."""
+    """The weights in a file. Raises UsageError, naming the file and the problem."""
     with told(f"--route {path}"):
         return _weights(_route(_documents(Path(path))))
 
 
 def _documents(path: Path) -> list[Any]:
-    """The documents of a file, in time and memory that its size bounds."""
+    """The documents in a file. Its size is limited, which bounds time and memory."""
     if path.exists() and not path.is_file():
         raise Refused("must be a regular file")
     with path.open("rb") as file:
@@ -64,7 +64,7 @@ def _route(objects: list[Any]) -> Object:
 
 
 def _is_route(document: Any) -> bool:
-    """Whether it is about the gateway: the sample has a second one for the mesh itself."""
+    """Whether it is a route for the gateway; the sample has another one for the mesh itself."""
     if not isinstance(document, dict):
         return False
     kind, api = document.get("kind"), str(document.get("apiVersion", ""))
@@ -82,7 +82,7 @@ def _weights(document: Object) -> Weights:
     weights: Weights = dict.fromkeys(VERSIONS, 0)
     for version, weight, field in found:
         if not isinstance(version, str) or version not in VERSIONS:
-            raise Refused(f"{field}: the lab has v1 and v2 alone, not {shown(str(version))}")
+            raise Refused(f"{field}: the lab has only v1 and v2, not {shown(str(version))}")
         if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= MOST:
             raise Refused(f"{field}.weight: must be a whole number from 0 to {MOST:,}")
         weights[version] += weight
@@ -96,7 +96,7 @@ def _of_service(spec: Object) -> list[tuple[Any, Any, str]]:
     _only(spec, "spec", {"hosts", "gateways", "tcp"})
     for host in sequence(spec.get("hosts"), "spec.hosts"):
         if host != "*" and not _is_service(host, SERVICE):
-            raise Refused(f"spec.hosts: the lab has {SERVICE} alone, not {shown(str(host))}")
+            raise Refused(f"spec.hosts: the lab has only {SERVICE}, not {shown(str(host))}")
     rule = _single(spec.get("tcp"), "spec.tcp")
     _only(rule, "spec.tcp[0]", {"match", "route"})
     for number, match in enumerate(sequence(rule.get("match"), "spec.tcp[0].match")):
@@ -117,7 +117,7 @@ def _of_service(spec: Object) -> list[tuple[Any, Any, str]]:
         if to.get("port", {"number": ECHO_PORT}) != {"number": ECHO_PORT}:
             raise Refused(f"{field}.destination.port: must be {ECHO_PORT}")
         legs.append((to.get("subset"), leg.get("weight", 0), field))
-    if len(legs) == 1:  # it gets all, whatever its weight
+    if len(legs) == 1:  # a single destination gets all connections, whatever its weight
         version, weight, field = legs[0]
         return [(version, 1 if weight == 0 else weight, field)]
     return legs
@@ -142,14 +142,14 @@ def _of_route(spec: Object) -> list[tuple[Any, Any, str]]:
 
 
 def _is_service(host: Any, name: str) -> bool:
-    """Short, or with its namespace and domain."""
+    """Whether a host is this Service, by its name alone or with namespace and domain."""
     return isinstance(host, str) and host.partition(".")[0] == name
 
 
 def _single(value: Any, field: str) -> Object:
     found = mappings(value, field)
     if len(found) != 1:
-        raise Refused(f"{field}: the lab takes one rule, not {len(found)}")
+        raise Refused(f"{field}: the lab supports one rule, not {len(found)}")
     return found[0]
 
 
@@ -157,4 +157,4 @@ def _only(value: Object, field: str, known: set[str]) -> None:
     for key in value:
         if key not in known:
             name = key if isinstance(key, str) and key.isidentifier() else shown(str(key))
-            raise Refused(f"{field}.{name}: the lab cannot do that")
+            raise Refused(f"{field}.{name}: not supported by the lab")

@@ -18,7 +18,7 @@ STOP_SECONDS = 5.0
 
 
 class State(StrEnum):
-    """What a version is doing."""
+    """The state of a version."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -27,8 +27,10 @@ class State(StrEnum):
 
 
 class Version:
-    """One echod, from its making until ``stop``. After SIGTERM it goes on for ``drain_delay`` (s)
-    while it is not ready, as behind a balancer that has to notice.
+    """One echod, running from its construction until ``stop``.
+
+    After SIGTERM it keeps accepting for ``drain_delay`` seconds while it is not ready, as it would
+    for a load balancer that needs time to notice.
     """
 
     def __init__(
@@ -43,13 +45,13 @@ class Version:
         self.name = name
         self.port, self.metrics_port = ports
         self.problem = ""
-        """Why it could not be started again."""
+        """Why the last start failed."""
         self._directory = directory
         self._options = ["--drain-delay", f"{drain_delay:g}", "--service-version", name]
         self._environ = {
             key: value for key, value in environ.items() if not key.startswith("ECHOD_")
         }
-        self._asked: State | None = None  # what it does because it was asked to
+        self._asked: State | None = None  # the state that a request has led to
         self._process = self._started()
 
     @property
@@ -59,7 +61,7 @@ class Version:
 
     @property
     def state(self) -> State:
-        """What it is doing now."""
+        """The current state."""
         if self._process.status is not None:
             if self._asked is State.STARTING:
                 self.problem = f"{self.name} cannot be started: {self._process.said()}"
@@ -71,33 +73,33 @@ class Version:
 
     @property
     def metrics_url(self) -> str:
-        """Where its counters are."""
+        """The URL of its metrics."""
         return f"http://127.0.0.1:{self.metrics_port}/metrics"
 
     def wait(self) -> None:
-        """Waits until it is ready. Raises SystemRefused if it is not in time."""
+        """Wait until it is ready. Raises SystemRefused if that takes too long."""
         self._process.wait_until(self._is_ready, START_SECONDS, "is not ready")
 
     def check(self) -> None:
-        """Raises SystemRefused if it has ended without having been asked to."""
+        """Raise SystemRefused if it has ended by itself."""
         if self.state is State.ENDED and not self._asked:
             self._process.check()
 
     def terminate(self) -> None:
-        """Begins its graceful shutdown. Raises SystemRefused if it has ended."""
+        """Start its graceful shutdown. Raises SystemRefused if it has ended."""
         self._must_run("stop")
         self._asked = State.STOPPING
         self._process.terminate()
 
     def kill(self) -> None:
-        """Kills it. Raises SystemRefused if it has ended."""
+        """Kill it. Raises SystemRefused if it has ended."""
         self._must_run("kill")
         self._asked = State.STOPPING
         self._process.kill()
 
     def start(self) -> None:
-        """Starts it again, on its ports; ``state`` says when it runs. Raises SystemRefused if it
-        has not ended.
+        """Start it again on the same ports; ``state`` shows when it runs. Raises SystemRefused if
+        it has not ended.
         """
         if self.state is not State.ENDED:
             raise SystemRefused(f"start {self.name}: it is {self.state}")
@@ -106,7 +108,7 @@ class Version:
         self._asked = State.STARTING
 
     def stop(self) -> None:
-        """Stops it, and waits for its end."""
+        """Stop it, and wait for its end."""
         self._process.stop(STOP_SECONDS)
 
     def _must_run(self, verb: str) -> None:
@@ -128,7 +130,7 @@ class Version:
         return True
 
     def _events(self) -> dict[str, int]:
-        """The ports in its log, by the words before them."""
+        """The ports in its log, by event name."""
         found = {}
         for line in self._process.log.read_text().splitlines():
             with suppress(ValueError):  # a line that is not yet complete

@@ -13,7 +13,7 @@ Weights = dict[str, int]
 
 
 def parse(source: str, text: str) -> Weights:
-    """From a text like ``80/20``. Raises UsageError, naming ``source``."""
+    """Parse a text like ``80/20``. Raises UsageError, naming ``source``."""
     parts = text.strip().split("/")
     right = len(parts) == len(VERSIONS) and all(
         part.isascii() and part.isdigit() and len(part) <= 7 and int(part) <= MOST for part in parts
@@ -26,10 +26,10 @@ def parse(source: str, text: str) -> Weights:
 
 
 def described(weights: Weights) -> str:
-    """``v1 80, v2 20``."""
+    """The weights as text: ``v1 80, v2 20``."""
     return ", ".join(f"{version} {weights.get(version, 0)}" for version in VERSIONS)
 
 
 def expectation(weights: Weights) -> str:
-    """As ``echod probe --expect`` takes it: ``one=80,two=20``."""
+    """The weights as a value of ``echod probe --expect``: ``one=80,two=20``."""
     return ",".join(f"{VERSIONS[version]}={weight}" for version, weight in weights.items())

@@ -21,19 +21,19 @@ MOST_HELD = 1000
 MOST_SOURCES = 4096
 
 DESCRIPTION = """\
-Opens connections to HOST:PORT, sends one line on each, and tells by the prefix of the reply which
-version answered. With --expect it judges whether the split is as expected.
+Opens connections to HOST:PORT, sends one line on each, and takes the version from the prefix of the
+reply. With --expect it tests whether the split is as expected.
 """
 
 EPILOG = """\
 examples:
   echod probe localhost:9000 --expect one=80,two=20   sample, judge, exit status
-  echod probe localhost:9000 -n 200                   tally and intervals alone
-  echod probe --plan --expect one=80,two=20           how many connections does that take?
+  echod probe localhost:9000 -n 200                   tally and intervals only
+  echod probe --plan --expect one=80,two=20           how many connections this takes
 
 exit status:
-  0 the split holds    1 it does not    2 wrong call    3 too many errors, or this host failed
-  4 inconclusive: nothing speaks against it, but too little for it, or it changed meanwhile
+  0 the split holds    1 it does not    2 usage error    3 too many errors, or this host failed
+  4 inconclusive: nothing contradicts the split, but the evidence is too weak, or it changed
 """
 
 
@@ -41,28 +41,34 @@ _seconds = parsers.number("a number of seconds over 0, 86400 at most", 0, 86_400
 _points = parsers.number("a number of percentage points over 0, 100 at most", 0, 100)
 
 _ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
-    ("duration", _seconds, "", "SECONDS", "end after this time at the latest"),
+    ("duration", _seconds, "", "SECONDS", "maximum duration of the run in seconds"),
     (
         "concurrency",
         parsers.whole(1, MOST_HELD),
         "10",
         "N",
-        "connections at a time; default: 10",
+        "maximum number of concurrent connections; default: 10",
     ),
     (
         "rate",
         parsers.number("a number of connections a second from 0.0001 to 1000000", 0.99e-4, 1e6),
         "",
         "N",
-        "begin this many connections a second at most; may be a fraction",
+        "maximum number of new connections per second; may be a fraction",
     ),
-    ("timeout", _seconds, "5", "SECONDS", "for each connection as a whole; default: 5"),
+    (
+        "timeout",
+        _seconds,
+        "5",
+        "SECONDS",
+        "timeout in seconds of each connection as a whole; default: 5",
+    ),
     (
         "resolve",
         parsers.one_of("once", "each"),
         "once",
         "WHEN",
-        "look the name up once, or for each connection, to try its addresses in turn;"
+        "resolve the name once, or for each connection, trying its addresses in turn;"
         " default: once",
     ),
     (
@@ -70,52 +76,55 @@ _ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
         parsers.number("a number from 0.000000001 to 0.5", 0.99e-9, 0.5),
         "0.001",
         "CHANCE",
-        "the chance of a wrong verdict that is accepted; default: 0.001",
+        "accepted probability of a wrong verdict; default: 0.001",
     ),
     (
         "detect",
         _points,
         "5",
         "POINTS",
-        "a share that is off by this much passes in 1 run of 20 at most; default: 5",
+        "a share that is off by this many percentage points passes in at most 1 run of 20;"
+        " default: 5",
     ),
     (
         "tolerance",
         _points,
         "",
         "POINTS",
-        "holds only if every share is shown to be within this of what is expected",
+        "pass only if every share is shown to be within this many percentage points of the"
+        " expected one",
     ),
     (
         "max_errors",
         parsers.whole(0, MOST_CONNECTIONS),
         "0",
         "N",
-        "connections that may fail; default: 0",
+        "maximum number of failed connections; default: 0",
     ),
     (
         "wait",
         _seconds,
         "",
         "SECONDS",
-        "wait until the split holds or this time is over; needs --tolerance",
+        "wait up to this many seconds for the split to hold; needs --tolerance",
     ),
     (
         "hold",
         parsers.whole(1, MOST_HELD),
         "",
         "N",
-        "keep N connections open, a line a second on each: who stays where while weights change?",
+        "keep N connections open, send a line per second on each, and report which version each"
+        " one stays on",
     ),
 )
-"""As in the daemon's table: name, parser, default, placeholder, help."""
+"""The columns are those of the daemon's table: name, parser, default, placeholder, help."""
 
 OPTIONS = tuple(Option(*row) for row in (*_ROWS, *watch_options.ROWS))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A call of the probe. Times are in seconds, shares are fractions, ``None`` is "not given"."""
+    """The settings of a probe. Times are in seconds, shares are fractions, ``None`` is unset."""
 
     host: str
     port: int
@@ -150,41 +159,42 @@ class Settings:
 
 
 def add_to(parser: ArgumentParser) -> None:
-    """Gives a parser the probe's arguments."""
+    """Give a parser the probe's arguments."""
     parser.usage = (
         "echod probe HOST:PORT [options]\n       echod probe --plan --expect NAME=SHARE,..."
     )
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("target", nargs="?", metavar="HOST:PORT", help="what to connect to; [::1]:9000 for IPv6")
+    add("target", nargs="?", metavar="HOST:PORT", help="server to connect to; [::1]:9000 for IPv6")
     add(
         "--expect",
         action="append",
         default=[],
         metavar="NAME=SHARE,...",
-        help="shares by version, in any unit; NAME=0 forbids it, error=SHARE is for failures",
+        help="shares by version, in any unit; NAME=0 forbids a version, error=SHARE expects"
+        " failures",
     )
     watch_options.add_to(parser)
-    add("-n", metavar="N", help="connections at most; default: see --plan; 200 without --expect")
+    add("-n", metavar="N", help="maximum connections; default: see --plan; 200 without --expect")
     for option in OPTIONS:
         add(option.flag, metavar=option.metavar, help=option.help)
     _add_source(parser)
     service_arguments.add_to(add)
     families = parser.add_mutually_exclusive_group()
-    families.add_argument("-4", dest="v4", action="store_true", help="IPv4 alone")
-    families.add_argument("-6", dest="v6", action="store_true", help="IPv6 alone")
+    families.add_argument("-4", dest="v4", action="store_true", help="use IPv4 only")
+    families.add_argument("-6", dest="v6", action="store_true", help="use IPv6 only")
     add(
         "--metrics",
         action="append",
         default=[],
         metavar="URL",
-        help="an echod's /metrics: has it counted what was seen here? may be repeated",
+        help="/metrics of an echod, to compare its counts with this client's; may be repeated",
     )
-    add("--plan", action="store_true", help="how many connections a verdict takes; makes none")
-    add("--json", action="store_true", help="the result as JSON on standard output")
-    add("--junit", metavar="FILE", help="the result as JUnit XML into FILE")
-    add("--quiet", action="store_true", help="no output but errors; with --plan the cap alone")
+    add("--plan", action="store_true", help="print how many connections a verdict takes; make none")
+    add("--json", action="store_true", help="print the result as JSON")
+    add("--junit", metavar="FILE", help="write the result to FILE as JUnit XML")
+    add("--quiet", action="store_true", help="print errors only; with --plan the cap only")
 
 
 def _add_source(parser: ArgumentParser) -> None:
@@ -193,8 +203,8 @@ def _add_source(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="connect from this address of this host, or from each of a network (192.0.2.0/28) in"
-        " turn; may be repeated",
+        help="connect from this address of this host, or from each address of a network"
+        " (192.0.2.0/28) in turn; may be repeated",
     )
 
 
@@ -229,7 +239,7 @@ def settings(flags: Namespace) -> Settings:
 _FILES = ("junit", "expect_file", "route")
 
 _EXPECTING = ("expect", "expect_file", "route")
-"""Each says what is expected."""
+"""Options that set the expectation."""
 
 _NEEDS = {
     "plan": ["expect"],
@@ -246,7 +256,7 @@ _EXCLUDES = {
     "hold": ["expect", "n", "metrics", "rate", "concurrency", "json", "junit", "route"],
     **watch_options.EXCLUDES,
 }
-"""What goes with what; all of it would be ignored, or mean two things, if it were taken."""
+"""Options that need, or exclude, others. Without these checks echod would ignore one of them."""
 
 
 def _check(given: dict[str, Any]) -> None:
@@ -276,7 +286,7 @@ def _sources(text: str) -> list[str]:
         network = ipaddress.ip_network(text)
     except ValueError as error:
         raise UsageError(
-            f"--source {shown(text)}: must be an address, or a network without bits set for hosts,"
+            f"--source {shown(text)}: must be an address, or a network without host bits set,"
             " for example 192.0.2.0/28"
         ) from error
     if network.num_addresses > MOST_SOURCES:
@@ -299,7 +309,7 @@ def _target(text: str | None) -> tuple[str, int]:
         raise UsageError(f"HOST:PORT {shown(text)}: must have a port from 1 to 65535")
     if parsers.lacks_zone(host):
         raise UsageError(
-            f"HOST:PORT {shown(text)}: must have the zone of its address, the interface that it is"
-            f" reached by, for example [{host}%eth0]:{port}"
+            f"HOST:PORT {shown(text)}: must have the zone of its link-local address (the network"
+            f" interface), for example [{host}%eth0]:{port}"
         )
     return host, int(port)

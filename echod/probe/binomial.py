@@ -1,4 +1,4 @@
-"""Tails and intervals of the binomial distribution, exact up to the arithmetic.
+"""Tails and intervals of the binomial distribution, exact but for rounding.
 
 The tails are values of the regularised incomplete beta function, computed by its continued
 fraction (Abramowitz and Stegun 26.5.8, evaluated as Lentz proposed).
@@ -24,7 +24,7 @@ def _beta(a: float, b: float, x: float) -> float:
 
 
 def _fraction(a: float, b: float, x: float) -> float:
-    """The continued fraction 1 + d1/(1 + d2/(1 + ...)) that belongs to I_x(a, b)."""
+    """The continued fraction 1 + d1/(1 + d2/(1 + ...)) of I_x(a, b)."""
     value = front = 1.0
     back = 0.0
     change, step = 0.0, 0
@@ -43,31 +43,31 @@ def _fraction(a: float, b: float, x: float) -> float:
 
 
 def at_most(k: int, n: int, p: float) -> float:
-    """The chance of ``k`` or fewer of ``n``, each with chance ``p``."""
+    """The probability of at most ``k`` hits in ``n`` samples, with probability ``p`` each."""
     if k < 0 or k >= n:
         return float(k >= n)
     return _beta(n - k, k + 1, 1 - p)
 
 
 def at_least(k: int, n: int, p: float) -> float:
-    """The chance of ``k`` or more of ``n``, each with chance ``p``."""
+    """The probability of at least ``k`` hits in ``n`` samples, with probability ``p`` each."""
     if k <= 0 or k > n:
         return float(k <= 0)
     return _beta(k, n - k + 1, p)
 
 
 def p_value(k: int, n: int, p: float) -> float:
-    """How unlikely ``k`` of ``n`` is if the chance is ``p``: twice the smaller tail.
+    """The p-value of ``k`` hits in ``n`` samples under probability ``p``: twice the smaller tail.
 
-    At most ``alpha`` just where ``p`` is not inside the interval of that level.
+    It is at most ``alpha`` exactly if ``p`` is outside the interval of that level.
     """
     return min(1.0, 2 * min(at_most(k, n, p), at_least(k, n, p)))
 
 
 def interval(k: int, n: int, alpha: float) -> tuple[float, float]:
-    """The chances that ``k`` of ``n`` does not contradict, at level 1 - ``alpha``.
+    """The Clopper-Pearson interval of ``k`` hits in ``n`` samples, at level 1 - ``alpha``.
 
-    Clopper and Pearson's: whatever the truth is, it lies inside at least that often.
+    It contains the true probability at least that often, whatever that is.
     """
     low = 0.0 if k == 0 else _root(lambda p: at_least(k, n, p) > alpha / 2)
     high = 1.0 if k == n else _root(lambda p: at_most(k, n, p) <= alpha / 2)
@@ -87,15 +87,15 @@ def _root(beyond: Callable[[float], bool]) -> float:
 
 
 def most_below(n: int, p: float, tail: float) -> int:
-    """The largest k for which ``k`` or fewer of ``n`` has a chance of at most ``tail``, or -1."""
-    # The normal distribution's place, and what skewness adds: mostly it is this one or the next.
+    """The largest k such that at most k hits have a probability of at most ``tail``; or -1."""
+    # A guess by the normal distribution, corrected for skewness: usually exact, or off by one.
     z = _normal_quantile(tail)
     near = n * p + z * sqrt(n * p * (1 - p)) + (z * z - 1) * (1 - 2 * p) / 6 - 0.5
     k = max(-1, min(n, round(near)))
     step = 1
     while k >= 0 and at_most(k, n, p) > tail:
         k, step = max(-1, k - step), 2 * step
-    # k is low enough: now up to the last that is.
+    # k is low enough. Now find the largest that is.
     step = 1
     while step:
         if k + step <= n and at_most(k + step, n, p) <= tail:
@@ -106,7 +106,7 @@ def most_below(n: int, p: float, tail: float) -> int:
 
 
 def least_above(n: int, p: float, tail: float) -> int:
-    """The smallest k for which ``k`` or more has a chance of at most ``tail``, or ``n`` + 1."""
+    """The smallest k such that at least k hits have a probability of at most ``tail``; or n + 1."""
     return n - most_below(n, 1 - p, tail)
 
 

@@ -1,7 +1,7 @@
-"""What a certificate may be called: its SHA-256, its subject, the common name in that.
+"""The names of a certificate: its SHA-256, its subject, and the common name in the subject.
 
-Python's own parser takes no certificate that was not verified, so ``--insecure`` needs this one.
-It reads the subject alone (RFC 5280, section 4.1) and trusts no length.
+Python's own parser accepts verified certificates only, so ``--insecure`` needs this one. It reads
+only the subject (RFC 5280, section 4.1), and checks every length.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _BEFORE_SUBJECT = 4
 """Serial number, signature, issuer and validity."""
 
 _ENCODINGS = {0x1E: "utf-16-be", 0x1C: "utf-32-be", 0x14: "latin-1"}
-"""By the type of a string; the others are UTF-8, or parts of it."""
+"""Encodings by the type of a string. The other types are UTF-8 or a subset of it."""
 
 _COMMON_NAME = "2.5.4.3"
 _ATTRIBUTES = {
@@ -39,11 +39,11 @@ Element = tuple[int, bytes]
 
 
 def identities(der: bytes) -> list[str]:
-    """Names of a certificate. The SHA-256 is the first one; that of ``openssl``, in pairs, too."""
+    """The names of a certificate. The SHA-256 comes first, also in the notation of ``openssl``."""
     digest = hashlib.sha256(der)
     try:
         parts = _subject(der)
-    except (ValueError, IndexError):  # what cannot be read has no subject
+    except (ValueError, IndexError):  # an unreadable certificate has no subject
         parts = []
     subject = ",".join("+".join(map(_shown, part)) for part in reversed(parts))
     common = [value for part in parts for kind, value in part if kind == _COMMON_NAME]
@@ -52,17 +52,17 @@ def identities(der: bytes) -> list[str]:
 
 
 def _shown(attribute: Attribute) -> str:
-    """As RFC 4514 writes it, and ``openssl x509 -subject -nameopt RFC2253``."""
+    """An attribute in the notation of RFC 4514, as ``-nameopt RFC2253`` of openssl prints it."""
     kind, value = attribute
     text = "".join(f"\\{one}" if one in ',+"\\<>;' else one for one in value)
     return f"{_ATTRIBUTES.get(kind, kind)}={text}"
 
 
 def _subject(der: bytes) -> list[list[Attribute]]:
-    """The parts of the subject, each of one attribute or more. Raises ValueError, IndexError."""
+    """The parts of the subject, each with one or more attributes. Raises ValueError, IndexError."""
     certificate = _contents(der, _SEQUENCE)
     fields = list(_elements(_contents(certificate, _SEQUENCE)))
-    if fields[0][0] == _VERSION:  # version 1 does not have it
+    if fields[0][0] == _VERSION:  # absent in version 1
         fields = fields[1:]
     tag, subject = fields[_BEFORE_SUBJECT]
     parts = list(_elements(subject)) if tag == _SEQUENCE else []
@@ -72,7 +72,7 @@ def _subject(der: bytes) -> list[list[Attribute]]:
 def _attribute(data: bytes) -> Attribute:
     (tag, kind), (encoding, value) = list(_elements(data))[:2]
     if tag != _OID:
-        raise ValueError("an attribute without a kind")
+        raise ValueError("an attribute without a type")
     return _dotted(kind), value.decode(_ENCODINGS.get(encoding, "utf-8"), "replace")
 
 
@@ -88,7 +88,7 @@ def _dotted(data: bytes) -> str:
 
 
 def _contents(data: bytes, tag: int) -> bytes:
-    """The contents of the first element, which has this tag."""
+    """The contents of the first element, which must have this tag."""
     found, contents = next(_elements(data), (0, b""))
     if found != tag:
         raise ValueError("no such element")
@@ -96,7 +96,7 @@ def _contents(data: bytes, tag: int) -> bytes:
 
 
 def _elements(data: bytes) -> Iterator[Element]:
-    """The elements of DER that follow each other."""
+    """The DER elements in ``data``, in order."""
     at = 0
     while at < len(data):
         tag, size = data[at], data[at + 1]
@@ -106,6 +106,6 @@ def _elements(data: bytes) -> Iterator[Element]:
             size = int.from_bytes(data[at : at + count], "big")
             at += count
         if at + size > len(data):
-            raise ValueError("an element that goes beyond its end")
+            raise ValueError("an element that is longer than its data")
         yield tag, data[at : at + size]
         at += size

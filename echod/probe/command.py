@@ -1,4 +1,4 @@
-"""``echod probe``: what each kind of call does."""
+"""The command ``echod probe``: one verdict, a plan, or held connections."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from echod.probe.waiting import Waiting
 from echod.probe.words import plan_lines
 
 WITHOUT_EXPECTATION = 200
-"""Connections, where there is nothing to judge."""
+"""Number of connections if there is no expectation."""
 
 PATIENCE_SECONDS = 2.0
-"""For held connections to take leave."""
+"""Time for held connections to close."""
 
 
 def run(settings: Settings, signals: Signals, output: Output) -> int:
-    """Does what is asked and gives the exit status. Raises UsageError and SystemRefused."""
+    """Run the command; return the exit status. Raises UsageError and SystemRefused."""
     rules = rules_for(settings, expectation_of(settings))
     servers.check(settings.metrics)
     service = Conversation(settings.service, settings.host, rules.named)
@@ -47,7 +47,7 @@ def run(settings: Settings, signals: Signals, output: Output) -> int:
 
 
 def target_of(settings: Settings, service: Conversation) -> Target:
-    """Where a call's samples go."""
+    """The target of the samples."""
     return Target(
         settings.host,
         settings.port,
@@ -60,14 +60,14 @@ def target_of(settings: Settings, service: Conversation) -> Target:
 
 
 def expectation_of(settings: Settings) -> Expectation | None:
-    """What a call expects, unless a file that is followed says so. Raises UsageError."""
+    """The expectation, unless it comes from a file that a watch follows. Raises UsageError."""
     if settings.route is not None:
         return route_reader()(settings.route, contents("--route", settings.route))
     return parse(settings.expect) if settings.expect else None
 
 
 def route_reader() -> Callable[[str, bytes], Expectation]:
-    """What reads manifests. Raises SystemRefused where its library is missing."""
+    """The function that reads manifests. Raises SystemRefused if its library is missing."""
     try:
         from echod.probe.route import from_manifest  # noqa: PLC0415  # no other call needs it
     except ModuleNotFoundError as error:
@@ -79,7 +79,7 @@ def route_reader() -> Callable[[str, bytes], Expectation]:
 
 
 def rules_for(settings: Settings, expectation: Expectation | None) -> Rules:
-    """What a call asks of a split that is expected to be so. Raises UsageError."""
+    """The rules of a judgement with this expectation. Raises UsageError."""
     rules = Rules(
         expectation=expectation,
         alpha=settings.alpha,
@@ -98,7 +98,7 @@ def rules_for(settings: Settings, expectation: Expectation | None) -> Rules:
 
 
 def plan(settings: Settings, output: Output) -> int:
-    """Says how many connections a judgement takes; gives the exit status. Raises UsageError."""
+    """Print how many connections a judgement takes; return the exit status. Raises UsageError."""
     rules = rules_for(settings, expectation_of(settings))
     asked = planning.plan(list(rules.tests.values()))
     if settings.json:
@@ -113,7 +113,7 @@ def plan(settings: Settings, output: Output) -> int:
 def _sample(
     settings: Settings, rules: Rules, target: Target, signals: Signals, output: Output
 ) -> Result:
-    """One run, with the servers' own counts if they are asked for."""
+    """One run, with the servers' own counts if requested."""
     pace = Pace(
         cap=_cap(settings, rules, output),
         duration=settings.wait or settings.duration,
@@ -136,15 +136,15 @@ def _sample(
 
 
 def _cap(settings: Settings, rules: Rules, output: Output) -> float:
-    """After how many connections a run ends. Says so if it can then pass no more."""
+    """The number of connections after which a run ends. Warns if a pass needs more."""
     tests = list(rules.tests.values())
     most = planning.limit(tests) if tests else WITHOUT_EXPECTATION
     if not settings.n:
         return math.inf if settings.wait or settings.duration else most
     if tests and not settings.wait and settings.n < (least := planning.earliest(tests)):
         output.warn(
-            f"echod: warning: -n {settings.n}: the split cannot pass, which takes {least:,}"
-            " connections at least\n"
+            f"echod: warning: -n {settings.n}: the split cannot pass, which takes at least"
+            f" {least:,} connections\n"
         )
     return settings.n
 
@@ -193,7 +193,7 @@ def _over(settings: Settings, held: Held, seconds: float) -> bool:
 
 
 def _show(settings: Settings, held: Held, said: str, seconds: float, output: Output) -> str:
-    """Says what has changed; gives what was said last of the whole."""
+    """Print the changes; return the summary that was printed last."""
     while not held.changes.empty():
         change = held.changes.get()
         held.take(change)
@@ -211,7 +211,7 @@ def _show(settings: Settings, held: Held, said: str, seconds: float, output: Out
 
 
 def _ranges(numbers: list[int]) -> str:
-    """``1-4, 6``: numbers in rising order."""
+    """Ascending numbers as ranges: ``1-4, 6``."""
     texts: list[str] = []
     first = last = numbers[0]
     for number in [*numbers[1:], -1]:

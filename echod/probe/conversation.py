@@ -1,4 +1,4 @@
-"""What is said on a connection to any service, and which version that shows."""
+"""The conversation on a connection to any service, and the version that it reveals."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from echod.probe.tls import Tls
 
 LEAVE_SECONDS = 1.0
-"""For a service to close after the farewell."""
+"""Time for a service to close after the farewell."""
 
 
 class Names:
-    """The versions of what is found. ``known`` are names that an expectation has: of the several
-    that a certificate may be called, it is called by one of them.
+    """Maps what is found to versions. ``known`` are the names in the expectation: they decide by
+    which of its several names a certificate is reported.
     """
 
     def __init__(self, given: Mapping[str, str], known: Collection[str] = ()) -> None:
@@ -34,7 +34,7 @@ class Names:
         self._known = frozenset(known)
 
     def of(self, *found: str) -> str:
-        """The version, of one thing or of the several names of one."""
+        """The version of one finding, given by one or more names."""
         for one in found:
             if one in self._given:
                 return self._given[one]
@@ -42,7 +42,7 @@ class Names:
 
 
 class Conversation:
-    """What is said, the same on all connections. Raises UsageError and SystemRefused."""
+    """The conversation, which is the same on all connections. Raises UsageError, SystemRefused."""
 
     def __init__(self, given: ServiceSettings, host: str, known: Collection[str] = ()) -> None:
         self.names = Names(given.names, known)
@@ -52,7 +52,7 @@ class Conversation:
         self._failure = self._tls.failure if self._tls else failure
 
     def open(self, connection: socket.socket, deadline: float) -> socket.socket:
-        """Sends the PROXY header and encrypts, as far as that is asked for."""
+        """Send the PROXY header and start TLS, if requested."""
         if self._given.proxy_protocol:
             try:
                 connection.sendall(header(self._given.proxy_protocol, connection))
@@ -61,7 +61,7 @@ class Conversation:
         return self._tls.wrap(connection, deadline) if self._tls else connection
 
     def ask(self, channel: socket.socket, payload: bytes, deadline: float) -> Reply:
-        """The version: of the certificate, of what is matched, or of an echo."""
+        """The version: from the certificate, the match, or the echo."""
         if self._given.by and self._tls:
             return Reply(self.names.of(*identities(self._tls.certificate(channel))), monotonic())
         if self._matcher:
@@ -73,7 +73,7 @@ class Conversation:
         return Reply(self.names.of(decoded(found)), at)
 
     def leave(self, channel: socket.socket, deadline: float) -> None:
-        """Sends the farewell, and waits a moment for the service to close."""
+        """Send the farewell, and wait briefly for the service to close."""
         with suppress(OSError, ValueError):
             if self._given.bye:
                 say_farewell(channel, self._given.bye, min(deadline, monotonic() + LEAVE_SECONDS))
@@ -81,26 +81,26 @@ class Conversation:
                 self._tls.end(channel)
 
     def close(self) -> None:
-        """Ends what was started for it."""
+        """Stop the matcher's process, if any."""
         if self._matcher:
             self._matcher.close()
 
 
 def _encryption(given: ServiceSettings, host: str) -> Tls:
     try:
-        from echod.probe.tls import Tls  # noqa: PLC0415  # some Pythons have none
+        from echod.probe.tls import Tls  # noqa: PLC0415  # some Pythons have no TLS
     except ImportError as error:
         raise SystemRefused(f"--tls: this Python has no TLS ({error})") from error
     return Tls(given.sni or _name(host), ca=given.ca, insecure=given.insecure)
 
 
 def _name(host: str) -> str:
-    """What the certificate of a host must have."""
+    """The name that the certificate of a host must have."""
     if is_address(host):
         return host.partition("%")[0]
     try:
         return server_name(host)
     except ValueError as error:
         raise UsageError(
-            f"HOST {shown(host)}: must be a name that TLS can send, or --sni must give one"
+            f"HOST {shown(host)}: must be a name that TLS can send; set --sni otherwise"
         ) from error

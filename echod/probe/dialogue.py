@@ -1,4 +1,4 @@
-"""A reply that is read until a pattern is found in it, and a farewell."""
+"""Reading a reply until it matches a pattern, and saying farewell."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from echod.probe.target import MAX_REPLY_BYTES, Failed, left
 from echod.texts import decoded
 
 SETTLE_SECONDS = 0.1
-"""A match that reaches the end of what has come is taken after so long without more: the rest of
-it may be on its way.
-"""
+"""A match at the end of the received data may still grow. It counts after this long without more
+data."""
 
 MOST_KEPT_BYTES = 256
-"""Of a reply without a match, to be shown."""
+"""Bytes shown of a reply without a match."""
 
 MOST_LEFT_BYTES = 64 * 1024
-"""That are read after the farewell."""
+"""Maximum bytes read after the farewell."""
 
 Failure = Callable[[OSError], Failed | SystemRefused]
-"""What an error of a connection comes to."""
+"""Maps an error of a connection to a failed sample or a refusal."""
 
 
 class Reading:
-    """One reply: what has come of it, and what was found in it."""
+    """One reply: the data received so far, and what was found in it."""
 
     def __init__(self, channel: socket.socket, matcher: Matcher, deadline: float) -> None:
         self.found: bytes | None = None
-        self.at = 0.0  # when that had come
+        self.at = 0.0  # when the last data arrived
         self._channel = channel
         self._matcher = matcher
         self._deadline = deadline
@@ -39,7 +38,7 @@ class Reading:
         self._seconds = MATCH_SECONDS
 
     def run(self, send: bytes, failed: Failure) -> None:
-        """Sends, and reads until it is found. Raises Failed and SystemRefused."""
+        """Send, and read until the pattern is found. Raises Failed and SystemRefused."""
         try:
             if send:
                 self._channel.settimeout(left(self._deadline))
@@ -56,7 +55,7 @@ class Reading:
             raise self._without_match("in the first" if full else "closed after")
 
     def _goes_on(self) -> bool:
-        """Reads once; whether there is more to read."""
+        """Read once; return whether to read more."""
         until = self._deadline
         if self.found is not None:
             until = min(until, monotonic() + SETTLE_SECONDS)
@@ -67,11 +66,11 @@ class Reading:
         self._data += piece
         self.at = monotonic()
         self.found, grows, self._seconds = self._matcher.search(self._data, self._seconds)
-        self._deadline += monotonic() - self.at  # which was none of the service's time
+        self._deadline += monotonic() - self.at  # the search does not count as the service's time
         return (self.found is None or grows) and len(self._data) < MAX_REPLY_BYTES
 
     def _failed(self, error: Failed | SystemRefused) -> Failed | SystemRefused:
-        """An error, with what had come before it."""
+        """An error, with the data that arrived before it."""
         if not isinstance(error, Failed) or not self._data:
             return error
         if error.kind == "timeout":
@@ -84,14 +83,14 @@ class Reading:
         return Failed("no match", self._shown(reason))
 
     def _shown(self, reason: str) -> str:
-        """With the beginning of what has come, which is escaped where it is shown."""
+        """``reason`` with the start of the received data, which is escaped when shown."""
         return f"{reason} {len(self._data):,} bytes: {decoded(self._data[:MOST_KEPT_BYTES])}"
 
 
 def match(
     channel: socket.socket, send: bytes, matcher: Matcher, deadline: float, failed: Failure
 ) -> tuple[bytes, float]:
-    """Sends, and reads until the pattern is found: its first group, and when that had come.
+    """Send, and read until the pattern is found; return its first group and its time of arrival.
 
     Raises Failed and SystemRefused.
     """
@@ -101,7 +100,7 @@ def match(
 
 
 def say_farewell(channel: socket.socket, farewell: bytes, deadline: float) -> None:
-    """Sends it, and reads until the service closes. Raises OSError."""
+    """Send the farewell, and read until the service closes. Raises OSError."""
     channel.settimeout(left(deadline))
     channel.sendall(farewell)
     count = 0

@@ -1,10 +1,10 @@
-"""What a sequence of hits and misses says for and against a share of hits.
+"""The evidence of a sequence of hits and misses, for and against a share of hits.
 
-A sequence's likelihood under a prior over shares, divided by its likelihood under one share, is a
-test martingale if that share is the true one: by Ville's inequality the quotient ever reaches x
-with a chance of 1/x at most. So a judgement by such quotients may be looked at after each sample,
-and end at any moment. The natural logarithms of them are what this module computes. Shares and
-differences of shares are fractions.
+Divide the likelihood of a sequence under a prior over shares by its likelihood under one share. If
+that share is the true one, this ratio is a test martingale. By Ville's inequality, the probability
+that it ever reaches x is then at most 1/x. So a judgement by such ratios may look after each sample
+and stop at any time. This module computes their natural logarithms. Shares and differences of
+shares are fractions.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from functools import cached_property
 from math import exp, inf, isinf, lgamma, log, log1p
 
 PASS = 1 / 20
-"""The chance that a split which is off passes."""
+"""Maximum probability that a split which is off passes."""
 
 _EDGE = 1e-6
-"""The centre of a prior keeps this far away from 0 and 1."""
+"""Minimum distance of a prior's mean from 0 and 1."""
 
 _BISECTIONS = 60
 
 
 def log_likelihood(hits: float, misses: float, share: float) -> float:
-    """The logarithm of the chance of a sequence, if each sample is a hit with chance ``share``."""
+    """The log-likelihood of a sequence in which each sample is a hit with probability ``share``."""
     if (hits and share <= 0) or (misses and share >= 1):
         return -inf
     return (hits * log(share) if hits else 0.0) + (misses * log1p(-share) if misses else 0.0)
 
 
 class Beta:
-    """A beta prior: its mean, and its weight as a number of samples."""
+    """A beta prior, given by its mean and its weight as a number of samples."""
 
     def __init__(self, mean: float, concentration: float) -> None:
         mean = min(1 - _EDGE, max(_EDGE, mean))
@@ -51,7 +51,7 @@ class Beta:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A prior that is the mean of single shares and of beta priors."""
+    """A prior that is the average of single shares and beta priors."""
 
     points: Sequence[float] = ()
     betas: Sequence[Beta] = ()
@@ -67,17 +67,18 @@ class Mixture:
 
 
 def concentration(share: float, shift: float) -> float:
-    """That of a beta prior whose standard deviation is about ``shift``."""
+    """The concentration of a beta prior with a standard deviation of about ``shift``."""
     return max(1.0, share * (1 - share) / shift**2 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShareTest:
-    """The test of one expected share: against it, and for it.
+    """The test of one expected share: evidence against it, and for it.
 
-    Without a tolerance, *wrong* rejects the share itself, and *right* one that is off by
-    ``shift``. With one, *wrong* rejects every share within it, and *right* every share outside.
-    ``failed`` samples had no answer: they may have been hits or misses, and count in the worst way.
+    Without a tolerance, *wrong* rejects the share itself, and *right* rejects shares that are off
+    by ``shift``. With a tolerance, *wrong* rejects every share within it, and *right* every share
+    outside it. ``failed`` samples have no answer. They may be hits or misses, and the worst case
+    counts.
     """
 
     share: float
@@ -90,7 +91,7 @@ class ShareTest:
 
     @cached_property
     def low(self) -> float:
-        """The least share that is not wrong."""
+        """The smallest share that is not wrong."""
         return max(0.0, self.share - self.shift) if self.tolerant else self.share
 
     @cached_property
@@ -100,17 +101,17 @@ class ShareTest:
 
     @cached_property
     def below(self) -> float | None:
-        """The largest share below that must be rejected; None: there is no room."""
+        """The largest share below the expected one that must be rejected; None without one."""
         return max(0.0, self.share - self.shift) if self.share > 0 else None
 
     @cached_property
     def above(self) -> float | None:
-        """The least share above that must be rejected; None: there is no room."""
+        """The smallest share above the expected one that must be rejected; None without one."""
         return min(1.0, self.share + self.shift) if self.share < 1 else None
 
     @cached_property
     def _any(self) -> Mixture:
-        """Any share, with an eye on those that are off."""
+        """A prior over all shares, with more weight on those that are off by about ``shift``."""
         shift = self.shift / 2 if self.tolerant else self.shift
         wide = 3 * self.shift
         sizes = [concentration(self.share, one) for one in (shift, wide)]
@@ -118,14 +119,14 @@ class ShareTest:
 
     @cached_property
     def _expected(self) -> Mixture:
-        """The expected share, and with a tolerance those around it."""
+        """A prior at the expected share; with a tolerance, also around it."""
         if not self.tolerant:
             return Mixture([self.share])
         size = concentration(self.share, self.shift / 2)
         return Mixture([self.share], [Beta(self.share, size)])
 
     def log_e(self, hits: int, failed: int, total: int) -> float:
-        """The evidence against, as a logarithm: of the reading that is nearest to the share."""
+        """The log evidence against the share, with failures counted in its favor."""
         nearest = min(max(self.share * total, hits), hits + failed)
         if hits > self.high * total:
             nearest = hits
@@ -138,12 +139,12 @@ class ShareTest:
         return self._any.log(nearest, total - nearest) - likelihood
 
     def is_wrong(self, hits: int, failed: int, total: int) -> bool:
-        """Whether the share is shown to be none that was expected."""
+        """Whether the samples reject the expected share."""
         return self.log_e(hits, failed, total) >= self.against
 
     def is_right(self, hits: int, failed: int, total: int) -> bool:
-        """Whether every share that is off is rejected, on both sides."""
-        if self.share >= 1:  # a failure says nothing for another version
+        """Whether the samples reject every share that is off, on both sides."""
+        if self.share >= 1:  # a failure is no evidence for another version
             total, failed = total - failed, 0
         return self.not_below(hits, total) and self.not_above(hits + failed, total)
 
@@ -156,14 +157,14 @@ class ShareTest:
         return self.above is None or self._rejected(hits, total, self.above, 1.0)
 
     def _rejected(self, hits: int, total: int, low: float, high: float) -> bool:
-        """Whether all shares from ``low`` to ``high`` are: the likeliest of them is the measure."""
+        """Whether the samples reject all shares from ``low`` to ``high``, even the likeliest."""
         likeliest = min(high, max(low, hits / total if total else low))
         likelihood = log_likelihood(hits, total - hits, likeliest)
         expected = self._expected.log(hits, total - hits)
         return expected > -inf and expected - likelihood >= self.proof
 
     def interval(self, hits: int, failed: int, total: int) -> tuple[float, float]:
-        """The shares that are not contradicted, however the run has ended."""
+        """The shares that the samples do not reject, valid whenever the run ended."""
         if not total:
             return 0.0, 1.0
 
@@ -176,7 +177,7 @@ class ShareTest:
 
 
 def _edge(possible: Callable[[float], bool], inside: float, end: float) -> float:
-    """Where what is possible ends, on the way from ``inside`` to ``end``."""
+    """The last possible share between ``inside`` and ``end``, by bisection."""
     if inside == end or possible(end):
         return end
     for _ in range(_BISECTIONS):

@@ -1,4 +1,4 @@
-"""What a user expects of a split: shares by version, and perhaps one for failures."""
+"""The expected split: shares by version, and optionally one for failures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from math import fsum
 from echod.errors import UsageError, shown
 
 FAILURES = "error"
-"""The name that gives failures a share of their own."""
+"""The name for the share of failures."""
 
 MAX_VERSIONS = 32
 MAX_SHARE = 1_000_000_000_000
@@ -19,7 +19,7 @@ LEAST_SHARE = 1e-6
 
 @dataclass(frozen=True)
 class Expectation:
-    """Shares that add up to 1. A version with 0 is forbidden; one that is not named, too."""
+    """Shares that add up to 1. Versions with share 0 and unnamed versions are forbidden."""
 
     shares: dict[str, float]
     failures: float | None
@@ -27,24 +27,23 @@ class Expectation:
 
     @property
     def cells(self) -> dict[str, float]:
-        """All shares by name, that of failures too if they have one."""
+        """All shares by name, including the share of failures if there is one."""
         return self.shares | ({} if self.failures is None else {FAILURES: self.failures})
 
     @property
     def tested(self) -> dict[str, float]:
-        """The shares that need a test of their own, each over 0.
+        """The shares to test, each over 0.
 
-        Of two that add up to 1 one is enough: the other says the same.
+        If two shares add up to 1, testing one of them is enough.
         """
         positive = {name: share for name, share in self.cells.items() if share}
         return dict(list(positive.items())[:1]) if len(positive) <= 2 else positive
 
 
 def parse(texts: Sequence[str], source: str = "--expect") -> Expectation:
-    r"""From texts like ``one=80,two=20``: names and shares in any unit. Raises UsageError, which
-    names the ``source``.
+    r"""Parse texts like ``one=80,two=20``: names and shares in any unit. ``\,`` is a literal comma.
 
-    ``\,`` is a comma in a name.
+    Raises UsageError, naming the ``source``.
     """
     weights: dict[str, float] = {}
     for part in (part for text in texts for part in re.split(r"(?<!\\),", text)):
@@ -63,7 +62,7 @@ def parse(texts: Sequence[str], source: str = "--expect") -> Expectation:
     for name, weight in weights.items():
         if 0 < weight < total * LEAST_SHARE:
             raise UsageError(
-                f"{source} {shown(f'{name}={weight:g}')}: must be 0, or a millionth of all at least"
+                f"{source} {shown(f'{name}={weight:g}')}: must be 0 or at least a millionth of all"
             )
     failures = weights.pop(FAILURES, None)
     shares = {name: weight / total for name, weight in weights.items()}

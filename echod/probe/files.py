@@ -1,4 +1,4 @@
-"""Small files that a user names."""
+"""Reading small files that a user names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_BYTES = 64 * 1024
 
 
 def contents(option: str, path: str) -> bytes:
-    """Of a regular file, which may be a link. Raises UsageError, and never waits for a writer."""
+    """The contents of a regular file or a link to one. Raises UsageError, also for a FIFO."""
     name = f"{option} {shown(path)}"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,7 +1,7 @@
-"""How many connections a test takes whose number is fixed before: what caps a judgement.
+"""The size of a test with a fixed number of connections, from which a judgement's cap is derived.
 
-``shares`` are the expected shares that are tested, each over 0 and at most 1; ``tail`` is the
-chance of error that each side of each test may have.
+``shares`` are the tested shares, each over 0 and at most 1. ``tail`` is the error probability of
+each side of each test.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from echod.errors import UsageError
 from echod.probe.binomial import at_least, at_most, least_above, most_below
 
 POWER = 0.95
-"""The chance with which what a run is meant to show is shown."""
+"""The probability that a run shows what it is meant to show."""
 
 MOST = 10_000_000
-"""Connections; a plan beyond that is a mistake."""
+"""Maximum number of connections; a plan that needs more is a mistake."""
 
-_NOTHING = 1e-9  # a difference of shares that only rounding makes
+_NOTHING = 1e-9  # differences of shares up to this are rounding
 
 
 def sample_size(shares: Sequence[float], tail: float, shift: float) -> int:
-    """The number of connections from which on a share that is off by ``shift`` is found."""
+    """The number of connections from which on the test finds a share that is off by ``shift``."""
     return _first_lasting(lambda n: _weakest(n, _bounds(n, shares, tail), shift) >= POWER, shares)
 
 
 def sample_size_within(shares: Sequence[float], tail: float, tolerance: float) -> int:
-    """The number of connections from which on true shares are shown to be within tolerance."""
+    """The number of connections from which on the test shows true shares to be within tolerance."""
     return _first_lasting(lambda n: _chance_within(n, shares, tail, tolerance) >= POWER, shares)
 
 
 def _bounds(n: int, shares: Sequence[float], tail: float) -> list[tuple[float, int, int]]:
-    """For each share what is rejected: so many and fewer, so many and more."""
+    """Each share with the largest low count and the smallest high count that reject it."""
     return [(p, most_below(n, p, tail), least_above(n, p, tail)) for p in shares]
 
 
 def _weakest(n: int, bounds: Sequence[tuple[float, int, int]], shift: float) -> float:
-    """The smallest chance with which a share that is off by ``shift`` is found.
+    """The smallest probability of finding a share that is off by ``shift``.
 
-    Off in either direction, as far as there is room between 0 and 1.
+    Off in either direction, if the result lies between 0 and 1.
     """
     chances = [1.0]
     for p, low, high in bounds:
@@ -51,7 +51,7 @@ def _weakest(n: int, bounds: Sequence[tuple[float, int, int]], shift: float) -> 
 
 
 def _chance_within(n: int, shares: Sequence[float], tail: float, tolerance: float) -> float:
-    """How often all intervals lie within the tolerance, if the truth is as expected."""
+    """The probability that all intervals lie within the tolerance, if the split is as expected."""
     missed = 0.0
     for p in shares:
         low, high = p - tolerance, p + tolerance
@@ -63,10 +63,10 @@ def _chance_within(n: int, shares: Sequence[float], tail: float, tolerance: floa
 
 
 def _first_lasting(enough: Callable[[int], bool], shares: Sequence[float]) -> int:
-    """The smallest n that is enough and after which none is not.
+    """The smallest n from which on every n is enough.
 
-    Chances of whole numbers rise in teeth: one more connection can make them a little smaller.
-    A tooth is about 1/p connections long; the search goes on until two of them have passed.
+    Probabilities of discrete counts rise in a sawtooth: one more connection may lower them a
+    little. A tooth is about 1/p connections long, so the search covers two more of them.
     """
     period = min(500, max((round(2 / min(p, 1 - p)) for p in shares if p < 1), default=1))
     high = 1

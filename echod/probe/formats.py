@@ -1,4 +1,4 @@
-"""The result for machines: JSON, and JUnit's XML. What servers sent is escaped in both."""
+"""The result in JSON and in JUnit's XML. Both escape data from servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from echod.probe.words import verdict_lines, wrong
 
 
 def as_json(result: Result) -> str:
-    """One document. Shares are fractions, times are in seconds."""
+    """The result as one JSON document. Shares are fractions, times are in seconds."""
     rules, servers, judgement = result.rules, result.servers, result.judgement
     tally = judgement.tally
     document: dict[str, Any] = {
@@ -96,7 +96,7 @@ def _row_document(row: Row, tally: Tally) -> dict[str, Any]:
 
 
 def as_junit(result: Result) -> bytes:
-    """A test case a version, one for errors, and one for the verdict."""
+    """The result as JUnit XML: a test case per version, one for errors, one for the verdict."""
     cases: list[tuple[str, str]] = [
         (f"share of {printable(row.name)}", wrong(row) if row.verdict in WRONG else "")
         for row in result.judgement.rows

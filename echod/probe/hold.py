@@ -1,4 +1,4 @@
-"""Connections that are kept open: which version each one stays on, and when one is cut."""
+"""Connections kept open: which version each one stays on, and when one is cut."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ EVERY_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Change:
-    """What has happened to a connection: a version answers now, or it was cut.
+    """A change of a connection: a different version answers, or it was cut.
 
-    ``seconds`` is its age.
+    ``seconds`` is the connection's age.
     """
 
     number: int
@@ -31,7 +31,7 @@ class Change:
 
 
 class Held:
-    """So many connections, each with a line a second. Changes are put into ``changes``."""
+    """``count`` connections, each with a line per second. Changes go to the queue ``changes``."""
 
     def __init__(self, target: Target, count: int) -> None:
         self.changes: SimpleQueue[Change] = SimpleQueue()
@@ -52,7 +52,7 @@ class Held:
             raise
 
     def take(self, change: Change) -> None:
-        """Brings what is known up to date with a change from the queue."""
+        """Apply a change from the queue."""
         if change.version is None:
             self.cut += 1
             self.stays.pop(change.number, None)
@@ -70,11 +70,11 @@ class Held:
 
     @property
     def lost(self) -> int:
-        """Connections that were cut, or have had no answer up to now."""
+        """Connections that were cut or have not been answered yet."""
         return len(self._threads) - len(self.stays)
 
     def stop(self, timeout: float) -> None:
-        """Closes all, within ``timeout`` seconds as far as they answer."""
+        """Close all connections; wait up to ``timeout`` seconds for them to finish."""
         self._stopping.set()
         end = monotonic() + timeout
         for thread in self._threads:
@@ -102,16 +102,16 @@ class Held:
         except Failed as failed:
             detail = f"{failed.kind}: {failed.detail}"
             self.changes.put(Change(number, version, None, detail, monotonic() - start))
-        except Exception as error:  # noqa: BLE001  # a thread that ends in silence is waited for
+        except Exception as error:  # noqa: BLE001  # reported by the thread that waits
             self.refused = self.refused or refusal(error)
 
 
 def _expect_open(connection: socket.socket) -> None:
-    """Raises Failed if the server has ended a connection that has no pending reply."""
+    """Raise Failed if the server has ended a connection that has no pending reply."""
     timeout = connection.gettimeout()
     connection.setblocking(False)
     try:
-        # Below TLS, where there is any: that has no way to peek.
+        # Peek below TLS, if there is any: TLS sockets cannot peek.
         ended = not socket.socket.recv(connection, 1, socket.MSG_PEEK)
     except BlockingIOError:
         ended = False

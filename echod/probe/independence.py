@@ -1,4 +1,4 @@
-"""Were the samples independent of each other? What their order says, in bounded memory."""
+"""Tests whether the samples were independent, by their order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import pairwise
 from math import exp, inf, lgamma, log, sqrt
 
 CHANGED = 1e-6
-"""Stretches of one run that differ more than chance would make them in so many runs."""
+"""Below this p-value the split has changed during the run."""
 
 STICKS = 4.0
-"""Standard deviations of the number of runs beyond which it is no chance."""
+"""Beyond this many standard deviations, the number of runs is not chance."""
 
 MOST_STRETCHES = 20
 LEAST_EXPECTED = 5.0
-"""Samples of each version in each stretch: fewer, and the distribution of chi-square is off."""
+"""Minimum samples of each version in each stretch, for the chi-square approximation to hold."""
 
 _FEW_STRETCHES = (2, 5)
 
@@ -26,7 +26,7 @@ _MOST_BLOCKS = 2048
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs of equal neighbours, against what chance makes of the same counts (Mood 1940)."""
+    """Runs of equal neighbors, and their number expected by chance for these counts (Mood 1940)."""
 
     seen: int
     expected: float
@@ -35,7 +35,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Homogeneity:
-    """Whether all parts of a whole have the same shares: a chi-square test."""
+    """A chi-square test of whether all parts of a whole have the same shares."""
 
     parts: int
     chi_square: float
@@ -44,36 +44,36 @@ class Homogeneity:
 
 @dataclass(frozen=True)
 class Independence:
-    """What the samples themselves say about their independence. None: too few to say anything."""
+    """The tests of the samples' independence. None: too few samples."""
 
     runs: Runs | None = None
     homogeneity: Homogeneity | None = None
     by_address: Mapping[str, Counter[str]] = field(default_factory=dict)
-    """What came of the samples by the address they went to, where there are several."""
+    """Counts by name for each address that samples went to, if there are several."""
     addresses: Homogeneity | None = None
 
 
 class Addresses:
-    """What came of samples by the address that they went to."""
+    """Counts by name for each address that samples went to."""
 
     def __init__(self) -> None:
         self.counts: dict[str, Counter[str]] = {}
 
     def add(self, address: str, name: str) -> None:
-        """One more sample."""
+        """Count one more sample."""
         if address not in self.counts and len(self.counts) >= _MOST_ADDRESSES:
             address = "others"
         self.counts.setdefault(address, Counter())[name] += 1
 
     def homogeneity(self) -> Homogeneity | None:
-        """Whether all addresses have the same shares, of those that have enough samples."""
+        """The test of whether all addresses with enough samples have the same shares."""
         names = {name for counts in self.counts.values() for name in counts}
         enough = [one for one in self.counts.values() if one.total() >= LEAST_EXPECTED * len(names)]
         return homogeneity(enough)
 
 
 class Order:
-    """The order of what came, as blocks of counts; when there are many, twice as large ones."""
+    """The order of samples, as blocks of counts. The block size doubles when there are many."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -85,7 +85,7 @@ class Order:
         self._open: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
-        """One more sample."""
+        """Count one more sample."""
         self.total += 1
         self.counts[name] += 1
         self.runs += name != self._last
@@ -100,10 +100,10 @@ class Order:
             self._size *= 2
 
     def homogeneity(self, since: int = 0) -> Homogeneity | None:
-        """Whether the shares were the same all the time, from a number of samples on.
+        """The test of whether the shares stayed the same, from sample number ``since`` on.
 
-        Few stretches see a single change best, many see a change to and fro. Of several numbers
-        of them the one that says most is given, with its chance times their number.
+        Few stretches detect a single change best, many stretches a change back and forth. The
+        smallest p-value of several numbers of stretches is returned, times their count.
         """
         blocks = self._blocks[-(-since // self._size) :]
         if self._open:
@@ -120,12 +120,12 @@ class Order:
         return replace(best, p=min(1.0, len(known) * best.p))
 
     def said(self) -> Runs | None:
-        """The runs of equal neighbours."""
+        """The test of the runs of equal neighbors."""
         return mood(self.runs, list(self.counts.values()))
 
 
 def independence(order: Order, addresses: Addresses, since: int = 0) -> Independence:
-    """What the order of samples, and the addresses that they went to, say at the end."""
+    """All tests at the end of a run: by the order of samples and by address."""
     several = len(addresses.counts) > 1
     return Independence(
         runs=order.said(),
@@ -136,13 +136,13 @@ def independence(order: Order, addresses: Addresses, since: int = 0) -> Independ
 
 
 def _stretches(blocks: list[Counter[str]], number: int) -> list[Counter[str]]:
-    """As many parts of about the same length."""
+    """The blocks in ``number`` parts of about the same length."""
     ends = [round(part * len(blocks) / number) for part in range(number + 1)]
     return [sum(blocks[begin:end], Counter[str]()) for begin, end in pairwise(ends)]
 
 
 def mood(runs: int, counts: list[int]) -> Runs | None:
-    """Runs against what chance makes of these counts; None where that is always the same."""
+    """The test of a number of runs with these counts; None if only one number is possible."""
     n, squares, cubes = (sum(one**power for one in counts) for power in (1, 2, 3))
     if n < 2:
         return None
@@ -154,7 +154,7 @@ def mood(runs: int, counts: list[int]) -> Runs | None:
 
 
 def homogeneity(parts: Iterable[Mapping[str, int]]) -> Homogeneity | None:
-    """Whether parts have the same shares; None if there is nothing to compare."""
+    """The test of whether parts have the same shares; None if there is nothing to compare."""
     tables = [part for part in parts if sum(part.values())]
     whole: Counter[str] = Counter()
     for part in tables:
@@ -173,7 +173,7 @@ def homogeneity(parts: Iterable[Mapping[str, int]]) -> Homogeneity | None:
 
 
 def chi_square_tail(x: float, freedom: int) -> float:
-    """The chance that chi-square passes ``x``: the regularised incomplete gamma function Q."""
+    """The upper tail of chi-square at ``x``: the regularised incomplete gamma function Q."""
     a, half = freedom / 2, x / 2
     if half <= 0:
         return 1.0

@@ -1,4 +1,4 @@
-"""The judge: looks after every sample, in the order in which they began, until it is sure."""
+"""The sequential judge: it evaluates samples in the order of their start, until it is sure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from echod.probe.tally import MAX_NAMES, OTHER, Outcome, Tally
 from echod.probe.verdict import Judgement, Rules, Status, rows
 
 PATIENCE = 20
-"""Failures, beyond those that are allowed, after which a tally without an expectation gives up."""
+"""A run without an expectation ends after this many failures beyond the allowed ones."""
 
 
 class Judge(Protocol):
-    """What is asked of a judge."""
+    """The interface of a judge."""
 
     tally: Tally
 
     def take(self, outcome: Outcome) -> bool:
-        """Looks at one more sample; true when no more are needed."""
+        """Evaluate one more sample; return whether the verdict is reached."""
 
     def conclude(self, seconds: float, later: Iterable[Outcome] = ()) -> Judgement:
-        """The verdict at the end, after so many seconds. ``later`` samples are not judged, but a
-        version among them that must not be there does not pass.
+        """The verdict at the end of a run that took ``seconds``. ``later`` samples are not judged,
+        but a forbidden version among them prevents a pass.
         """
 
 
@@ -41,7 +41,7 @@ class Sequential:
         self._changed = False
 
     def take(self, outcome: Outcome) -> bool:
-        """Looks at one more sample; true when no more are needed."""
+        """Evaluate one more sample; return whether the verdict is reached."""
         name = self.tally.add(outcome)
         if name is not None or self._rules.failures_count:
             self.order.add(FAILURES if name is None else name)
@@ -98,7 +98,7 @@ class Sequential:
 
 
 def forbidden(rules: Rules, tally: Tally, outcomes: Iterable[Outcome]) -> Counter[str]:
-    """Versions among samples that were not judged, and that contradict the expectation."""
+    """Forbidden versions among samples that were not judged."""
     if rules.expectation is None:
         return Counter()
     wrong = Counter(one.version for one in outcomes if rules.must_not_be(one.version))

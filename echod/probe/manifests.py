@@ -1,4 +1,4 @@
-"""Kubernetes manifests, as far as routes need them: documents, and the fields of objects."""
+"""Kubernetes manifests, as far as routes need them: documents and fields of objects."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from echod.errors import UsageError, shown
 MOST_NAMED = 5
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The one in C, if it is installed: the other is slow to refuse documents nested too deeply."""
+"""The loader in C, if installed: the other is slow to refuse documents nested too deeply."""
 
 Object = Mapping[str, Any]
 
 
 class Refused(Exception):
-    """Something in a manifest that cannot be taken. The text names it."""
+    """Something in a manifest is invalid. The text names it."""
 
 
 @contextmanager
 def told(source: str) -> Iterator[None]:
-    """Raises UsageError, which names the source, for all that reading a manifest raises."""
+    """Turn every exception from reading a manifest into UsageError, naming the source."""
     try:
         yield
     except OSError as error:
@@ -39,14 +39,14 @@ def told(source: str) -> Iterator[None]:
 
 
 def documents(text: bytes) -> list[Any]:
-    """The documents of a text, in time and memory that its size bounds."""
+    """The documents in a text. The size of the text bounds time and memory."""
     if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, _LOADER)):
         raise Refused("aliases (*NAME): must not be used")
     return list(yaml.load_all(text, _LOADER))
 
 
 def named(document: Object) -> str:
-    """Kind and name of an object: ``TCPRoute tcp-echo``."""
+    """The kind and the name of an object: ``TCPRoute tcp-echo``."""
     metadata = document.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     plain = isinstance(name, str) and re.fullmatch(r"[\w.-]{1,63}", name, re.ASCII)
@@ -54,27 +54,27 @@ def named(document: Object) -> str:
 
 
 def listed(names: list[str]) -> str:
-    """Names, and how many more there are."""
+    """The first names, and how many more there are."""
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more
 
 
 def mapping(value: Any, field: str) -> Object:
-    """What a field has, which must be a mapping."""
+    """The value of a field, which must be a mapping."""
     if not isinstance(value, dict):
-        raise Refused(f"{field}: is missing, or no mapping")
+        raise Refused(f"{field}: is missing or not a mapping")
     return value
 
 
 def sequence(value: Any, field: str) -> list[Any]:
-    """A list that may be missing."""
+    """The value of a field, which must be a list or missing."""
     if value is not None and not isinstance(value, list):
-        raise Refused(f"{field}: is no list")
+        raise Refused(f"{field}: is not a list")
     return value or []
 
 
 def mappings(value: Any, field: str) -> list[Object]:
-    """What a field has, which must be a list of them, and one at least."""
+    """The value of a field, which must be a non-empty list of mappings."""
     if not isinstance(value, list) or not value:
-        raise Refused(f"{field}: is missing, or no list")
+        raise Refused(f"{field}: is missing or not a list")
     return [mapping(one, f"{field}[{number}]") for number, one in enumerate(value)]

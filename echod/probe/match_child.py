@@ -1,8 +1,8 @@
-"""The process that matches replies: a program of its own, which the probe starts and ends.
+"""The process that matches replies, a separate program that the probe starts and stops.
 
-A hostile reply can keep Python's regular expressions busy for hours, and no thread can stop them.
-A signal can, on a main thread: here each search has its processor time, and the probe's threads
-go on meanwhile. It imports the standard library alone, so that it starts quickly.
+A hostile reply can keep Python's regular expressions busy for hours. No thread can interrupt them,
+but a signal in the main thread can. So each search here has a limit of CPU time, and the probe's
+threads continue meanwhile. It imports only the standard library, so that it starts quickly.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from time import process_time
 from typing import NoReturn
 
 REQUEST = struct.Struct("!Id")
-"""The bytes that follow, and the seconds of processor time that a search of them may take."""
+"""The number of bytes that follow, and the CPU seconds that a search of them may take."""
 
 ANSWER = struct.Struct("!cId")
-"""One of the signs below, the bytes that follow, and the seconds that are left."""
+"""One of the signs below, the number of bytes that follow, and the CPU seconds left."""
 
 FOUND, FOUND_AT_THE_END, NOT_YET, TOO_SLOW = b"=", b"$", b"-", b"!"
-"""``FOUND_AT_THE_END``: what follows in the reply could make it longer."""
+"""``FOUND_AT_THE_END``: more data could make the match longer."""
 
 
 class TooSlow(Exception):
@@ -29,7 +29,7 @@ class TooSlow(Exception):
 
 
 def search(pattern: re.Pattern[bytes], data: bytes, seconds: float) -> tuple[bytes, bytes, float]:
-    """A sign, what the first group is, and the seconds that are left."""
+    """The sign, the first group, and the CPU seconds left."""
     end = process_time() + seconds  # the timer itself is as coarse as the kernel's ticks
     try:
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
@@ -46,7 +46,7 @@ def search(pattern: re.Pattern[bytes], data: bytes, seconds: float) -> tuple[byt
 
 
 def read(descriptor: int, size: int) -> bytes:
-    """So many bytes, or fewer at the end."""
+    """Read ``size`` bytes, or fewer at the end of the stream."""
     data = b""
     while len(data) < size and (piece := os.read(descriptor, size - len(data))):
         data += piece
@@ -54,8 +54,8 @@ def read(descriptor: int, size: int) -> bytes:
 
 
 def serve(descriptor: int) -> None:
-    """Answers on a socket until the other side closes it. Its first message is the pattern, and
-    an empty answer says that it has come.
+    """Answer on a socket until the peer closes it. The first message is the pattern, which an
+    empty answer acknowledges.
     """
 
     def stop(*_: object) -> NoReturn:

@@ -1,4 +1,4 @@
-"""A pattern that names the version in a reply, searched for by a process of its own."""
+"""Finds the version in a reply by a pattern, in a separate process."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from echod.probe import match_child
 from echod.probe.match_child import ANSWER, FOUND, FOUND_AT_THE_END, REQUEST, TOO_SLOW
 
 MATCH_SECONDS = 0.25
-"""Of processor time, for all searches in one reply: 16 KiB of hostile input could take hours."""
+"""CPU seconds for all searches in one reply; 16 KiB of hostile input could take hours."""
 
 STALLED_SECONDS = 60.0
-"""Of any time: a process that does not answer by then has been stopped from outside."""
+"""Real seconds; a process that has not answered by then has been stopped from outside."""
 
 Found = tuple[bytes | None, bool, float]
-"""What the first group is (None: not found), whether the match reaches the end of the data, and
-the seconds of processor time that are left.
-"""
+"""The first group (None: not found), whether the match reaches the end of the data, and the CPU
+seconds left."""
 
 
 class GaveUp(Exception):
-    """A search has ended without an answer. The text says why."""
+    """A search has ended without an answer. The text is the reason."""
 
 
 class Matcher:
@@ -39,8 +38,8 @@ class Matcher:
         self._closed = False
 
     def search(self, data: bytes, seconds: float) -> Found:
-        """Searches, for so many seconds at most. Raises GaveUp, or SystemRefused if there can be
-        no process.
+        """Search ``data``, using at most ``seconds`` of CPU time. Raises GaveUp, or SystemRefused
+        if the process cannot be started.
         """
         if seconds <= 0:
             raise GaveUp(f"the pattern took over {MATCH_SECONDS} s")
@@ -50,37 +49,37 @@ class Matcher:
                 sign, found, left = _ask(channel, data, seconds)
             except OSError as error:
                 self._end()
-                raise GaveUp(f"the process that searches has failed: {error}") from error
+                raise GaveUp(f"the matching process failed: {error}") from error
         if sign == TOO_SLOW:
             raise GaveUp(f"the pattern took over {MATCH_SECONDS} s")
         return found if sign in (FOUND, FOUND_AT_THE_END) else None, sign == FOUND_AT_THE_END, left
 
     def close(self) -> None:
-        """Ends the process, for good."""
+        """Stop the process, for good."""
         self._closed = True
         if process := self._process:
-            process.kill()  # a search that goes on would be waited for
+            process.kill()  # so that a search in progress does not delay the end
         with self._turn:
             self._end()
 
     def _start(self) -> socket.socket:
         if self._closed:
-            raise SystemRefused("the run is over")
+            raise SystemRefused("the run has ended")
         try:
             self._channel, far = socket.socketpair()
             with far:
                 self._channel.settimeout(STALLED_SECONDS)
-                # Its text: from a zip file (echod.pyz) no other Python can run a module by path.
+                # As source text: in a zip file (echod.pyz) the module has no path to run.
                 words = [sys.executable, "-I", "-c", getsource(match_child)]
-                # In a group of its own: signals of the terminal and of GNU timeout are the probe's.
-                self._process = subprocess.Popen(  # noqa: S603  # the probe's own words
+                # In its own process group: signals from a terminal or GNU timeout are the probe's.
+                self._process = subprocess.Popen(  # noqa: S603  # no input from outside
                     words, stdin=far.fileno(), stdout=subprocess.DEVNULL, process_group=0
                 )
             _ask(self._channel, self._pattern, 0.0)
         except OSError as error:
             self._end()
             reason = error.strerror or str(error)
-            raise SystemRefused(f"no process that searches for --match: {reason}") from error
+            raise SystemRefused(f"cannot start the process for --match: {reason}") from error
         return self._channel
 
     def _end(self) -> None:
@@ -93,7 +92,7 @@ class Matcher:
 
 
 def _ask(channel: socket.socket, data: bytes, seconds: float) -> tuple[bytes, bytes, float]:
-    """The sign, the bytes and the number of an answer. Raises OSError."""
+    """Send a request; return the answer's sign, bytes and seconds left. Raises OSError."""
     channel.sendall(REQUEST.pack(len(data), seconds) + data)
     sign, size, left = ANSWER.unpack(_read(channel, ANSWER.size))
     return sign, _read(channel, size), left

@@ -1,4 +1,4 @@
-"""How many connections a judgement takes: exactly for one tested share, by simulation for more."""
+"""How many connections a judgement takes: computed for one tested share, simulated for more."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from echod.probe.evidence import ShareTest
 from echod.probe.fixed import MOST, sample_size, sample_size_within
 
 _MOST_STEPS, _MOST_LOOKS = 4000, 40_000
-"""Connections of one computed run, and looks at a share in it; what would take more is computed
-for a coarser question."""
+"""Maximum connections of a computed run, and evaluations of a share in it. Plans that would take
+more are computed for a coarser question."""
 
 _HALF, _RARE, _WIDE = 0.5, 0.02, 0.1
 _LEAST_RUNS, _RUNS, _SHARES_OF_RUNS = 100, 400, 3200
-"""Simulated, and shares of all of them: the more shares, the less do their slowest vary."""
+"""Simulated runs, and shares in all of them. With more shares, the slowest of them varies less."""
 _SEED = 2026
 _FORGOTTEN = 1e-12
-"""A chance that is as good as nothing."""
+"""A negligible probability."""
 
 
 class Bounds:
-    """Which counts of hits end a test of one share, after so many samples as ``step`` was called.
+    """The counts of hits that end a test of one share, after one sample per call of ``step``.
 
-    All four rise with the number of samples, by one at a time.
+    All four bounds rise with the number of samples, in steps of one.
     """
 
     def __init__(self, test: ShareTest) -> None:
         self.total = 0
-        self.wrong_to = -1  # so many and fewer are wrong
-        self.wrong_from = 1  # so many and more are wrong
+        self.wrong_to = -1  # up to this count the share is wrong
+        self.wrong_from = 1  # from this count on the share is wrong
         self.right_from = 0
         self.right_to = -1
         self._test = test
 
     def step(self) -> None:
-        """One more sample."""
+        """Advance by one sample."""
         self.total = total = self.total + 1
         test = self._test
         while self.wrong_to < test.low * total and self._is_wrong(self.wrong_to + 1, below=True):
@@ -60,7 +60,7 @@ class Bounds:
 
 @dataclass
 class Stops:
-    """When runs end, by their number of connections: the chance of each, and of each verdict."""
+    """When runs end: the probability of each number of connections, and of each verdict."""
 
     ends: dict[int, float]
     right: float = 0.0
@@ -68,20 +68,20 @@ class Stops:
 
     @property
     def mean(self) -> float:
-        """Connections on average."""
+        """The average number of connections."""
         return sum(n * chance for n, chance in self.ends.items())
 
     def quantile(self, part: float) -> int:
-        """Connections that ``part`` of all runs do not pass."""
+        """The number of connections that a share ``part`` of all runs does not exceed."""
         known = sorted(self.ends)
         reached = zip(known, accumulate(self.ends[n] for n in known), strict=True)
         return next((n for n, chance in reached if chance >= part), known[-1])
 
 
 def exact(test: ShareTest, truth: float, cap: int) -> Stops:
-    """When runs with a true share ``truth`` end, and how."""
+    """When and how runs end if the true share is ``truth``."""
     bounds, stops = Bounds(test), Stops({})
-    first, chances = 0, [1.0]  # of first, first + 1, ... hits, in the runs that go on
+    first, chances = 0, [1.0]  # of first, first + 1, ... hits, in runs that have not ended
     while bounds.total < cap and chances:
         bounds.step()
         chances = [
@@ -103,7 +103,7 @@ def exact(test: ShareTest, truth: float, cap: int) -> Stops:
 
 
 def _taken(chances: list[float], begin: int, end: int) -> float:
-    """What was in these places, which are empty afterwards."""
+    """Remove the probabilities from ``begin`` to ``end``; return their sum."""
     begin, end = max(0, begin), min(len(chances), end)
     if begin >= end:
         return 0.0
@@ -113,7 +113,7 @@ def _taken(chances: list[float], begin: int, end: int) -> float:
 
 
 def _trimmed(first: int, chances: list[float]) -> tuple[int, list[float]]:
-    """Without what is as good as nothing at both ends."""
+    """``first`` and ``chances`` without negligible probabilities at both ends."""
     begin, end = 0, len(chances)
     while begin < end and chances[begin] < _FORGOTTEN:
         begin += 1
@@ -123,8 +123,8 @@ def _trimmed(first: int, chances: list[float]) -> tuple[int, list[float]]:
 
 
 def simulated(tests: Sequence[ShareTest], truth: Sequence[float], cap: int, runs: int) -> Stops:
-    """The same for several shares, from so many runs; always the same ones."""
-    chance = random.Random(_SEED)  # noqa: S311  # the same runs every time are the point
+    """The same for several shares, from ``runs`` simulated runs, which are always the same."""
+    chance = random.Random(_SEED)  # noqa: S311  # runs must be reproducible
     bounds = [Bounds(test) for test in tests]
     known: list[list[tuple[int, int, int, int]]] = []  # by the number of samples
     limits = list(accumulate(truth))
@@ -139,7 +139,7 @@ def simulated(tests: Sequence[ShareTest], truth: Sequence[float], cap: int, runs
             now = known[total]
             total += 1
             right = True
-            for at in places:  # without a generator, which would take most of the time
+            for at in places:  # a generator would take most of the time
                 seen, (wrong_to, wrong_from, right_from, right_to) = hits[at], now[at]
                 if seen <= wrong_to or seen >= wrong_from:
                     stops.wrong += 1 / runs
@@ -161,7 +161,7 @@ def _stepped(bounds: Bounds) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a judgement of a split that is as expected takes, in connections."""
+    """How many connections the judgement of a split takes that is as expected."""
 
     least: int
     typical: int
@@ -170,7 +170,7 @@ class Plan:
 
 
 def plan(tests: Sequence[ShareTest]) -> Plan:
-    """The plan of a judgement. Raises UsageError if it takes more than can be had."""
+    """The plan of a judgement. Raises UsageError if it takes too many connections."""
     cap, least = limit(tests), earliest(tests)
     coarse, factor = _coarser(tests)
     most = limit(coarse)
@@ -191,15 +191,15 @@ def _steps(tests: Sequence[ShareTest]) -> float:
 
 
 def rare(share: float) -> float:
-    """What a share leaves, if that is less and not nothing."""
+    """A share, or its complement if that is smaller and not 0."""
     return min(share, 1 - share) or share
 
 
 def _coarser(tests: Sequence[ShareTest]) -> tuple[Sequence[ShareTest], float]:
-    """Tests that can be computed in a moment, and how many times as many connections these take.
+    """Tests that are fast to compute, and the factor of connections that the original ones take.
 
-    Rare versions come by chance as often in fewer connections if they are less rare; and finding
-    a shift takes connections by the inverse of its square.
+    A version that is half as rare appears as often in half the connections. The number of
+    connections that detect a shift is inverse to its square.
     """
     factor = 1.0
     most = min(_MOST_STEPS, _MOST_LOOKS / len(tests))
@@ -214,14 +214,14 @@ def _coarser(tests: Sequence[ShareTest]) -> tuple[Sequence[ShareTest], float]:
 
 
 def _halved(tests: Sequence[ShareTest]) -> Sequence[ShareTest]:
-    """Tests of several shares that take about half as many connections, if they can."""
+    """Tests of several shares that take about half as many connections, if possible."""
     shift = max(tests[0].shift, min(_WIDE, tests[0].shift * sqrt(2)))
     shares = _less_rare([test.share for test in tests])
     return [replace(one, share=p, shift=shift) for one, p in zip(tests, shares, strict=True)]
 
 
 def _less_rare(shares: Sequence[float]) -> Sequence[float]:
-    """Rare ones of several shares doubled, at the cost of the others."""
+    """The shares with rare ones doubled, at the cost of the others."""
     doubled = [2 * one if one < _RARE else 0.0 for one in shares]
     if len(shares) == 1 or not any(doubled):
         return shares
@@ -230,7 +230,7 @@ def _less_rare(shares: Sequence[float]) -> Sequence[float]:
 
 
 def earliest(tests: Sequence[ShareTest]) -> int:
-    """The number of connections before which nothing can pass, whatever they show."""
+    """The smallest number of connections with which a split can pass, whatever they show."""
 
     def least(test: ShareTest, total: int) -> int:
         return _first(total, lambda hits: test.not_below(hits, total))
@@ -244,18 +244,19 @@ def earliest(tests: Sequence[ShareTest]) -> int:
         fits = fits and sum(low for low, _ in counts) <= total
         return fits and (len(tests) == 1 or sum(high for _, high in counts) >= total)
 
-    # Before the first from which on all do, whole numbers may fit by chance: as often as one more
-    # is asked of a share, which does not go on for one that its shift leads to 0 or to 1.
+    # A smaller number than ``lasting`` may fit by chance, since counts are whole numbers. This
+    # happens as often as the required count of a share grows by one, or never for a share whose
+    # shift leads to 0 or 1.
     lasting = _first(4 * MOST, passable)
     begin = max(1, lasting - round(2 / min(max(rare(one.share), one.shift) for one in tests)))
     return next(n for n in range(begin, lasting + 1) if passable(n))
 
 
 def _first(most: int, enough: Callable[[int], bool]) -> int:
-    """The smallest number from 0 on from which on it is enough; ``most`` + 1 if none is."""
+    """The smallest number from which on ``enough`` is true; ``most`` + 1 if there is none."""
     low, high = -1, most + 1
     step = 1
-    while low + step < high:  # near the beginning, as a rule
+    while low + step < high:  # usually near the beginning
         if enough(low + step):
             high = low + step
         else:
@@ -264,10 +265,10 @@ def _first(most: int, enough: Callable[[int], bool]) -> int:
 
 
 def limit(tests: Sequence[ShareTest]) -> int:
-    """Connections after which a judgement ends without an answer.
+    """The number of connections after which a judgement ends without a verdict.
 
-    Four times as many as a number of connections takes that is fixed before, and enough for one
-    to find that the version with the smallest share is dead.
+    It is four times the size of a test with a fixed number of connections, and large enough to
+    detect that the version with the smallest share never answers.
     """
     shares = [test.share for test in tests]
     level = max(test.against for test in tests)

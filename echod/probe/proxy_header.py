@@ -1,4 +1,4 @@
-"""The header of the PROXY protocol, by which a balancer tells a server who its client is.
+"""The header of the PROXY protocol, with which a balancer passes on the client's address.
 
 https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt, sections 2.1 and 2.2.
 """
@@ -16,7 +16,7 @@ _STREAM = {4: 0x11, 6: 0x21}  # TCP over IPv4 and IPv6
 
 
 def header(version: int, connection: socket.socket) -> bytes:
-    """The header, of version 1 or 2, with the addresses of a connection. Raises OSError."""
+    """The header in version 1 or 2, with a connection's addresses. Raises OSError."""
     source, source_port = connection.getsockname()[:2]
     target, target_port = connection.getpeername()[:2]
     ends = [ipaddress.ip_address(str(end).partition("%")[0]) for end in (source, target)]

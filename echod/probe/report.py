@@ -1,4 +1,4 @@
-"""The result for people. Nothing that a server sent is shown as it came."""
+"""The result as text. All data from servers is escaped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from echod.probe.words import connections, remarks, verdict_lines
 
 
 def text(result: Result) -> str:
-    """The table and the verdict, each line complete."""
+    """The table and the verdict, as complete lines."""
     made, seconds, judged = result.connections, result.seconds, result.judgement.judged
     rate = f"{made / max(seconds, 0.001):,.0f}/s"
     if not result.waited:
@@ -30,7 +30,7 @@ def text(result: Result) -> str:
 
 
 def table(result: Result) -> list[str]:
-    """One line a version, below a line of headings."""
+    """A line of headings, and one line per version."""
     rules, tally = result.rules, result.judgement.tally
     level = f"{100 * (1 - rules.alpha):.6g} %"
     rows = [["version", "expected", "seen", "share", f"{level} interval", "verdict"]]
@@ -81,7 +81,7 @@ def _servers(result: Result, servers: Counts) -> str:
 
 
 def failures(tally: Tally) -> str:
-    """Each kind, its number, and what the first one was."""
+    """Each kind of failure, its count, and the details of the first one."""
     return "; ".join(
         f"{kind} {number:,} ({printable(tally.examples[kind], MOST_TOLD)})"
         for kind, number in tally.failures.most_common()

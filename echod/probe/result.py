@@ -1,4 +1,4 @@
-"""All that a run comes to, and how names and shares in it are shown."""
+"""The complete result of a run, and how its names and shares are shown."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from echod.probe.servers import Counts
 from echod.probe.verdict import Judgement, Row, Rules, Status
 
 MOST_SHOWN = 64
-"""Characters of a name: a SHA-256 has as many."""
+"""Maximum characters shown of a name; a SHA-256 has as many."""
 
 MOST_TOLD = 200
-"""Characters of what a service has sent in place of a reply."""
+"""Maximum characters shown of what a service has sent in place of a reply."""
 
 MOST_PLACES = 9
 
@@ -27,7 +27,7 @@ HEADLINES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """All that there is to say about a run. Times are in seconds."""
+    """The result of a run. Times are in seconds."""
 
     target: str
     rules: Rules
@@ -36,38 +36,38 @@ class Result:
     answered: int
     failed: int
     cap: int | None = None
-    """Connections after which it ends without a verdict."""
+    """The number of connections after which the run ends without a verdict."""
     interrupted: bool = False
     abandoned: int = 0
     """Connections in progress at the end, with an unknown result."""
     refused: str = ""
-    """What this host failed with, if it did."""
+    """The error of this host, if any."""
     servers: Counts | None = None
     addresses: int = 1
-    """Of the target, as it was looked up."""
+    """The number of addresses of the target's name."""
     taken: str = ""
-    """The only one of them that samples went to."""
+    """The only address that samples went to."""
     sources: int = 1
-    """Addresses that the samples came from, in turn."""
+    """The number of source addresses, used in turn."""
     waited: bool = False
-    """Whether the split was waited for: what is judged is the end of the run alone."""
+    """Whether the run waited for the split; then only its end is judged."""
 
     @property
     def connections(self) -> int:
-        """All that were made, those too that are not judged."""
+        """All connections of the run, including those that were not judged."""
         return self.answered + self.failed
 
     @property
     def servers_match(self) -> bool:
-        """Whether the servers have counted what was seen here, as far as they were asked."""
+        """Whether the servers' counts match this client's; true if they were not read."""
         if self.servers is None:
             return True
         return self.servers.match(self.answered, self.failed + self.abandoned)
 
     @property
     def status(self) -> Status:
-        """The verdict on everything. Without an expectation a run that was interrupted shows
-        nothing good: it was to make so many connections.
+        """The overall verdict. Without an expectation, an interrupted run is inconclusive, because
+        it has not made all its connections.
         """
         status = self.judgement.status
         if self.refused:
@@ -80,11 +80,11 @@ class Result:
 
 
 def printable(name: str, most: int = MOST_SHOWN) -> str:
-    """A name as it may be shown anywhere, XML included: escaped, and not too long."""
+    """A name made safe to show anywhere, including XML: escaped, and shortened if long."""
     pieces = []
     for character in name[: most + 1]:
         code = ord(character)
-        if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8
+        if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
             pieces.append(f"\\x{code - 0xDC00:02x}")
         elif character.isprintable() and character != "\\":
             pieces.append(character)
@@ -96,8 +96,8 @@ def printable(name: str, most: int = MOST_SHOWN) -> str:
 
 
 def decimals(row: Row) -> int:
-    """Those of per cents that tell an expected share from nothing, from all, and from an interval
-    that it lies outside of.
+    """The decimals of per cent that distinguish an expected share from 0 and 100, and from an
+    interval that does not contain it.
     """
     if not row.expected:
         return 1
@@ -115,12 +115,12 @@ def decimals(row: Row) -> int:
 
 
 def percent(share: float, least: int = 1) -> str:
-    """A share with ``least`` decimals, and with more where that says nothing."""
+    """A share in per cent with ``least`` decimals, or more if it is very small."""
     return f"{100 * share:.{max(least, 1 if share == 0 or share >= 0.001 else 3)}f} %"
 
 
 def interval(low: float, high: float, places: int) -> str:
-    """The shares between two, with so many decimals."""
+    """An interval of shares in per cent, with ``places`` decimals."""
     return f"{100 * low:.{places}f} - {100 * high:.{places}f} %"
 
 

@@ -1,6 +1,6 @@
-"""What a route makes of connections: the weights of a VirtualService, a TCPRoute or a TLSRoute.
+"""The split that a route requests: the weights of a VirtualService, a TCPRoute or a TLSRoute.
 
-Versions are its subsets, or its Services. Objects of other kinds in the same file are not read.
+Versions are its subsets or its Services. Objects of other kinds in the same file are ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MOST = 1_000_000
 """The largest weight that the Gateway API allows."""
 
 _SHORT = re.compile(r"([^.]+)(\.[^.]+)?\.svc(\..*)?|([^.]+)")
-"""A Service's host: by its name alone, or with its namespace and domain."""
+"""A Service's host: its name, alone or with namespace and domain."""
 
 _NAME = re.compile(r"[\w.-]{1,253}", re.ASCII)
 
@@ -26,18 +26,18 @@ Leg = tuple[str, int]
 
 
 def from_manifest(path: str, data: bytes) -> Expectation:
-    """The shares that a manifest asks for. Raises UsageError."""
+    """The shares that a manifest requests. Raises UsageError."""
     source = f"--route {shown(path)}"
     with told(source):
         splits = [split for one in documents(data) for split in _splits(one)]
         if not splits:
-            raise Refused("must have a VirtualService, a TCPRoute or a TLSRoute: it has none")
+            raise Refused("must contain a VirtualService, a TCPRoute or a TLSRoute")
         found = [(place, _expected(legs, f"{source}: {place}")) for place, legs in splits]
     (first, expectation), *others = found
     for place, other in others:
         if other != expectation:
             with told(source):
-                raise Refused(f"must have one split: {first} and {place} have other weights")
+                raise Refused(f"must describe one split: the weights of {first} and {place} differ")
     return expectation
 
 
@@ -49,7 +49,7 @@ def _expected(legs: list[Leg], source: str) -> Expectation:
 
 
 def _splits(document: Any) -> Iterator[tuple[str, list[Leg]]]:
-    """Each rule of an object, by its place, and where it leads."""
+    """Each rule of an object: its place, and its legs."""
     if not isinstance(document, dict):
         return
     kind, api = document.get("kind"), str(document.get("apiVersion", ""))
@@ -76,14 +76,14 @@ def _of_service(rule: Object, field: str) -> list[Leg]:
         name = to.get("subset")
         if name is None:
             name = _service(to.get("host"))
-        # A single one gets all, whatever its weight.
+        # A single destination gets all connections, whatever its weight.
         weight = leg.get("weight", 0) if len(routes) > 1 else 1
         legs.append(_leg(name, weight, place))
     return legs
 
 
 def _of_route(rule: Object, field: str) -> list[Leg]:
-    """The legs of a rule of a TCPRoute, each with a weight of 1 by default."""
+    """The legs of a rule of a TCPRoute or TLSRoute, each with a weight of 1 by default."""
     backends = mappings(rule.get("backendRefs"), f"{field}.backendRefs")
     return [
         _leg(leg.get("name"), leg.get("weight", 1), f"{field}.backendRefs[{number}]")
@@ -92,7 +92,7 @@ def _of_route(rule: Object, field: str) -> list[Leg]:
 
 
 def _service(host: Any) -> Any:
-    """The name of a Service, or a host that is none as it is."""
+    """The name of a Service, or the host itself if it is not a Service's."""
     found = _SHORT.fullmatch(host) if isinstance(host, str) else None
     return (found[1] or found[4]) if found else host
 

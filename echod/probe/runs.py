@@ -15,19 +15,19 @@ from echod.probe.target import Target
 from echod.probe.verdict import Rules
 
 TICK_SECONDS = 0.1
-"""Between two looks at how far a run has come, and at signals."""
+"""Time between two checks of a run's progress and of signals."""
 
 
 class Signals(Protocol):
-    """What is asked of the signals that stop a run."""
+    """The interface of the signals that stop a run."""
 
     def wait(self, timeout: float | None = None) -> object | None:
-        """The next one, or None when ``timeout`` seconds have passed without."""
+        """The next signal, or None after ``timeout`` seconds without one."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where a run speaks: lines that stay, lines of warning, and a line that is written over."""
+    """Where a run writes: lines of output, warnings, and a progress line that is overwritten."""
 
     say: Callable[[str], None]
     progress: Callable[[str], None]
@@ -36,16 +36,16 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How samples are made, and what ends them before a verdict does."""
+    """How fast samples are taken, and the limits that end a run without a verdict."""
 
     cap: float = math.inf
     duration: float | None = None
     concurrency: int = 10
     rate: float | None = None
     waits: bool = False
-    """Whether failures are waited for to end."""
+    """Whether the run waits for the split, pausing after failures."""
     counted: bool = False
-    """Whether what is under way at a verdict is waited for, because servers count it too."""
+    """Whether the run waits for samples in progress at the verdict, because servers count them."""
 
 
 def sample(
@@ -56,7 +56,7 @@ def sample(
     output: Output,
     interrupted: Callable[[], bool],
 ) -> Result:
-    """One run, judged. ``interrupted`` is asked ten times a second."""
+    """One run with its verdict. ``interrupted`` is called ten times a second."""
     sampler = Sampler(
         target,
         judge.take,
@@ -90,7 +90,7 @@ def sample(
 def _attend(
     sampler: Sampler, tally: Tally, pace: Pace, output: Output, interrupted: Callable[[], bool]
 ) -> bool:
-    """Waits until the judge is sure and says how far it is; true if it was interrupted."""
+    """Wait until the judge is sure, showing progress; return whether the run was interrupted."""
     while not sampler.wait(TICK_SECONDS, for_all=pace.counted):
         output.progress(_progress(tally, pace.cap, sampler))
         if interrupted():

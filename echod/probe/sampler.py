@@ -1,4 +1,4 @@
-"""Samples: one connection, one line, one reply each, from several threads at once."""
+"""Samples of one connection, one line and one reply each, taken by several threads."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from echod.probe.tally import Outcome
 from echod.probe.target import Failed, Target, peer
 
 AHEAD = 100
-"""Samples for each one at a time that may begin beyond the oldest which has not ended."""
+"""How many samples per thread may begin after the oldest sample that has not ended."""
 
 BACK_OFF_SECONDS = 0.1
-"""Before the next sample of a thread whose last one failed, where a split is waited for."""
+"""Pause of a thread after a failed sample, if the run waits for the split."""
 
 
 def payloads() -> Callable[[int], bytes]:
-    """Lines that no other client sends, by their number."""
+    """A function that makes lines by number; no other client sends the same lines."""
     run = secrets.token_hex(4)
     return lambda number: f"echod-probe-{run}-{number}".encode()
 
 
 def refusal(error: Exception) -> SystemRefused:
-    """What a thread ended with, for the one that waits for it."""
+    """The error that ended a thread, as a SystemRefused for the thread that waits for it."""
     if isinstance(error, SystemRefused):
         return error
     return SystemRefused("out of memory" if isinstance(error, MemoryError) else repr(error))
 
 
 def sampled(target: Target, number: int, payload: bytes, began: float) -> Outcome:
-    """What comes of one connection. Raises SystemRefused for what is not the target's doing."""
+    """The outcome of one connection. Raises SystemRefused if this host caused the failure."""
     start = monotonic()
     deadline = start + target.timeout
     address = ""
@@ -52,11 +52,11 @@ def sampled(target: Target, number: int, payload: bytes, began: float) -> Outcom
 
 
 class Sampler:
-    """Threads that sample until a judge is sure, for a caller that waits for them.
+    """Threads that take samples until a judge is sure.
 
-    ``take`` gets the outcomes in the order in which the samples began, whatever the order in which
-    they end, so that a slow version is not seen too late; it gives true when it has seen enough.
-    Before that, ``cap`` samples end a run, and so do ``duration`` seconds.
+    ``take`` is called with the outcomes in the order in which the samples began, not in that in
+    which they ended, so that slow versions are not undercounted. It returns true once the verdict
+    is reached. At the latest, a run ends after ``cap`` samples or ``duration`` seconds.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Sampler:
         self._begun = 0
         self._under_way = 0
         self._judged = 0
-        self._finished: dict[int, Outcome] = {}  # that are not judged yet, by their number
+        self._finished: dict[int, Outcome] = {}  # ended but not yet judged, by number
         self._sure = False
         self._stopped = False
         self._payload = payloads()
@@ -97,18 +97,18 @@ class Sampler:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return monotonic() - self._start
 
     @property
     def under_way(self) -> int:
-        """Samples that have begun and not ended."""
+        """The number of samples that have begun and not ended."""
         return self._under_way
 
     def wait(self, timeout: float, *, for_all: bool = False) -> bool:
-        """Whether the judge is sure, or all is done, after ``timeout`` seconds at most.
+        """Wait ``timeout`` seconds at most; return whether the run has ended.
 
-        ``for_all``: whether what is under way when the judge is sure is waited for.
+        ``for_all``: also wait for samples that are in progress when the verdict is reached.
         """
 
         def done() -> bool:
@@ -120,20 +120,20 @@ class Sampler:
             return self._ended.wait_for(done, timeout)
 
     def stop(self) -> int:
-        """Begins no more samples and counts no more; gives how many are abandoned on their way."""
+        """Stop sampling and counting; return the number of samples abandoned in progress."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
             return self._under_way
 
     def later(self) -> list[Outcome]:
-        """What has ended, but began after the last sample that was judged, in order."""
+        """The outcomes of samples that began after the last judged one and have ended, in order."""
         with self._changed:
             return [self._finished[number] for number in sorted(self._finished)]
 
     def _start_threads(self) -> None:
-        """Start all threads. Raises SystemRefused, without a sample, if this host refuses one."""
-        with self._changed:  # no thread samples before all of them run
+        """Start all threads. Raises SystemRefused if this host refuses one; no sample is taken."""
+        with self._changed:  # so that no thread samples before all of them run
             try:
                 start(self._threads)
             except SystemRefused:
@@ -145,19 +145,19 @@ class Sampler:
             while (begun := self._next()) is not None:
                 number, began = begun
                 self._finish(number, sampled(self.target, number, self._payload(number), began))
-        except Exception as error:  # noqa: BLE001  # a thread that ends in silence is waited for
+        except Exception as error:  # noqa: BLE001  # reported by the thread that waits
             with self._changed:
                 self.refused = self.refused or refusal(error)
                 self._ended.notify_all()
             self.stop()
 
     def _is_over(self, now: float) -> bool:
-        """Whether no sample begins any more."""
+        """Whether no more samples begin."""
         timed_out = self._end is not None and now >= self._end
         return self._stopped or self._sure or self._begun >= self._cap or timed_out
 
     def _next(self) -> tuple[int, float] | None:
-        """The number and the beginning (s) of a sample, when it may begin; None: no more do."""
+        """Wait until a sample may begin; return its number and start time, or None at the end."""
         with self._changed:
             while not self._is_over(now := monotonic()):
                 due = self._start + self._begun / self._rate if self._rate else now
@@ -184,7 +184,7 @@ class Sampler:
                 self._changed.wait_for(lambda: self._is_over(monotonic()), self._back_off)
 
     def _count(self, number: int, outcome: Outcome) -> None:
-        """Hands over to the judge what is complete up to its beginning."""
+        """Count an outcome, and pass on to the judge all that are complete in order."""
         if outcome.version is None:
             self.failed += 1
         else:

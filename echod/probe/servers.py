@@ -1,4 +1,4 @@
-"""What the servers themselves have counted, read from echod's metrics."""
+"""The servers' own counts, read from echod's metrics."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _CLOSED = "echod_connections_closed_total"
 
 @dataclass(frozen=True)
 class Counts:
-    """Requests by version, and connections, of all servers together; those that ended unused, a
-    load balancer's checks, are none.
+    """Requests by version, and connections, of all servers together. Connections that ended unused
+    (a load balancer's checks) do not count.
     """
 
     requests: Counter[str]
     connections: int
 
     def since(self, before: Counts) -> Counts:
-        """What has come since."""
+        """The difference to earlier counts."""
         versions = {*self.requests, *before.requests}
         requests = {name: self.requests[name] - before.requests[name] for name in sorted(versions)}
-        # One that was open before and has ended unused since must not make it negative.
+        # A connection that was open before and ended unused since must not make it negative.
         return Counts(Counter(requests), max(self.connections - before.connections, 0))
 
     def match(self, answered: int, failed: int) -> bool:
-        """Whether a client's tally can be the same: what failed there may still have arrived."""
+        """Whether a client's tally agrees; samples that failed there may have been counted."""
         total = sum(self.requests.values())
         return (
             min(self.requests.values(), default=0) >= 0 and answered <= total <= answered + failed
@@ -50,7 +50,7 @@ class Counts:
 
 
 def check(urls: Sequence[str]) -> None:
-    """Raises UsageError for what cannot be read from."""
+    """Raise UsageError for a URL that cannot be read."""
     for url in urls:
         try:
             parts = urlsplit(url)
@@ -62,7 +62,7 @@ def check(urls: Sequence[str]) -> None:
                 f"--metrics {shown(url)}: must be a URL, for example http://10.0.0.5:9464/metrics"
             )
         if urls.count(url) > 1:
-            raise UsageError(f"--metrics {shown(url)}: must be given once, or it counts twice")
+            raise UsageError(f"--metrics {shown(url)}: must be given once, not to count twice")
 
 
 def read(urls: Sequence[str]) -> Counts:
@@ -90,8 +90,8 @@ def read(urls: Sequence[str]) -> Counts:
 
 
 def _fetch_in_time(url: str) -> str:
-    """The page, however it trickles in: http.client's time limit holds for each read alone, so
-    a thread asks that can be left behind.
+    """The page, within TIMEOUT_SECONDS. The timeout of http.client applies to each read separately,
+    so a thread fetches the page, and is abandoned if it takes too long.
     """
     answers: list[str | Exception] = []
 
@@ -111,13 +111,12 @@ def _fetch_in_time(url: str) -> str:
 
 
 def _fetch(url: str) -> str:
-    opener = build_opener(
-        ProxyHandler({}), Handler
-    )  # a proxy of the environment is for the outside
+    # Without the environment's proxies, which are for other networks.
+    opener = build_opener(ProxyHandler({}), Handler)
     try:
         with opener.open(url, timeout=TIMEOUT_SECONDS) as response:
             body: bytes = response.read(MOST_BYTES)
     except HTTPError as error:
-        error.close()  # it holds the connection
+        error.close()  # it keeps the connection open
         raise
     return body.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""The options of ``echod probe`` that say what is spoken with a service."""
+"""The options of ``echod probe`` for the conversation with a service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LABELS = re.compile(r"(?!-)[\w-]{1,63}(?<!-)(\.(?!-)[\w-]{1,63}(?<!-))*\.?", re
 
 
 def escapes(value: str) -> bytes:
-    r"""Bytes as C writes them: ``\n``, ``\x00``, ``\0``."""
+    r"""Bytes from text with the escapes of C: ``\n``, ``\x00``, ``\0``."""
 
     def meant(escape: re.Match[bytes]) -> bytes:
         text = escape[1]
@@ -49,7 +49,7 @@ def escapes(value: str) -> bytes:
 
 
 def pattern(value: str) -> bytes:
-    """A regular expression with a group."""
+    """A regular expression with at least one group."""
     allowed = "a regular expression of Python, whose first group is the version"
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -62,12 +62,12 @@ def pattern(value: str) -> bytes:
 
 
 def server_name(value: str) -> str:
-    """A name, which an address is not."""
+    """A host name, not an address."""
     name = ""
     with suppress(UnicodeError):
         name = value.encode("idna").decode()
     if not _LABELS.fullmatch(name) or is_address(value):
-        raise ValueError("the name of a host; of an address none is sent")
+        raise ValueError("the name of a host, not an address, which TLS does not send")
     return name.rstrip(".")
 
 
@@ -91,44 +91,46 @@ OPTIONS = (
         escapes,
         "",
         "BYTES",
-        r"send this, not a line, with the escapes of C (\r\n, \x00); '' waits for the server",
+        r"send these bytes instead of a line, with C escapes (\r\n, \x00); '' sends nothing and"
+        " waits for the server",
     ),
     Option(
         "match",
         pattern,
         "",
         "REGEX",
-        "the version is the first group of this, in up to 16 KiB of the reply",
+        "take the version from the first group of this regular expression, in up to 16 KiB of the"
+        " reply",
     ),
-    Option("bye", escapes, "", "BYTES", "send this before leaving"),
-    Option("sni", server_name, "", "NAME", "the server's name, sent and verified; default: HOST"),
-    Option("ca", file, "", "FILE", "trust these certificates (PEM), not the system's"),
+    Option("bye", escapes, "", "BYTES", "send these bytes before closing"),
+    Option("sni", server_name, "", "NAME", "server name to send and to verify; default: HOST"),
+    Option("ca", file, "", "FILE", "trust these certificates (PEM) instead of the system's"),
     Option(
         "by",
         parsers.one_of("certificate"),
         "",
         "WHAT",
-        "certificate: the version is that of the server's, by its SHA-256 or its subject",
+        "certificate: identify the version by the server's certificate, its SHA-256 or subject",
     ),
     Option(
         "proxy_protocol",
         lambda value: int(parsers.one_of("1", "2")(value)),
         "",
         "1|2",
-        "send the header of the PROXY protocol first",
+        "send a PROXY protocol header of this version first",
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
-    """What is spoken. ``None`` is "not given"; without anything it is an echo."""
+    """The settings of the conversation. ``None`` is unset; without any, it is an echo."""
 
     send: bytes | None = None
     match: bytes | None = None
     bye: bytes | None = None
     names: Mapping[str, str] = field(default_factory=dict)
-    """Versions by what is found: of certificates, digests are in small letters without colons."""
+    """Versions by what is found. Digests of certificates are in lower case without colons."""
     tls: bool = False
     sni: str | None = None
     ca: str | None = None
@@ -150,11 +152,11 @@ EXCLUDES = {
     "hold": ["send", "match", "bye", "by"],
     "plan": ["send", "match", "bye", "by", "name", "tls", "proxy_protocol"],
 }
-"""As those of ``arguments``."""
+"""The form is that of ``arguments``."""
 
 
 def add_to(add: Callable[..., object]) -> None:
-    """Adds the options to a parser, by its add_argument."""
+    """Add the options to a parser, by its add_argument."""
     for option in OPTIONS:
         add(option.flag, metavar=option.metavar, help=option.help.replace("%", "%%"))
     add("--tls", action="store_true", help="encrypt, and verify the server's certificate")
@@ -164,7 +166,7 @@ def add_to(add: Callable[..., object]) -> None:
         action="append",
         default=[],
         metavar="FOUND=VERSION",
-        help="what was found is this version; may be repeated",
+        help="report FOUND, a match or a certificate, as VERSION; may be repeated",
     )
 
 
@@ -187,7 +189,7 @@ def names(texts: Sequence[str]) -> dict[str, str]:
         if _DIGEST.fullmatch(what):
             what = what.replace(":", "").lower()
         if found.setdefault(what, version) != version:
-            raise UsageError(f"--name {shown(text)}: must name one version for what is found")
+            raise UsageError(f"--name {shown(text)}: must not give FOUND a second version")
     if len(found) > MOST_NAMES:
         raise UsageError(f"--name: must be given {MOST_NAMES} times at most")
     return found

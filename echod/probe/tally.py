@@ -1,4 +1,4 @@
-"""What the samples of a run add up to, in bounded memory."""
+"""The counts of a run's samples, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from math import ceil, exp, log
 MAX_NAMES = 64
 
 OTHER = "other"
-"""What the names beyond the first MAX_NAMES are counted as."""
+"""The name under which all names beyond the first MAX_NAMES count."""
 
 _STEP = log(1.02)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One sample: the version that answered, or what was wrong. Times are in seconds."""
+    """One sample: the version that answered, or the failure. Times are in seconds."""
 
     version: str | None
     failure: str = ""
@@ -25,23 +25,23 @@ class Outcome:
     connect_seconds: float = 0.0
     reply_seconds: float = 0.0
     began: float = 0.0
-    """Since the start of the run."""
+    """Time from the start of the run to the start of the sample."""
     address: str = ""
-    """That it went to, if it came so far."""
+    """The address that it went to, if known."""
 
 
 class Latencies:
-    """Times in seconds, each known to 2 %."""
+    """Times in seconds, each to a precision of 2 %."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
 
     def add(self, seconds: float) -> None:
-        """Counts one more."""
+        """Count one more time."""
         self._buckets[round(log(max(seconds, 1e-9)) / _STEP)] += 1
 
     def quantile(self, part: float) -> float | None:
-        """The time in seconds that ``part`` of all do not pass; None if there are none."""
+        """The time in seconds that a share ``part`` does not exceed; None if there are none."""
         left = max(1, ceil(part * self._buckets.total()))
         for bucket in sorted(self._buckets):
             left -= self._buckets[bucket]
@@ -55,11 +55,11 @@ class Tally:
 
     def __init__(self, expected: Iterable[str] = ()) -> None:
         self.versions: Counter[str] = Counter(dict.fromkeys(expected, 0))
-        self.beyond = 0  # answers under names that had no place any more
-        self.answered = 0  # samples with a reply that was theirs
-        self.failed = 0  # samples without one
+        self.beyond = 0  # answers under names beyond MAX_NAMES
+        self.answered = 0  # samples with the right reply
+        self.failed = 0  # all other samples
         self.failures: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}  # of each kind of failure, what the first one was
+        self.examples: dict[str, str] = {}  # details of the first failure of each kind
         self.connect: dict[str, Latencies] = {}
         self.reply: dict[str, Latencies] = {}
 
@@ -69,7 +69,7 @@ class Tally:
         return self.answered + self.failed
 
     def add(self, outcome: Outcome) -> str | None:
-        """Counts one sample; gives the name that it is counted under, None for a failure."""
+        """Count one sample; return the name that it counts under, None for a failure."""
         name = outcome.version
         if name is None:
             self.failed += 1
@@ -86,14 +86,14 @@ class Tally:
         return name
 
     def copy(self) -> Tally:
-        """The counts as they are now, without the times."""
+        """The current counts, without the times."""
         made = Tally()
         made.versions, made.failures = Counter(self.versions), Counter(self.failures)
         made.beyond, made.answered, made.failed = self.beyond, self.answered, self.failed
         return made
 
     def since(self, before: Tally) -> Tally:
-        """The counts that have come since; the times are those of all."""
+        """The difference to earlier counts. The times are those of all samples."""
         made = Tally()
         made.versions.update({n: k - before.versions[n] for n, k in self.versions.items()})
         kinds = {kind: k - before.failures[kind] for kind, k in self.failures.items()}

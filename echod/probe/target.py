@@ -1,4 +1,4 @@
-"""Where samples go: a connection, a line on it, the prefix of its reply, and what may fail."""
+"""The target of samples: connecting, sending a line, reading the prefix, and the failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from echod.errors import SystemRefused
 from echod.texts import decoded
 
 MAX_REPLY_BYTES = 16 * 1024
-"""A reply without its newline in so many bytes is none."""
+"""Maximum bytes of a reply, including its newline."""
 
 LOCAL = {
     errno.EMFILE: "no free file descriptor",
@@ -27,50 +27,51 @@ LOCAL = {
     errno.EPERM: "not allowed on this host",
     errno.EAFNOSUPPORT: "no such family of addresses on this host",
 }
-"""Errors that say nothing of the target."""
+"""Errors that this host causes, not the target."""
 
 _LOCAL_LOOK_UP = {
     getattr(socket, name)
     for name in ("EAI_SYSTEM", "EAI_MEMORY", "EAI_FAMILY", "EAI_ADDRFAMILY")
     if hasattr(socket, name)
 }
-"""Errors of a look-up that say nothing of the name: the last two, that -4 or -6 forbids it."""
+"""Look-up errors that this host causes, not the name. The last two mean that -4 or -6 excludes
+the name's addresses."""
 
 _BEFORE_BIND = [(socket.IPPROTO_IP, 24, 1)] if sys.platform == "linux" else []
-"""IP_BIND_ADDRESS_NO_PORT: the port is chosen when the target is known, of many more."""
+"""IP_BIND_ADDRESS_NO_PORT: the port is chosen at the connect, when more ports are available."""
 
 Address = tuple[int, tuple[object, ...]]
 """A family and a socket address."""
 
 
 class Failed(Exception):
-    """A sample without a reply of its own: the kind of failure, and what was seen."""
+    """A sample without the right reply: the kind of failure, and details."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(kind, detail)
         self.kind = kind
         self.detail = detail
-        self.address = ""  # that was tried, if one was
+        self.address = ""  # the address that was tried, if any
 
 
 class Reply(NamedTuple):
-    """The version that has answered, and when its reply was complete, on the monotonic clock."""
+    """The version that answered, and when its reply was complete (monotonic seconds)."""
 
     version: str
     at: float
 
 
 class Service(Protocol):
-    """What is said on a connection. Times are on the monotonic clock."""
+    """The conversation on a connection. Times are in monotonic seconds."""
 
     def open(self, connection: socket.socket, deadline: float) -> socket.socket:
-        """What to speak on, in the connection's place. Raises Failed and SystemRefused."""
+        """The channel to use instead of the connection. Raises Failed and SystemRefused."""
 
     def ask(self, channel: socket.socket, payload: bytes, deadline: float) -> Reply:
-        """Asks once for the version. Raises Failed and SystemRefused."""
+        """Ask once for the version. Raises Failed and SystemRefused."""
 
     def leave(self, channel: socket.socket, deadline: float) -> None:
-        """Says farewell before the channel is closed."""
+        """Say farewell, before the channel is closed."""
 
 
 class Echo:
@@ -81,18 +82,18 @@ class Echo:
         return connection
 
     def ask(self, channel: socket.socket, payload: bytes, deadline: float) -> Reply:
-        """Sends a line. Raises Failed and SystemRefused."""
+        """Send a line. Raises Failed and SystemRefused."""
         return Reply(decoded(ask(channel, payload, deadline)), monotonic())
 
     def leave(self, _channel: socket.socket, _deadline: float) -> None:
-        """Nothing is to be said."""
+        """Do nothing."""
 
 
 class Target:
     """Where connections go. ``timeout`` (seconds) is for each sample as a whole.
 
-    A name is looked up once, and its first address that answers is taken. With ``afresh`` it is
-    looked up for each sample, and each sample tries one address alone, the next one in turn.
+    A name is resolved once, and its first address that answers is used. With ``afresh`` it is
+    resolved for each sample, and each sample tries one address only, the next one in turn.
     """
 
     def __init__(
@@ -112,27 +113,27 @@ class Target:
         self.timeout = timeout
         self.afresh = afresh
         self.sources = sources
-        self.found = 0  # addresses of the name, the last time that it was looked up
+        self.found = 0  # number of addresses in the last look-up of the name
         self.taken: Address | None = None
         self._family = family
         self._known: list[Address] = []
         self._choosing = Lock()
 
     def __str__(self) -> str:
-        """As it was given: ``[::1]:9000``."""
+        """The target as given: ``[::1]:9000``."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
     def connect(self, number: int, deadline: float) -> socket.socket:
-        """A connection for a sample with this number. Raises Failed, or SystemRefused for what is
-        not the target's doing.
+        """A connection for the sample with this number. Raises Failed, or SystemRefused if this
+        host caused the failure.
         """
         if self.afresh:
             found = sorted(self._look_up(), key=str)
             self.found = len(found)
             turn, place = divmod(number, len(found))
             return self._connect(found[place], self._source(turn), deadline)
-        taken = self.taken  # once: it may be forgotten meanwhile
+        taken = self.taken  # read once: another thread may call forget
         if not taken:
             if not self._choosing.acquire(timeout=max(0.0, deadline - monotonic())):
                 raise Failed("timeout", "no answer in time")
@@ -145,7 +146,7 @@ class Target:
         return self._connect(taken, self._source(number), deadline)
 
     def forget(self) -> None:
-        """Has the next sample look the name up again, and choose among its addresses."""
+        """Have the next sample look the name up again, and choose among its addresses."""
         self._known, self.taken = [], None
 
     def _source(self, number: int) -> str | None:
@@ -158,7 +159,7 @@ class Target:
         refused: SystemRefused | None = None
         failed: Failed | None = None
         for left, address in zip(range(len(known), 0, -1), known, strict=True):
-            # Each address has its part of the time, or one that is silent would take it all.
+            # Each address gets its part of the time: a silent one would use up all of it.
             share = monotonic() + (deadline - monotonic()) / left
             try:
                 connection = self._connect(address, source, share)
@@ -206,7 +207,7 @@ class Target:
             with suppress(OSError):  # without it there are fewer ports to choose from
                 made.setsockopt(*option)
         try:
-            # Not as it is: its zone would be lost.
+            # Resolved first: bind() would drop its zone.
             numeric = socket.AI_NUMERICHOST
             found = socket.getaddrinfo(source, 0, made.family, socket.SOCK_STREAM, flags=numeric)
             made.bind(found[0][4])
@@ -215,7 +216,7 @@ class Target:
 
 
 def failure(error: OSError) -> Failed | SystemRefused:
-    """What an error of a socket comes to."""
+    """The failed sample, or the refusal of this host, that an error of a socket means."""
     if error.errno in LOCAL:
         return _refusal(error)
     if isinstance(error, TimeoutError):
@@ -233,7 +234,7 @@ def _refusal(error: OSError, otherwise: str = "this host failed") -> SystemRefus
 
 
 def peer(connection: socket.socket) -> str:
-    """The address that a connection goes to; empty if it is gone already."""
+    """The address of a connection's peer; empty if the connection has ended."""
     try:
         return str(connection.getpeername()[0])
     except OSError:
@@ -241,7 +242,7 @@ def peer(connection: socket.socket) -> str:
 
 
 def left(deadline: float) -> float:
-    """Seconds until then. Raises TimeoutError when it has passed."""
+    """Seconds until the deadline. Raises TimeoutError if it has passed."""
     left = deadline - monotonic()
     if left <= 0:
         raise TimeoutError
@@ -254,8 +255,8 @@ def ask(
     deadline: float,
     failed: Callable[[OSError], Failed | SystemRefused] = failure,
 ) -> bytes:
-    """Sends a line and gives the prefix of its reply. Raises Failed, and what ``failed`` makes of
-    an error.
+    """Send a line; return the prefix of its reply. Raises Failed, and what ``failed`` returns for
+    an OSError.
     """
     reply = b""
     try:

@@ -1,4 +1,4 @@
-"""TLS to a service, verified as curl does it, and what fails of it in words."""
+"""TLS to a service, verified as curl does, and readable texts for its failures."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from echod.errors import SystemRefused, UsageError, shown
 from echod.probe.target import Failed, failure, left
 
 KIND = "tls"
-"""The kind of failure."""
+"""The kind of failure for all TLS errors."""
 
 
 class Tls:
-    """How connections are encrypted.
+    """The TLS settings of all connections.
 
-    ``name`` is what the certificate must have, and what is sent as SNI unless it is an address.
-    ``ca`` is a file in PEM that takes the place of the system's authorities. Raises UsageError if
-    it cannot be read.
+    ``name`` must be in the certificate, and is sent as SNI unless it is an address. ``ca`` is a PEM
+    file that replaces the system's authorities. Raises UsageError if it cannot be read.
     """
 
     def __init__(self, name: str, *, ca: str | None, insecure: bool) -> None:
@@ -31,11 +30,11 @@ class Tls:
             self._context.load_default_certs()
         else:
             _trust(self._context, ca)
-        # A certificate in the file is trusted, whatever its issuer.
+        # Certificates in the file are trusted, whatever their issuer.
         self._context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
     def wrap(self, connection: socket.socket, deadline: float) -> ssl.SSLSocket:
-        """An encrypted connection in the place of another. Raises Failed and SystemRefused."""
+        """Encrypt a connection; return the new channel. Raises Failed and SystemRefused."""
         try:
             connection.settimeout(left(deadline))
             return self._context.wrap_socket(connection, server_hostname=self._name)
@@ -44,12 +43,12 @@ class Tls:
 
     @staticmethod
     def failure(error: OSError) -> Failed | SystemRefused:
-        """What an error of an encrypted connection comes to."""
+        """The failed sample, or the refusal of this host, that an error means."""
         return _failure(error, "")
 
     @staticmethod
     def certificate(channel: socket.socket) -> bytes:
-        """The leaf in DER. Raises Failed."""
+        """The server's own certificate in DER. Raises Failed."""
         der = channel.getpeercert(binary_form=True) if isinstance(channel, ssl.SSLSocket) else None
         if not der:
             raise Failed(KIND, "no certificate")
@@ -57,7 +56,7 @@ class Tls:
 
     @staticmethod
     def end(channel: socket.socket) -> None:
-        """Says that it ends, and does not wait for the answer. Raises OSError and ValueError."""
+        """Send the end of TLS, without waiting for the peer's. Raises OSError and ValueError."""
         channel.settimeout(0)
         if isinstance(channel, ssl.SSLSocket):
             channel.unwrap()
@@ -68,7 +67,7 @@ def _failure(error: OSError, where: str) -> Failed | SystemRefused:
         return Failed(KIND, f"certificate verify failed: {error.verify_message.rstrip('.')}")
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return Failed(KIND, f"closed{where}")
-    if isinstance(error, ssl.SSLError):  # before its number is taken for one of the system's
+    if isinstance(error, ssl.SSLError):  # first, because its number is not an errno
         return Failed(KIND, words(error))
     made = failure(error)
     if isinstance(made, Failed):

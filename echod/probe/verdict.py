@@ -1,4 +1,4 @@
-"""What is asked of a split, and the verdict on what was counted."""
+"""The rules for a split, and the verdict on the counted samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WRONG = frozenset({"off", "outside", "forbidden", "unexpected"})
 
 
 class Status(IntEnum):
-    """What a run comes to, and the program's exit status."""
+    """The verdict of a run, and the exit status of the program."""
 
     HOLDS = 0
     DIFFERS = 1
@@ -29,7 +29,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What is asked of a split. Shares and differences of them are fractions, not per cent."""
+    """The rules for a split. Shares and differences of shares are fractions, not per cent."""
 
     expectation: Expectation | None
     alpha: float
@@ -44,12 +44,12 @@ class Rules:
 
     @property
     def named(self) -> set[str]:
-        """All names that the expectation has."""
+        """All names in the expectation."""
         return set(self.expectation.cells) if self.expectation else set()
 
     @property
     def certain(self) -> bool:
-        """Whether one version alone is expected: failures say nothing of another one."""
+        """Whether only one version is expected, so that failures cannot be another version's."""
         return bool(self.expectation and 1.0 in self.expectation.shares.values())
 
     @property
@@ -59,14 +59,14 @@ class Rules:
 
     @cached_property
     def tests(self) -> dict[str, ShareTest]:
-        """The tests that a verdict takes."""
+        """The tests that a verdict needs, by name."""
         tested = self.expectation.tested if self.expectation else {}
         return {name: self.test(share) for name, share in tested.items()}
 
     def test(self, share: float, looks: int = 1) -> ShareTest:
-        """The test of one share, which is one of all that are tested, or says the same as one.
+        """The test of one share: a tested one, or one that is equivalent to it.
 
-        ``looks``: how many samples of the split have such a test each.
+        ``looks``: how many parts of the run are tested in this way.
         """
         tolerant = self.tolerance is not None
         count = len(self.expectation.tested) if self.expectation else 1
@@ -79,14 +79,14 @@ class Rules:
         )
 
     def of(self, name: str, tally: Tally) -> tuple[int, int, int]:
-        """What a tally says of a name: hits, samples that may have been hits, and all of them."""
+        """The counts for a name: hits, failures that may be hits, and all samples."""
         if self.failures_count:
             hits = tally.failed if name == FAILURES else tally.versions[name]
             return hits, 0, tally.total
         return tally.versions[name], tally.failed, tally.total
 
     def must_not_be(self, name: str | None) -> bool:
-        """Whether one sample of this name (None: a failure) contradicts the expectation."""
+        """Whether a single sample of this name (None: a failure) contradicts the expectation."""
         if name is None:
             return self.failures_forbidden
         return self.expectation is not None and not self.expectation.shares.get(name)
@@ -94,7 +94,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Row:
-    """One version, or the failures where they have a share. Shares are fractions."""
+    """One version, or the failures if they have a share. Shares are fractions."""
 
     name: str
     expected: float | None
@@ -103,34 +103,34 @@ class Row:
     low: float
     high: float
     log_e: float | None
-    """The evidence against the share, as a logarithm; None: there is no finite one."""
+    """The log evidence against the share; None if it is not finite."""
     verdict: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A verdict, and what it rests on."""
+    """A verdict and its basis."""
 
     status: Status
     tally: Tally
-    """Of the judged samples alone."""
+    """The counts of the judged samples only."""
     rows: list[Row]
     stopped_at: int | None = None
-    """The judged samples at which the verdict fell; None: none fell."""
+    """The number of judged samples at which the verdict was reached; None: it was not."""
     changed: bool = False
-    """Whether it would have passed, had the split not changed meanwhile."""
+    """Whether the split would have passed if it had not changed during the run."""
     later: Counter[str] = field(default_factory=Counter)
-    """Names beyond the judged samples that must not be there."""
+    """Forbidden names among the samples after the judged ones."""
     independence: Independence = field(default_factory=Independence)
 
     @property
     def judged(self) -> int:
-        """Samples that the verdict rests on, failures included."""
+        """The number of samples that the verdict is based on, including failures."""
         return self.tally.total
 
 
 def rows(tally: Tally, rules: Rules, status: Status, looks: int = 1) -> list[Row]:
-    """Each version with its interval, and what a verdict says of it."""
+    """A row for each version, with its interval and its part of the verdict."""
     if rules.expectation is None:
         return _tallied(tally, rules)
     cells = [
@@ -182,7 +182,7 @@ def _row(
 
 
 def _of_none(row: Row, rules: Rules) -> str:
-    """The verdict on what must not be there: one connection is too many."""
+    """The verdict on a version with share 0, which one connection contradicts."""
     if not row.seen:
         return "absent"
     expectation = rules.expectation

@@ -1,7 +1,7 @@
-"""The judge of a split that is waited for: one start after another, from each of which it may hold.
+"""The judge of ``--wait``: it tests from many starting points whether the split has held since.
 
-Each start is a test of its own on all samples since; together they pass what is off with the
-chance that a single one may have, since each has its part of it.
+Each start is a separate test of all samples since. The tests share the error probability of a
+single one, so that together they pass a split that is off no more often.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from echod.probe.verdict import Judgement, Rules, Status, rows
 
 MOST_STARTS = 300
 LEAST_SECONDS = 1.0
-"""Between two starts."""
+"""Minimum time between two starts."""
 
 _LAST = 0.75
-"""The part of the time after which a split that has not come is one that is wrong."""
+"""The part of the time after which a split that does not hold yet counts as wrong."""
 
 _TESTS_A_SAMPLE = 4
-"""Tests that are looked at after each sample, on average: all of them would take too long."""
+"""Average number of tests evaluated per sample; all of them would take too long."""
 
 
 @dataclass
 class Mark:
-    """A moment of the run, and what had come until then."""
+    """A point in time of the run, with the counts until then."""
 
     began: float
     tally: Tally
@@ -38,7 +38,7 @@ class Mark:
 
 
 class Arrival:
-    """Whether one share is within the tolerance on both sides, each by a ratio that rises there."""
+    """The test of whether one share is within the tolerance, by one likelihood ratio per side."""
 
     def __init__(self, test: ShareTest) -> None:
         self._test = test
@@ -47,7 +47,7 @@ class Arrival:
         self._high = Mixture([test.share, min(1.0, test.share + near)])
 
     def has_come(self, hits: int, failed: int, total: int) -> bool:
-        """Whether samples show it. ``failed`` ones count in the worst way."""
+        """Whether the samples show it, with ``failed`` ones counted as the worst case."""
         test = self._test
         if test.share >= 1:
             total, failed = total - failed, 0
@@ -57,7 +57,7 @@ class Arrival:
 
 
 def _shown(prior: Mixture, off: float | None, hits: int, total: int, proof: float) -> bool:
-    """Whether a share that is off is rejected."""
+    """Whether the samples reject the share ``off``."""
     if off is None:
         return True
     near = prior.log(hits, total - hits)
@@ -65,7 +65,7 @@ def _shown(prior: Mixture, off: float | None, hits: int, total: int, proof: floa
 
 
 class Waiting:
-    """Judges a split that is waited for, for so many seconds."""
+    """Judges a run that waits for the split, for up to ``seconds``."""
 
     def __init__(self, rules: Rules, seconds: float) -> None:
         self.tally = Tally(rules.expectation.shares if rules.expectation else ())
@@ -85,7 +85,7 @@ class Waiting:
         self._unlooked = 0
 
     def take(self, outcome: Outcome) -> bool:
-        """Looks at one more sample; true when the split holds."""
+        """Evaluate one more sample; return whether the split holds."""
         self._mark(outcome.began)
         name = self.tally.add(outcome)
         if name is not None or self._rules.failures_count:
@@ -100,7 +100,7 @@ class Waiting:
         return self._passed is not None
 
     def conclude(self, seconds: float, later: Iterable[Outcome] = ()) -> Judgement:
-        """The verdict at the end: of the start that has passed, or of the last quarter."""
+        """The verdict at the end, from the start that has passed or on the last quarter."""
         if not self._passed:
             self._look()
         mark = self._passed or self._last(seconds)
@@ -119,7 +119,7 @@ class Waiting:
         )
 
     def _mark(self, began: float) -> None:
-        """Begins a start if it is time, and notes when the last quarter begins."""
+        """Add a start if it is time, and a mark when the last quarter begins."""
         start, quarter = began >= self._next, began >= self._quarter
         if not (start or quarter):
             return
@@ -132,12 +132,12 @@ class Waiting:
             self._quarter = inf
 
     def _last(self, seconds: float) -> Mark | None:
-        """The mark from which on the last quarter of the time is judged."""
+        """The mark at which the last quarter of the time begins."""
         quarter = _LAST * seconds
         return min(self._marks, key=lambda mark: abs(mark.began - quarter), default=None)
 
     def _look(self) -> None:
-        """Looks for a start from which on the split holds. One that cannot pass any more ends."""
+        """Look for a start since which the split holds. Drop starts that can no longer pass."""
         self._unlooked = 0
         for start in list(self._starts):
             tally = self.tally.since(start.tally)
@@ -157,7 +157,7 @@ class Waiting:
         return not self._rules.failures_count and tally.failed > self._rules.max_errors
 
     def _of(self, tally: Tally) -> Status:
-        """The verdict on a split that has not come."""
+        """The verdict on a split that does not hold at the end."""
         rules = self._rules
         if self._is_hopeless(tally):
             return Status.ERRORS

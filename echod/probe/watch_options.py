@@ -1,4 +1,4 @@
-"""What the command line has for a watch that lasts, in ``arguments.OPTIONS``' form."""
+"""The options of ``echod probe --watch``, in the form of ``arguments.OPTIONS``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RATE = 1.0
 LEAST_AT_A_TIME = 10
 
 METRICS_PORT = "9466"
-"""Not the daemon's own, which may run on the same host."""
+"""Different from the daemon's, which may run on the same host."""
 
 ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
     (
@@ -23,22 +23,22 @@ ROWS: tuple[tuple[str, Callable[[str], Any], str, str, str], ...] = (
         parsers.duration,
         "365d",
         "TIME",
-        "with --watch: mean time between false alarms, at least; s, m, h, d; default: 365d",
+        "with --watch: minimum mean time between false alarms, in s, m, h or d; default: 365d",
     ),
     (
         "settle",
         parsers.seconds,
         "30",
         "SECONDS",
-        "with --watch: after a changed expectation, time until it is judged; default: 30",
+        "with --watch: seconds from a change of the expectation until it is judged; default: 30",
     ),
     (
         "metrics_port",
         parsers.metrics_port,
         METRICS_PORT,
         "PORT",
-        "with --watch: port of its own /metrics, /livez and /readyz; 0 takes any free one, none"
-        f" turns it off; default: {METRICS_PORT}",
+        "with --watch: port of the watch's /metrics, /livez and /readyz; 0 takes any free port,"
+        f" none turns it off; default: {METRICS_PORT}",
     ),
     (
         "metrics_address",
@@ -61,13 +61,13 @@ EXCLUDES = {
 
 
 def add_to(parser: ArgumentParser) -> None:
-    """Gives a parser what is no Option."""
+    """Add the arguments that are not in ROWS to a parser."""
     add = parser.add_argument
     add("--route", metavar="FILE", help="expect the weights of a VirtualService or a TCPRoute")
-    add("--watch", action="store_true", help="judge for ever: metrics, an alarm, an all-clear")
-    add("--expect-file", metavar="FILE", help="with --watch: shares, read again when it changes")
+    add("--watch", action="store_true", help="judge continuously: metrics, alarm, all-clear")
+    add("--expect-file", metavar="FILE", help="with --watch: file of shares, reread when changed")
 
 
 def at_a_time(rate: float, timeout: float, most: int) -> int:
-    """How many connections keep the rate even if each takes all the time that it may."""
+    """How many concurrent connections keep the rate even if each one takes its whole timeout."""
     return min(most, max(LEAST_AT_A_TIME, ceil(rate * timeout) + 1))

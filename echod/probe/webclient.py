@@ -1,17 +1,17 @@
-"""HTTP connections to other servers, on kernels with fewer socket options too."""
+"""HTTP connections that also work on kernels with fewer socket options."""
 
 from http.client import HTTPConnection, HTTPResponse
 from urllib.request import HTTPHandler, Request
 
 
 class Connection(HTTPConnection):
-    """An HTTPConnection, to which TCP_NODELAY is no more than an attempt.
+    """An HTTPConnection that ignores every error of setting TCP_NODELAY.
 
-    http.client itself puts up with ENOPROTOOPT alone.
+    http.client itself ignores ENOPROTOOPT only.
     """
 
     def connect(self) -> None:
-        """Connects. Raises OSError."""
+        """Connect. Raises OSError."""
         try:
             super().connect()
         except OSError:
@@ -20,7 +20,7 @@ class Connection(HTTPConnection):
 
 
 class Handler(HTTPHandler):
-    """Has an opener use such connections for ``http:``."""
+    """Makes an opener use such connections for ``http:``."""
 
     def http_open(self, req: Request) -> HTTPResponse:
         """Called by the opener."""

@@ -1,4 +1,4 @@
-"""The verdict in words: what it comes to, why, and how often it is wrong."""
+"""The verdict in words: the verdict, its reasons, and how often it is wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from echod.probe.verdict import WRONG, Row, Rules, Status
 
 
 def verdict_lines(result: Result) -> list[str]:
-    """What it comes to, and how often it comes to that by mistake."""
+    """The verdict with its reasons, and how often it is wrong."""
     marks = " (interrupted)" if result.interrupted else ""
     if result.refused:
         return [f"stopped: {result.refused}"]
@@ -38,7 +38,10 @@ def guarantee(rules: Rules, status: Status) -> list[str]:
     """How often a verdict is wrong."""
     alpha = one_in(rules.alpha)
     if status is Status.DIFFERS:
-        return [f"of a split as expected this is said in {alpha} at most, however long it runs"]
+        return [
+            f"a split that is as expected gets this verdict in {alpha} at most, however long the"
+            " run"
+        ]
     if status is not Status.HOLDS:
         return []
     if rules.tolerance is not None:
@@ -50,7 +53,7 @@ def guarantee(rules: Rules, status: Status) -> list[str]:
 
 
 def plan_lines(plan: Plan, rules: Rules) -> list[str]:
-    """What a judgement takes, and what it promises for that."""
+    """The number of connections that a judgement takes, and its guarantees."""
     return [
         f"a pass takes {plan.typical:,} connections on average, {plan.p95:,} in 95 % of runs,"
         f" {plan.least:,} at least;",
@@ -78,7 +81,7 @@ def _reasons(result: Result) -> Iterable[str]:
             f" {rules.max_errors:,} may (--max-errors)"
         )
     if not result.servers_match:
-        yield "the servers have counted something else"
+        yield "the servers' counts differ"
     for row in judgement.rows:
         if row.verdict in WRONG:
             yield wrong(row)
@@ -87,13 +90,14 @@ def _reasons(result: Result) -> Iterable[str]:
         if name in wrong_rows:
             continue
         kind = "forbidden" if name in rules.named else "unexpected"
-        yield f"{printable(name)} is {kind}, and was seen {_times(number)} after the judged ones"
+        seen = f"was seen {_times(number)} after the judged connections"
+        yield f"{printable(name)} is {kind}, and {seen}"
     if rules.expectation and result.status in (Status.HOLDS, Status.INCONCLUSIVE):
         yield _nothing_wrong(result, expected_text(rules.expectation))
 
 
 def connections(number: int) -> str:
-    """So many of them."""
+    """The number with its noun: ``2 connections``."""
     return f"{number:,} connection{'s' * (number != 1)}"
 
 
@@ -106,7 +110,7 @@ def _times(number: int) -> str:
 
 
 def wrong(row: Row) -> str:
-    """What contradicts the expectation in a row."""
+    """How a row contradicts the expectation."""
     if row.verdict in ("forbidden", "unexpected"):
         return f"{printable(row.name)} is {row.verdict}, and was seen {_times(row.seen)}"
     places = decimals(row)
@@ -126,8 +130,8 @@ def _nothing_wrong(result: Result, expected: str) -> str:
         return f"every share is within {100 * tolerance:.3g} points of {expected}"
     if judgement.changed:
         return (
-            f"{connections(judgement.judged)} add up to {expected}, but the split has changed"
-            " meanwhile"
+            f"{connections(judgement.judged)} add up to {expected}, but the split changed during"
+            " the run"
         )
     if tolerance is None:
         said = f"{connections(judgement.judged)} {_contradict(judgement.judged)} {expected}"
@@ -138,25 +142,25 @@ def _nothing_wrong(result: Result, expected: str) -> str:
 
 
 def _why_not(result: Result) -> str:
-    """Why a verdict has not fallen, if there is more to say than that it has not."""
+    """Why there is no verdict, if the reason is known."""
     judgement, rules = result.judgement, result.rules
     tally = judgement.tally
     reasons = []
     if tally.failed and not rules.failures_count and not rules.certain:
         reasons.append(
-            f"the {tally.failed:,} that failed may have been any version's"
+            f"the {tally.failed:,} that failed may belong to any version"
             " (error=SHARE gives them a share)"
         )
     silent = _never_seen(result) if rules.tolerance is not None else ""
     if silent:
-        reasons.append(f"{silent} has not answered once, and nothing passes without it")
+        reasons.append(f"{silent} has never answered, and the split cannot pass without it")
     elif not result.interrupted and not result.waited:
-        reasons.append("it takes more to be sure")
+        reasons.append("a verdict takes more connections")
     return "".join(f"; {reason}" for reason in reasons)
 
 
 def _never_seen(result: Result) -> str:
-    """The first version with an expected share that no connection has reached, if one did not."""
+    """The first version with an expected share that has never answered, if any."""
     expectation, seen = result.rules.expectation, result.judgement.tally.versions
     shares = expectation.shares if expectation else {}
     silent = (printable(name) for name, share in shares.items() if share and not seen[name])
@@ -164,7 +168,7 @@ def _never_seen(result: Result) -> str:
 
 
 def remarks(result: Result) -> list[str]:
-    """What is to be said of the samples' independence, if there is anything."""
+    """Remarks on the independence of the samples."""
     said = result.judgement.independence
     lines = []
     if result.addresses > 1 and result.taken:
@@ -176,12 +180,12 @@ def remarks(result: Result) -> list[str]:
         chance = f"more often than chance ({runs.seen:,} runs, {runs.expected:,.0f} expected)"
         lines.append(f"{kind} {chance}: {_STICKY if runs.z < 0 else _IN_TURN}")
     if _is_alone(result):
-        lines.append("one version alone answered: perhaps affinity; ask from several sources")
+        lines.append("only one version answered: possibly affinity; use several sources (--source)")
     return lines
 
 
 def _by_address(said: Independence) -> list[str]:
-    """Which of several addresses fail, or split otherwise than the others."""
+    """Which of several addresses fail, and whether their splits differ."""
     counts = said.by_address
     failing = [f"{address} {one[FAILURES]:,}" for address, one in counts.items() if one[FAILURES]]
     lines = []
@@ -190,15 +194,15 @@ def _by_address(said: Independence) -> list[str]:
         lines.append(f"failed by address: {', '.join(failing[:_MOST_LISTED])}{more}")
     if said.addresses and said.addresses.p < CHANGED:
         lines.append(
-            f"the {len(counts):,} addresses of the name do not have the same shares"
+            f"the {len(counts):,} addresses of the name have different shares"
             " (by_address in --json)"
         )
     return lines
 
 
 _MOST_LISTED = 10
-_STICKY = "affinity, or a balancer that goes in runs; if so a verdict takes whole cycles of it"
-_IN_TURN = "a balancer in turn is closer to its weights than chance"
+_STICKY = "affinity, or a balancer that works in runs; then a verdict takes whole cycles of it"
+_IN_TURN = "a balancer that takes turns is closer to its weights than chance"
 
 
 def _is_alone(result: Result) -> bool:

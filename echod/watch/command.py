@@ -1,4 +1,4 @@
-"""``echod probe --watch``: its parts put together, from the start to the last report."""
+"""``echod probe --watch``: the parts put together, from the start to the last report."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from echod.watch.sentinel import Sentinel
 from echod.watch.troubles import Troubles
 
 DAY_SECONDS = 86_400.0
-"""Mean time to an all-clear by mistake, at least."""
+"""Minimum mean time to a false all-clear."""
 
 METRICS_CLIENTS = 20
 
 STOP_SECONDS = 0.2
-"""Longest wait at the end for a client of the metrics port."""
+"""Maximum wait at the end for a client of the metrics port."""
 
 LOG_SECONDS, LATE_LOG_SECONDS = 0.2, 0.5
-"""Longest waits at the end for a stalled reader of the log, and for the log's own thread."""
+"""Maximum waits at the end for a stalled log reader, and for the log writer's thread."""
 
 STDOUT = 1
 
@@ -55,21 +55,21 @@ class Request(Protocol):
 
     @property
     def signal(self) -> IntEnum:
-        """Which one."""
+        """The signal that was received."""
 
 
 class Signals(Protocol):
-    """What is asked of the signals."""
+    """The interface of the signals that stop a watch."""
 
     def wait(self, timeout: float | None = None) -> Request | None:
-        """The next one, or None when ``timeout`` seconds have passed without."""
+        """The next request, or None after ``timeout`` seconds without one."""
 
 
 class Watch:
-    """Everything that watches: the sentinel, its samples, its metrics port and its log."""
+    """The parts of a watch: the sentinel, its samples, its metrics port and its log."""
 
     def __init__(self, settings: Settings, logger: Logger, writer: LogWriter) -> None:
-        """Reads what is expected. Raises UsageError."""
+        """Read the expectation. Raises UsageError."""
         self.settings = settings
         self.logger = logger
         self.writer = writer
@@ -98,7 +98,7 @@ class Watch:
         self.exporter: Exporter | None = None
 
     def serve_metrics(self, sockets: ExitStack) -> None:
-        """Binds the metrics port, if there is to be one. Raises SystemRefused."""
+        """Bind the metrics port, unless it is off. Raises SystemRefused."""
         if self.settings.metrics_port is None:
             return
         listener = bind("--metrics-port", self.settings.metrics_address, self.settings.metrics_port)
@@ -113,7 +113,7 @@ class Watch:
         self.exporter = Exporter(listener, pages, self._bug, Lock(), METRICS_CLIENTS)
 
     def begin(self) -> None:
-        """Starts every thread, listens, and begins to sample. Raises SystemRefused."""
+        """Start every thread, listen, and start sampling. Raises SystemRefused."""
         start([self.writer, *([self.exporter.loop] if self.exporter else [])])
         settings, sentinel = self.settings, self.sentinel
         self.logger.info(
@@ -137,7 +137,7 @@ class Watch:
         self.logger.info("ready")
 
     def look(self) -> None:
-        """What the main thread does about twice a second. Raises what ended the sampling."""
+        """Check samples and files; called about twice a second. Raises what ended the sampling."""
         self.health.look()
         if self.sampling.refused:
             raise self.sampling.refused
@@ -146,7 +146,7 @@ class Watch:
             return
         if followed.problem:
             self.logger.warning(
-                "expectation invalid, the one before holds", problem=followed.problem
+                "expectation invalid, keeping the previous one", problem=followed.problem
             )
         elif followed.expectation != self.sentinel.expectation:
             self._expect(followed.expectation)
@@ -160,7 +160,7 @@ class Watch:
         self.sentinel.change(expectation, self.sampling.seconds)
 
     def stop(self, **facts: Any) -> None:
-        """Ends all threads, with the last report."""
+        """End all threads, and log the last report with ``facts``."""
         self.health.state = "stopping"
         self.sampling.stop()
         self._service.close()
@@ -192,7 +192,7 @@ class Watch:
 
 
 def run(settings: Settings, signals: Signals, *, colors: bool) -> int:
-    """Watches until a signal; gives the exit status. Raises UsageError and SystemRefused."""
+    """Watch until a signal; return the exit status. Raises UsageError and SystemRefused."""
     terminal = os.isatty(STDOUT)
     writer = LogWriter(STDOUT)
     logger = make_logger(writer, "info", console=terminal, colors=terminal and colors)
@@ -213,12 +213,12 @@ def run(settings: Settings, signals: Signals, *, colors: bool) -> int:
         finally:
             if writer.is_alive():
                 writer.close(LOG_SECONDS, LATE_LOG_SECONDS)
-    gc.freeze()  # without it the interpreter's last collections take 40 ms of CPU
+    gc.freeze()  # saves the interpreter's last collections, which take 40 ms of CPU
     return 0
 
 
 def _followed(settings: Settings) -> Followed | None:
-    """The file that says what is expected, if one does. Raises UsageError."""
+    """The file that contains the expectation, if there is one. Raises UsageError."""
 
     def check(expectation: Expectation) -> None:
         rules_for(settings, expectation)

@@ -1,4 +1,4 @@
-"""What all samples of a watch add up to, in bounded memory."""
+"""The counts of all samples of a watch, in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 """Upper bounds of the histograms, in seconds; +Inf follows."""
 
 LOCAL = "this host"
-"""The kind of a failure that is not the target's doing."""
+"""The kind of failures that this host causes."""
 
 KINDS = ("refused", "reset", "timeout", "closed", "wrong reply", "name not found", "unreachable")
 
@@ -26,13 +26,13 @@ class Histogram:
         self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        """Counts one more."""
+        """Count one more time."""
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
 
 
 class Counts:
-    """By version, under names as they may be shown, and by kind of failure. Nothing ever falls."""
+    """Counts by version, under printable names, and by kind of failure. They never decrease."""
 
     def __init__(self) -> None:
         self.connections: Counter[str] = Counter()
@@ -41,12 +41,12 @@ class Counts:
         self.reply: dict[str, Histogram] = {}
 
     def expect(self, names: Iterable[str]) -> None:
-        """Has these versions from now on, at 0."""
+        """Add these versions, starting at 0."""
         for name in names:
             self._add(printable(name), 0)
 
     def add(self, outcome: Outcome) -> None:
-        """Counts one sample."""
+        """Count one sample."""
         if outcome.version is None:
             self.failures[outcome.failure] += 1
             return

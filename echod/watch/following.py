@@ -1,4 +1,4 @@
-"""What is expected, from a file that is read again when it changes."""
+"""An expectation from a file that is read again when it changes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from echod.probe.files import contents
 from echod.texts import decoded
 
 LOOK_SECONDS = 0.5
-"""Between two looks. What has changed counts when two of them see the same: an editor may be
-writing yet."""
+"""Time between two checks of the file. A change counts once two checks see the same contents,
+because an editor may still be writing."""
 
 
 def from_text(path: str, data: bytes) -> Expectation:
-    """One ``NAME=SHARE,...``, as --expect takes it. Raises UsageError."""
+    """Parse one line ``NAME=SHARE,...``, as --expect accepts it. Raises UsageError."""
     source = f"--expect-file {shown(path)}"
     lines = decoded(data).strip().splitlines()
     if len(lines) != 1:
         raise UsageError(
-            f"{source}: must have one line NAME=SHARE,..., for example one=80,two=20:"
-            f" it has {len(lines)}"
+            f"{source}: must have one line NAME=SHARE,..., for example one=80,two=20,"
+            f" not {len(lines)} lines"
         )
     return parse(lines, source)
 
 
 class Followed:
-    """A file of which every content is read once. ``look`` is to be called from time to time."""
+    """A file whose contents are read after every change. Call ``look`` from time to time."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Followed:
         read: Callable[[str, bytes], Expectation],
         check: Callable[[Expectation], object],
     ) -> None:
-        """Reads it. ``check`` and ``read`` raise UsageError for what cannot be; so does this."""
+        """Read the file. ``read`` and ``check`` raise UsageError if it is invalid; so does this."""
         self.problem = ""
         self._option = option
         self._path = path
@@ -47,8 +47,8 @@ class Followed:
         self.expectation = self._of(self._seen)
 
     def look(self) -> bool:
-        """Whether it has a new content that is not as the one before: a valid one, which is then
-        its expectation, or another ``problem``.
+        """Check the file; return whether its meaning has changed. Then ``expectation`` is the new
+        one, or ``problem`` says why the contents are invalid.
         """
         now: bytes | str
         try:

@@ -1,4 +1,4 @@
-"""Whether a watch is alive and ready, and the pages that say so."""
+"""Whether a watch is alive and ready, and the pages that report it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from echod.telemetry.http import Pages, health_page, landing_page, metrics_page
 from echod.telemetry.metrics import Registry
 
 STALLED_SECONDS = 60.0
-"""Beyond the time that a sample may take, and the time between two: no sample has ended for so
-long, or the main thread has not looked."""
+"""A watch is stalled if its main thread has not run for this long, or if no sample has ended for
+this long beyond the longest regular interval."""
 
 TURN_SECONDS = 0.1
-"""Time in which every thread that is not stuck takes a turn."""
+"""Time within which every thread that is not stuck runs at least once."""
 
 LINKS = {
     "metrics": "metrics, in the format that the scraper asks for",
@@ -25,11 +25,11 @@ LINKS = {
 
 
 class Health:
-    """What the main thread notes each time that it looks, and what follows from it."""
+    """The health of a watch, which the main thread updates by ``look``."""
 
     def __init__(self, ended: Callable[[], int], longest: float) -> None:
-        """``ended`` gives the number of samples that have; ``longest`` (seconds) is how far apart
-        two of them may end.
+        """``ended`` returns the number of samples that have ended; ``longest`` is the longest
+        regular time between two ends, in seconds.
         """
         self.state = "starting"
         self._ended = ended
@@ -39,8 +39,8 @@ class Health:
         self._looked_at = monotonic()
 
     def look(self) -> None:
-        """To be called about every second. Time in which the process was suspended is not
-        counted: no thread had its turn then.
+        """Note progress; call it about every second. Time during which the process was suspended
+        does not count, because no thread could run.
         """
         now = monotonic()
         self._silent += min(now - self._looked_at, 1.0)
@@ -49,16 +49,16 @@ class Health:
             self._seen, self._silent = ended, 0.0
 
     def liveness_problem(self) -> str:
-        """What is stuck; empty if nothing is."""
+        """The part that is stuck; empty if there is none."""
         if monotonic() - self._looked_at > STALLED_SECONDS:
-            sleep(TURN_SECONDS)  # after the process was suspended, the main thread has its turn
+            sleep(TURN_SECONDS)  # lets the main thread run after a suspension of the process
         late = monotonic() - self._looked_at
         if late > STALLED_SECONDS:
             return f"stalled: main thread ({late:.0f} s)"
         return f"no sample has ended for {self._silent:.0f} s" if self._silent > self._most else ""
 
     def pages(self, registry: Registry) -> Pages:
-        """What the metrics port answers."""
+        """The pages of the metrics port."""
         title = f"echod probe {__version__}"
         return {
             "/": lambda accept: landing_page(accept, title, LINKS),

@@ -21,7 +21,7 @@ from echod.watch.sentinel import Sentinel, Verdict
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the collector finds what it shows."""
+    """Where the collector gets its values."""
 
     sentinel: Sentinel
     skipped: Callable[[], int]
@@ -31,21 +31,21 @@ class Sources:
 
 @dataclass(frozen=True)
 class Scrape:
-    """What one scrape shows."""
+    """The values of one scrape."""
 
     sources: Sources
     rows: list[Row]
     judged: int
-    """Samples that the rows rest on."""
+    """The number of samples that the rows are based on."""
 
     @classmethod
     def of(cls, sources: Sources) -> Scrape:
-        """What there is now."""
+        """The current values."""
         return cls(sources, *sources.sentinel.rows())
 
     @property
     def counts(self) -> Counts:
-        """Of all samples."""
+        """The counts of all samples."""
         return self.sources.sentinel.counts
 
 
@@ -54,7 +54,7 @@ def _single(read: Callable[[Scrape], float]) -> Callable[[Scrape], Samples]:
 
 
 def _of_rows(read: Callable[[Row], float]) -> Callable[[Scrape], Samples]:
-    """By version; of names that are shown alike the first alone."""
+    """A value by version. If several names are printed alike, only the first counts."""
 
     def samples(scrape: Scrape) -> Samples:
         found = {(printable(row.name),): read(row) for row in reversed(scrape.rows)}
@@ -134,7 +134,7 @@ FAMILIES: tuple[Family[Scrape], ...] = (
         "echod_probe_share",
         "gauge",
         VERSION,
-        "Share seen since the verdict or the expectation changed; absent before the first answer.",
+        "Share since the verdict or the expectation last changed; absent before the first answer.",
         _shares,
     ),
     Family(

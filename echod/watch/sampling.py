@@ -1,4 +1,4 @@
-"""The samples of a watch: a thread that keeps the schedule, and threads that make connections."""
+"""The samples of a watch: a thread for the schedule, and threads that make connections."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from echod.watch.counts import LOCAL
 from echod.watch.schedule import Schedule
 
 MOST_WAITING = 1000
-"""Samples that may have ended while an earlier one has not."""
+"""Maximum number of ended samples that wait for an earlier one."""
 
 LOOK_UP_SECONDS = 30.0
-"""After this time a name is looked up again."""
+"""Time after which a name is resolved again."""
 
 LEAST_LOOK_UP_SECONDS = 1.0
-"""The same after a sample that has failed."""
+"""The same after a failed sample."""
 
 
 class Sampling:
-    """Samples at a rate until it is stopped, ``concurrency`` at a time at most.
+    """Takes samples at a rate until stopped, with at most ``concurrency`` at a time.
 
-    ``take`` gets the outcomes in the order in which the samples began. What fails on this host is
-    a failure like any other.
+    ``take`` is called with the outcomes in the order in which the samples began. Errors of this
+    host count as failures too.
     """
 
     def __init__(
@@ -49,22 +49,22 @@ class Sampling:
         self._number = 0
         self._under_way = 0
         self._taken = 0
-        self._finished: dict[int, Outcome] = {}  # that wait for an earlier one, by their number
+        self._finished: dict[int, Outcome] = {}  # by number, waiting for an earlier one
         self._looked_up = self._start
         self._left_out = 0
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return monotonic() - self._start
 
     @property
     def skipped(self) -> int:
-        """Samples that were due and did not begin."""
+        """The number of scheduled samples that did not begin."""
         return self._schedule.skipped + self._left_out
 
     def begin(self) -> None:
-        """Starts all threads. Raises SystemRefused if this host refuses one."""
+        """Start all threads. Raises SystemRefused if this host refuses one."""
         works = [
             Thread(target=self._work, name=f"sampler-{number}", daemon=True)
             for number in range(self._concurrency)
@@ -76,14 +76,14 @@ class Sampling:
             raise
 
     def stop(self) -> None:
-        """Begins no more samples, and counts no more."""
+        """Stop sampling and counting."""
         with self._lock:
             self._stopped.set()
         for _ in range(self._concurrency):
             self._begun.put(None)
 
     def _keep(self) -> None:
-        """Has a sample begin whenever one is due and there is room for it."""
+        """Begin a sample whenever one is scheduled and a thread is free for it."""
         while not self._stopped.is_set():
             if wait := self._schedule.wait_for(monotonic()):
                 self._stopped.wait(wait)
@@ -102,7 +102,7 @@ class Sampling:
         try:
             while (begun := self._begun.get()) is not None:
                 self._finish(begun[0], self._sample(*begun))
-        except Exception as error:  # noqa: BLE001  # a thread that ends in silence is waited for
+        except Exception as error:  # noqa: BLE001  # reported by the main thread
             self.refused = self.refused or refusal(error)
 
     def _sample(self, number: int, began: float) -> Outcome:
@@ -124,7 +124,7 @@ class Sampling:
                 self._take(one)
 
     def _look_up_again(self, *, failed: bool) -> None:
-        """Has a name looked up anew from time to time: its service may have moved."""
+        """Have the name resolved again from time to time, because its service may have moved."""
         now = monotonic()
         if now - self._looked_up >= (LEAST_LOOK_UP_SECONDS if failed else LOOK_UP_SECONDS):
             self._looked_up = now

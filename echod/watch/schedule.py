@@ -1,16 +1,16 @@
-"""When samples begin: at a rate, for ever."""
+"""When samples begin: at a constant rate, without end."""
 
 from __future__ import annotations
 
 GRACE_SECONDS = 0.1
-"""How late samples may be and still all begin, at rates of more than one in this time."""
+"""How late samples may be without being skipped, at rates of more than one in this time."""
 
 
 class Schedule:
-    """``rate`` samples a second. Those that could not begin when they were due are left out, so
-    that no burst follows a pause: a target that hangs, a process that was suspended.
+    """``rate`` samples a second. Samples that could not begin in time are skipped, so that no burst
+    follows a pause, such as a hung target or a suspended process.
 
-    Times are those of the monotonic clock, in seconds.
+    Times are in monotonic seconds.
     """
 
     def __init__(self, rate: float, start: float) -> None:
@@ -19,7 +19,7 @@ class Schedule:
         self._due = start
 
     def wait_for(self, now: float) -> float:
-        """Seconds from ``now`` until the next sample may begin; 0: it may."""
+        """Seconds from ``now`` until the next sample may begin, or 0."""
         late = now - self._due
         if late >= max(self._spacing, GRACE_SECONDS):
             missed = int(late / self._spacing)
@@ -28,5 +28,5 @@ class Schedule:
         return max(0.0, self._due - now)
 
     def begin(self) -> None:
-        """One begins, or has no place to begin in."""
+        """Advance by one sample, which begins or is skipped."""
         self._due += self._spacing

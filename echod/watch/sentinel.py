@@ -1,4 +1,4 @@
-"""The judge of a split that is watched: as expected, in alarm, or settling after a change."""
+"""The judge of a watched split: as expected, in alarm, or settling after a change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from echod.watch.sums import Departure, Return, mean
 
 
 class Verdict(Enum):
-    """On the split as it is now."""
+    """The verdict on the current split."""
 
     SETTLING = "settling"
     EXPECTED = "expected"
@@ -25,14 +25,14 @@ class Verdict(Enum):
 
 
 Report = Callable[..., Any]
-"""Gets an event's name and what is known of it."""
+"""Logs an event, given by its name and its fields."""
 
 
 class Sentinel:
     """Judges samples in the order in which they began. Any thread may call it.
 
-    An alarm is raised by mistake once in ``threshold`` samples at most, on average. ``enough`` is
-    the same for an all-clear. Times are those of ``Outcome.began``, in seconds.
+    On average, at most one false alarm occurs in ``threshold`` samples, and one false all-clear in
+    ``enough``. Times are in seconds from the start of the run, as in ``Outcome.began``.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Sentinel:
 
     @property
     def expectation(self) -> Expectation:
-        """The one in force."""
+        """The expectation in force."""
         return self._expectation
 
     @property
@@ -71,14 +71,14 @@ class Sentinel:
         return min(1.0, log1p(mean(self._departures.values())) / log1p(self._threshold))
 
     def rows(self) -> tuple[list[Row], int]:
-        """Each version with its share and interval since the last change of verdict or
-        expectation, and the number of samples since.
+        """Each version with its share and interval, and the number of samples; all since the last
+        change of the verdict or the expectation.
         """
         with self._lock:
             return rows(self._tally, self._rules, Status.INCONCLUSIVE), self._tally.total
 
     def change(self, expectation: Expectation, now: float) -> None:
-        """Expects something else from now on. What began before is not judged by it."""
+        """Change the expectation. Samples that began earlier are not judged by it."""
         rules = self._make_rules(expectation)
         with self._lock:
             before, was = self._expectation, self.verdict
@@ -97,7 +97,7 @@ class Sentinel:
             )
 
     def take(self, outcome: Outcome) -> None:
-        """Counts one more sample, and judges it unless the split is settling."""
+        """Count one more sample, and judge it unless the split is settling."""
         with self._lock:
             self.counts.add(outcome)
             if outcome.began < self._judged_from:
@@ -114,7 +114,7 @@ class Sentinel:
         self._begin()
 
     def _begin(self) -> None:
-        """Begins all sums anew, and what is shown of shares."""
+        """Reset all sums and the shown shares."""
         tests = self._rules.tests
         self._tally = Tally(self._expectation.shares)
         self._departures = {
@@ -153,7 +153,7 @@ class Sentinel:
             self._turn(Verdict.ALARM, outcome.began, "alarm", reason="shares differ")
 
     def _forbidden(self, name: str, now: float) -> None:
-        """One that must not be there: an alarm at once, and no all-clear for now."""
+        """Handle a forbidden version: raise an alarm, or start the all-clear over."""
         if self.verdict is Verdict.ALARM:
             self._begin_return()
             return
@@ -161,7 +161,7 @@ class Sentinel:
         self._turn(Verdict.ALARM, now, "alarm", reason=kind, version=printable(name))
 
     def _turn(self, verdict: Verdict, now: float, event: str, **facts: Any) -> None:
-        """Reports what is known of the time since the last change, and begins anew."""
+        """Log the event with the counts since the last change, and enter the new verdict."""
         self._report(
             event,
             **facts,

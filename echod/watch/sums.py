@@ -1,9 +1,9 @@
-"""Has a share left what is expected, and has it come back? Sums that may be looked at for ever.
+"""Sums that detect when a share departs from the expected one and when it returns.
 
-A sample multiplies each sum by the ratio of its likelihood under one share to that under another:
-S <- (1 + S) x ratio (Shiryaev 1963, Roberts 1966). If samples follow the other share, then the mean
-of such sums less the number of samples is a martingale. So it takes at least x samples, on average,
-until the mean of the sums reaches x by mistake.
+Each sample updates every sum by the ratio of its likelihood under one share to that under another:
+S <- (1 + S) x ratio (Shiryaev 1963, Roberts 1966). If samples follow the other share, the mean of
+such sums less the number of samples is a martingale. So on average it takes at least x samples
+until the mean of the sums reaches x by mistake. The sums may be checked without end.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections.abc import Collection
 from math import inf
 
 STEPS = (1, 2, 4, 8)
-"""By how many times the least shift the alternatives are off, on either side."""
+"""The alternatives are off by these multiples of the smallest shift, on either side."""
 
 ROOM = 10.0
-"""A sum for the expected share stops at so many times what is enough. One that has grown for long
-would otherwise stay high for long after the share has left to that side."""
+"""A sum for the expected share stops at this multiple of what is enough. Otherwise a sum that has
+grown for long would stay high for long after the share has departed."""
 
 
 def _ratio(part: float, of: float) -> float:
-    """The quotient of two chances; infinite where the second is none."""
+    """The ratio of two probabilities; infinite if the second is 0."""
     return part / of if of else inf
 
 
 class Departure:
-    """What speaks for a share that is off, against the expected one, from over 0 to under 1."""
+    """The evidence that a share is off. The expected share lies between 0 and 1, exclusive."""
 
     def __init__(self, share: float, shift: float) -> None:
         offs = [share + side * step * shift for step in STEPS for side in (-1, 1)]
-        # And a dead version on either side.
+        # 0 and 1 stand for a version that never answers.
         alternatives = [min(1.0, max(0.0, one)) for one in offs] + [0.0, 1.0]
         self._hit = [one / share for one in alternatives]
         self._miss = [(1 - one) / (1 - share) for one in alternatives]
@@ -37,17 +37,17 @@ class Departure:
 
     @property
     def mean(self) -> float:
-        """Of the sums of all alternatives."""
+        """The mean of the sums of all alternatives."""
         return sum(self._sums) / len(self._sums)
 
     def add(self, *, hit: bool) -> None:
-        """Takes one more sample."""
+        """Take one more sample."""
         ratios = self._hit if hit else self._miss
         self._sums = [(1 + old) * ratio for old, ratio in zip(self._sums, ratios, strict=True)]
 
 
 class Return:
-    """What speaks for the expected share, against one that is off by ``shift`` on either side."""
+    """The evidence for the expected share, against shares that are off by ``shift``."""
 
     def __init__(self, share: float, shift: float, enough: float) -> None:
         offs = [max(0.0, share - shift)] + ([min(1.0, share + shift)] if share < 1 else [])
@@ -58,11 +58,11 @@ class Return:
 
     @property
     def is_shown(self) -> bool:
-        """Whether every sum is enough."""
+        """Whether every sum has reached ``enough``."""
         return min(self._sums) >= self._enough
 
     def add(self, *, hit: bool) -> None:
-        """Takes one more sample."""
+        """Take one more sample."""
         most = ROOM * self._enough
         ratios = self._hit if hit else self._miss
         self._sums = [
@@ -71,5 +71,5 @@ class Return:
 
 
 def mean(departures: Collection[Departure]) -> float:
-    """Of all alternatives of all shares; 0 if there are none."""
+    """The mean over all alternatives of all shares; 0 if there are none."""
     return sum(one.mean for one in departures) / len(departures) if departures else 0.0

@@ -1,4 +1,4 @@
-"""Log events of samples that fail: a few, however many do."""
+"""Log events for failed samples, few even if many fail."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from echod.probe.tally import Outcome
 from echod.telemetry.events import Logger
 
 EVENT_SECONDS = 60.0
-"""Between two events of one kind of failure."""
+"""Minimum time between two events for one kind of failure."""
 
 SILENT_SECONDS = 10.0
-"""Without an answer, until there is an event that says so."""
+"""Time without an answer after which an event reports it."""
 
 
 class Troubles:
-    """Reports failures by kind, and when a target has stopped to answer and when it is back."""
+    """Reports failures by kind, and when a target stops answering and when it answers again."""
 
     def __init__(self, logger: Logger) -> None:
         self._logger = logger
-        self._reported: dict[str, float] = {}  # when there was an event of a kind
+        self._reported: dict[str, float] = {}  # time of the last event of each kind
         self._left_out: dict[str, int] = {}
         self._answered = 0.0
         self._failed = 0
         self._silent = False
 
     def add(self, outcome: Outcome) -> None:
-        """Takes one more outcome, in the order in which they began."""
+        """Take one more outcome, in the order in which they began."""
         if outcome.version is None:
             self._fail(outcome)
             return

@@ -122,7 +122,7 @@ def test_version_and_help_are_answered_at_once(tmp_path: Path) -> None:
         ),
         (["0", "x", "--metrics-address", "fe80::1"], "for example fe80::1%eth0"),
         (["health", "--metrics-address", "fe80::1"], "'fe80::1': must be given with its zone"),
-        (["probe", "[fe80::1]:9000", "-n", "1"], "reached by, for example [fe80::1%eth0]:9000"),
+        (["probe", "[fe80::1]:9000", "-n", "1"], "interface), for example [fe80::1%eth0]:9000"),
         (["probe", "h:1", "-n", "1", "--source", "fe80::1"], "--source 'fe80::1': must be given"),
         (["0", "x", "--drain-delay", "1e10"], "from 0 to 86400"),
         (["0", "x", "--idle-timeout", "1e308"], "100000000 at most, or none"),

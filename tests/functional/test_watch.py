@@ -293,7 +293,7 @@ def test_a_route_that_changes_is_followed(tmp_path: Path, watch: Watch, source: 
     changed = one.event("expectation changed")
     assert (changed["before"], changed["expected"]) == ("v1=80,v2=20", "v1=0,v2=100")
     path.write_text("kind: Nothing")
-    assert "it has none" in one.event("expectation invalid")["problem"]
+    assert "must contain a VirtualService" in one.event("expectation invalid")["problem"]
     one.stop()
 
 

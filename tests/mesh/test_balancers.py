@@ -228,7 +228,7 @@ def test_affinity_by_source_is_seen_and_many_sources_undo_it(
         status, found, table = probe(tmp_path, port, "--expect", "one=80,two=20")
         assert status == 1
         assert min(row["seen"] for row in found["versions"]) == 0
-        assert "perhaps affinity; ask from several sources" in table
+        assert "possibly affinity; use several sources" in table
         status, found, table = probe(tmp_path, port, "-n", 500, "--source", "127.0.0.0/24")
     assert found["sources"] == 254
     assert min(row["seen"] for row in found["versions"]) > 0

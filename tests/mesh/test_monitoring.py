@@ -69,7 +69,7 @@ def test_without_prometheus_the_error_says_how_to_install_it(tmp_path: Path) -> 
         check=False,
     )
     assert running.returncode == 1
-    assert "there is no prometheus on the path: install the package prometheus" in running.stderr
+    assert "no prometheus on the path: install the package prometheus" in running.stderr
 
 
 JOBS: dict[str, dict[str, Any]] = {

@@ -61,12 +61,14 @@ def test_what_must_not_be_there_is_named() -> None:
         pass
     later = [outcome("three"), outcome("two"), outcome("two")]
     said = last_lines(result_of(judge.conclude(1.0, later), rules("one=1,two=0")))
-    assert "does not hold: three is unexpected, and was seen once after the judged ones" in said
-    assert "two is forbidden, and was seen 2 times after the judged ones" in said
+    assert (
+        "does not hold: three is unexpected, and was seen once after the judged connections" in said
+    )
+    assert "two is forbidden, and was seen 2 times after the judged connections" in said
     both = judged(rules("one=1,two=0"), ["two"])
     said = last_lines(result_of(replace(both, later=Counter(two=3)), rules("one=1,two=0")))
     assert "two is forbidden, and was seen once" in said
-    assert "after the judged ones" not in said
+    assert "after the judged connections" not in said
 
 
 def test_a_verdict_says_how_often_it_is_wrong() -> None:
@@ -78,7 +80,8 @@ def test_a_verdict_says_how_often_it_is_wrong() -> None:
     assert held.endswith("answers, passes in 1 run of 20 at most\n")
     differs = last_lines(result("one=80,two=20", one=60, two=60))
     assert differs.endswith(
-        "of a split as expected this is said in 1 run of 1,000 at most, however long it runs\n"
+        "a split that is as expected gets this verdict in 1 run of 1,000 at most, however long the"
+        " run\n"
     )
     within = last_lines(result("one=80,two=20", tolerance=0.05, one=4000, two=1000))
     assert "holds: every share is within 5 points of one=80,two=20" in within
@@ -114,17 +117,17 @@ def test_an_inconclusive_run_says_why() -> None:
     """Too few, too many failures, or a split that has changed."""
     said = last_lines(result("one=1,two=4", tolerance=0.03, one=20, two=80))
     assert "inconclusive: not every share is shown to be within 3 points of one=20,two=80" in said
-    assert "it takes more to be sure" in said
+    assert "a verdict takes more connections" in said
     rare = last_lines(result("one=99,two=1", tolerance=0.05, one=2000))
-    assert "two has not answered once, and nothing passes without it" in rare
-    assert "it takes more" not in rare
+    assert "two has never answered, and the split cannot pass without it" in rare
+    assert "takes more connections" not in rare
     alone = last_lines(result("one=80,two=20", one=1))
     assert "inconclusive: 1 connection does not contradict one=80,two=20" in alone
     failing = last_lines(result("one=80,two=20", 30, None, 100, one=240, two=60))
-    assert "the 30 that failed may have been any version's (error=SHARE gives" in failing
+    assert "the 30 that failed may belong to any version (error=SHARE gives" in failing
     made = judged(rules(), ["one"] * 5)
     changed = last_lines(result_of(replace(made, changed=True), rules()))
-    assert "add up to one=80,two=20, but the split has changed meanwhile" in changed
+    assert "add up to one=80,two=20, but the split changed during the run" in changed
 
 
 def test_failures_of_the_only_version_are_no_other_versions() -> None:
@@ -169,7 +172,7 @@ def test_samples_that_depend_on_each_other_are_said(z: float, words: str | None)
 def test_one_version_alone_may_be_affinity() -> None:
     """Where several were expected, and one source asked."""
     alone = result("one=80,two=20", one=40)
-    assert "one version alone answered: perhaps affinity; ask from several sources" in text(alone)
+    assert "only one version answered: possibly affinity; use several sources" in text(alone)
     assert "affinity" not in text(replace(alone, sources=2))
     assert "affinity" not in text(result("one=100,two=0", one=60))
 

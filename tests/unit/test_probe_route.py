@@ -96,7 +96,9 @@ def test_several_rules_must_have_one_split() -> None:
         "v8": 0.05,
     }
     other = again.replace("95", "50").replace("weight: 5\n", "weight: 50\n")
-    with pytest.raises(UsageError, match=r"must have one split: .*tcp\[0\] and .*tcp\[1\]"):
+    with pytest.raises(
+        UsageError, match=r"must describe one split: .*tcp\[0\] and .*tcp\[1\] differ"
+    ):
         read(SERVICE + other)
     with pytest.raises(UsageError, match=r"VirtualService redis, .* and TCPRoute redis, "):
         read(f"{SERVICE}---\n{ROUTE}")
@@ -105,10 +107,10 @@ def test_several_rules_must_have_one_split() -> None:
 @pytest.mark.parametrize(
     ("text", "old", "new", "problem"),
     [
-        (OTHER, "", "", "must have a VirtualService, a TCPRoute or a TLSRoute: it has none"),
-        (SERVICE, "networking.istio.io", "example.com", "it has none"),
-        (ROUTE, "gateway.networking", "example", "it has none"),
-        (SERVICE, "  tcp:", "  http:", "spec.tcp: is missing, or no list"),
+        (OTHER, "", "", "must contain a VirtualService, a TCPRoute or a TLSRoute"),
+        (SERVICE, "networking.istio.io", "example.com", "must contain a VirtualService"),
+        (ROUTE, "gateway.networking", "example", "must contain a VirtualService"),
+        (SERVICE, "  tcp:", "  http:", "spec.tcp: is missing or not a list"),
         (SERVICE, "weight: 95", "weight: -1", "spec.tcp[0].route[0].weight: must be a whole"),
         (SERVICE, "weight: 95", "weight: true", "must be a whole number from 0 to 1,000,000"),
         (SERVICE, "subset: v7", "subset: [v7]", "must lead to a subset or a Service, not"),
@@ -116,7 +118,7 @@ def test_several_rules_must_have_one_split() -> None:
         (SERVICE, "{host: redis, subset: v7}", "{}", "must lead to a subset or a Service, not"),
         (SERVICE, "weight: 95", "weight: 0", ""),
         (ROUTE, "name: redis-v7", 'name: "a=1,b"', "must lead to a subset or a Service"),
-        (ROUTE, "spec:", "more:", "spec: is missing, or no mapping"),
+        (ROUTE, "spec:", "more:", "spec: is missing or not a mapping"),
         (ROUTE, "weight: 3}", "weight: 0}", ""),
         (ROUTE, ROUTE, "a: [", "line 2: is not YAML"),
         (ROUTE, ROUTE, "a: &a [1]\nb: *a\n", "aliases (*NAME): must not be used"),

@@ -68,7 +68,7 @@ def test_without_its_options_it_is_an_echo() -> None:
         (["--hold", "2", "--match", "(x)"], "--hold: must be given without --match"),
         (["--proxy-protocol", "3"], "--proxy-protocol '3': must be one of 1, 2"),
         (["--name", "x"], "--name 'x': must be FOUND=VERSION, for example 6379=one"),
-        (["--name", "x=one", "--name", "x=two"], "must name one version for what is found"),
+        (["--name", "x=one", "--name", "x=two"], "must not give FOUND a second version"),
         ([f"--name=x{n}=x" for n in range(257)], "--name: must be given 256 times at most"),
     ],
 )
@@ -228,13 +228,13 @@ def test_a_search_that_was_killed_costs_one_sample() -> None:
     assert one.search(b"ax", 9)[:2] == (b"x", True)
     assert one._process
     one._process.kill()
-    with pytest.raises(GaveUp, match="has failed"):
+    with pytest.raises(GaveUp, match="the matching process failed"):
         one.search(b"ax", 9)
     assert one.search(b"xa", 9)[:2] == (b"x", False)
     with pytest.raises(GaveUp, match=r"took over 0.25 s"):
         one.search(b"xa", 0)
     one.close()
-    with pytest.raises(SystemRefused, match="the run is over"):
+    with pytest.raises(SystemRefused, match="the run has ended"):
         one.search(b"x", 9)
     one.close()
 
@@ -254,7 +254,7 @@ def test_a_process_that_cannot_start_ends_the_run(
 ) -> None:
     """With its reason."""
     monkeypatch.setattr(sys, "executable", program)
-    with pytest.raises(SystemRefused, match="no process that searches for --match: "):
+    with pytest.raises(SystemRefused, match="cannot start the process for --match: "):
         Matcher(b"(x)").search(b"x", 9)
 
 
@@ -274,7 +274,7 @@ def test_a_connection_that_is_gone_has_no_proxy_header() -> None:
 
 def test_a_host_that_cannot_be_a_name_for_tls_is_refused() -> None:
     """A resolver may know it nevertheless: then --sni has one."""
-    with pytest.raises(UsageError, match="must be a name that TLS can send, or --sni must give"):
+    with pytest.raises(UsageError, match="must be a name that TLS can send; set --sni otherwise"):
         Conversation(ServiceSettings(tls=True), "x" * 70)
     Conversation(ServiceSettings(tls=True, sni="x"), "x" * 70)
     Conversation(ServiceSettings(tls=True), "fe80::1%eth0")

@@ -133,7 +133,7 @@ def test_a_source_is_an_address_or_the_hosts_of_a_network(text: str, known: list
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("192.0.2.1/28", "must be an address, or a network without bits set for hosts"),
+        ("192.0.2.1/28", "must be an address, or a network without host bits"),
         ("10.0.0.0/8", "must be 4,096 addresses at most"),
         ("x/28", "must be an address, or a network"),
     ],

@@ -1,1 +1,1 @@
-"""The lab's page: traffic, verdict and faults in a browser, for this host alone."""
+"""The lab's page: traffic, verdict and faults in a browser, for this host only."""

@@ -1,4 +1,4 @@
-"""The page's requests: its files, a stream of events, and commands."""
+"""The page's HTTP requests: its files, a stream of events, and commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
 
 def files() -> dict[str, tuple[str, bytes]]:
-    """Kind and content of the page's files, by their paths."""
+    """The type and content of the page's files, by path."""
     found = {}
     for file in (resources.files("echod.lab.page") / "files").iterdir():
         path = "/" if file.name == "index.html" else f"/{file.name}"
@@ -33,17 +33,17 @@ def files() -> dict[str, tuple[str, bytes]]:
 
 
 class App:
-    """A WSGI application. ``ask`` hands a command's line to the lab and gives its answer."""
+    """A WSGI application. ``ask`` passes a command's line to the lab and returns its answer."""
 
     def __init__(self, feed: Feed, ask: Callable[[str], str]) -> None:
         self.port = 0
-        """Where it is reached; requests for another one are refused."""
+        """The port that it is reached on; requests for another one are refused."""
         self._feed = feed
         self._ask = ask
         self._files = files()
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        """Answers one request."""
+        """Answer one request."""
         refused = refusal(environ, self.port)
         if refused:
             return _answer(start, *refused)
@@ -64,7 +64,8 @@ class App:
         try:
             tab = self._feed.watch()
         except Full:
-            return _answer(start, "503 Service Unavailable", f"{MOST_TABS} tabs watch already")
+            text = f"too many tabs: {MOST_TABS} are open already"
+            return _answer(start, "503 Service Unavailable", text)
         start("200 OK", [*HEADERS, ("Content-Type", "text/event-stream")])
         return tab
 

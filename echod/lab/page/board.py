@@ -1,4 +1,4 @@
-"""What the page shows of traffic: dots, counts, and shares over time, in bounded memory."""
+"""The traffic that the page shows: dots, counts and shares over time, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from echod.probe.result import printable
 from echod.probe.tally import Outcome
 
 SECONDS = 300
-"""That are shown over time."""
+"""Length of the shown history."""
 
 MOST_DOTS = 40
-"""In one event; of more, one dot stands for several."""
+"""Maximum dots per event. If there are more connections, a dot stands for several."""
 
 FAILED, OTHER = "x", "?"
 _DOTS = {prefix: f"{number}" for number, prefix in enumerate(VERSIONS.values(), 1)}
@@ -23,14 +23,14 @@ _COLUMNS = (*_DOTS.values(), FAILED, OTHER)
 
 
 class Board:
-    """Takes samples from any thread; the rest is called by the lab's own.
+    """Collects samples. Any thread may call ``take``; the lab's thread calls everything else.
 
-    ``take`` gets them in the order in which they began.
+    Samples must come in the order in which they began.
     """
 
     def __init__(self) -> None:
         self.answered: Counter[str] = Counter()
-        """By the prefix that came, since the version behind it was started."""
+        """Replies by prefix, since that version was last started."""
         self._lock = Lock()
         self._judge: Following | None = None
         self._judge_from = 0.0
@@ -41,12 +41,12 @@ class Board:
         self._new = 0
 
     def begin(self, judge: Following | None, now: float) -> None:
-        """Has samples that begin from now on judged by this one."""
+        """Have ``judge`` judge all samples that begin from now on."""
         with self._lock:
             self._judge, self._judge_from = judge, now
 
     def take(self, outcome: Outcome, began: float) -> None:
-        """One more sample, and when it began (by the monotonic clock)."""
+        """Count one more sample, which began at ``began`` (monotonic seconds)."""
         name = outcome.version
         dot = FAILED if name is None else _DOTS.get(name, OTHER)
         with self._lock:
@@ -58,19 +58,19 @@ class Board:
                 self._judge.take(outcome)
 
     def forget(self, prefix: str) -> None:
-        """Its version begins to count anew."""
+        """Reset the count of a version that is started again."""
         with self._lock:
             self.answered[prefix] = 0
 
     def dots(self) -> tuple[str, int]:
-        """Those since the last call, in order, and how many samples each of them stands for."""
+        """The dots since the last call, in order, and how many samples each dot stands for."""
         with self._lock:
             dots, self._dots = self._dots, []
         each = max(1, -(-len(dots) // MOST_DOTS))
         return "".join(dots[::each]), each
 
     def tick(self, second: int, weights: Weights) -> None:
-        """Notes what came in the second before, with the weights of now."""
+        """Record the counts of the previous second, with the current weights."""
         if second == self._second:
             return
         with self._lock:
@@ -83,20 +83,20 @@ class Board:
         self._second = second
 
     def series(self, *, whole: bool) -> list[list[float]]:
-        """Second, answers by version, failures, others, and weights: all, or the new ones."""
+        """Rows of second, answers by version, failures, others and weights: all, or new ones."""
         new, self._new = self._new, 0
         if whole:
             return list(self._series)
         return list(self._series)[len(self._series) - new :] if new else []
 
     def verdict(self) -> dict[str, Any] | None:
-        """What the judge says now."""
+        """The current verdict, for the page."""
         with self._lock:
             return said(self._judge) if self._judge else None
 
 
 def said(judge: Following) -> dict[str, Any]:
-    """A verdict as the page takes it."""
+    """A verdict in the form that the page expects."""
     status = judge.status
     return {
         "status": "unsure" if status is None else status.name.lower(),

@@ -1,4 +1,4 @@
-"""Events for every open tab: the same bytes for all, made by one thread and sent by others."""
+"""Events for all open tabs: the same bytes for all, made by one thread and sent by others."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from threading import Condition
 
 MOST_TABS = 12
 KEPT = 30
-"""Events that wait for a slow tab. One that is further behind gets everything anew."""
+"""Events kept for slow tabs. A tab that is further behind gets a complete event instead."""
 
 ALIVE_SECONDS = 10.0
-"""After so long without an event a comment is sent: that finds out that a tab has gone."""
+"""After this time without an event the server sends a comment, to detect closed tabs."""
 
 
 class Full(Exception):
-    """So many tabs watch that there is no place for another one."""
+    """The maximum number of tabs is open."""
 
 
 def event(data: str, name: str = "") -> bytes:
-    """One event of a stream (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+    """An event of a stream (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
     kind = f"event: {name}\n" if name else ""
     return f"{kind}data: {data}\n\n".encode()
 
 
 class Feed:
-    """Where events are published, and tabs wait for them."""
+    """Publishes events to the tabs that wait for them."""
 
     def __init__(self) -> None:
         self.changed = Condition()
@@ -37,16 +37,16 @@ class Feed:
 
     @property
     def tabs(self) -> int:
-        """Tabs that watch now."""
+        """The number of open tabs."""
         return self._tabs
 
     @property
     def wants_all(self) -> bool:
-        """Whether a tab waits for an event that says everything."""
+        """Whether a tab waits for a complete event."""
         return self._newcomers
 
     def publish(self, data: bytes, *, whole: bool) -> None:
-        """Sends an event to every tab. ``whole``: it says everything, so that a tab can begin."""
+        """Send an event to every tab. ``whole``: it is complete, so that new tabs can start."""
         with self.changed:
             self.number += 1
             self.kept.append((self.number, whole, data))
@@ -54,7 +54,7 @@ class Feed:
             self.changed.notify_all()
 
     def close(self, last: bytes) -> None:
-        """Sends a last event, and ends all streams."""
+        """Send a last event, and end all streams."""
         self.publish(last, whole=True)
         with self.changed:
             self.closed = True
@@ -70,17 +70,17 @@ class Feed:
             return Tab(self, self.number)
 
     def ask_for_all(self) -> None:
-        """Asks for an event that says everything."""
+        """Request a complete event."""
         self._newcomers = True
 
     def leave(self) -> None:
-        """One tab less."""
+        """Count one tab less."""
         with self.changed:
             self._tabs -= 1
 
 
 class Tab:
-    """The events for one tab, from one that says everything on."""
+    """The events for one tab, starting with a complete one."""
 
     def __init__(self, feed: Feed, number: int) -> None:
         self._feed = feed
@@ -90,12 +90,12 @@ class Tab:
         self._open = True
 
     def __iter__(self) -> Iterator[bytes]:
-        """What WSGI asks for."""
+        """Return itself, as WSGI requires."""
         return self
 
     def __next__(self) -> bytes:
-        """Waits for what comes next."""
-        if self._first:  # the headers go with the first bytes
+        """Wait for the next bytes."""
+        if self._first:  # the server sends the headers with the first bytes
             self._first = False
             return b"retry: 1000\n\n"
         feed = self._feed
@@ -108,7 +108,7 @@ class Tab:
             return found or b":\n\n"
 
     def close(self) -> None:
-        """Called by the server when the tab has gone, or the stream has ended."""
+        """Called by the server when the tab is closed or the stream has ended."""
         if self._open:
             self._open = False
             self._feed.leave()
@@ -117,7 +117,7 @@ class Tab:
         return self._feed.closed or self._feed.number > self._seen
 
     def _take(self) -> bytes:
-        """What has come since; nothing if it has not begun with everything."""
+        """The new events; none before a first complete one."""
         feed = self._feed
         missed = bool(feed.kept) and feed.kept[0][0] > self._seen + 1
         if missed and not self._waits_for_all:

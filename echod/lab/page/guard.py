@@ -1,8 +1,8 @@
-"""Which requests the page answers: a web site open in the same browser must not shift weights.
+"""Request checks, so that a web site open in the same browser cannot shift weights.
 
-A site can have a browser send requests here, and with a name of its own that resolves to
-127.0.0.1 (DNS rebinding) even read the answers. But a browser names the host that it was given in
-``Host``, the site that asks in ``Origin``, and in ``Sec-Fetch-Site`` whether these are the same
+A site can make a browser send requests here. With its own name that resolves to 127.0.0.1 (DNS
+rebinding), it can even read the answers. But the browser sends the requested host in ``Host``, the
+requesting site in ``Origin``, and in ``Sec-Fetch-Site`` whether the two are the same
 (https://www.w3.org/TR/fetch-metadata/).
 """
 
@@ -29,19 +29,19 @@ HEADERS = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Cache-Control", "no-store"),
 )
-"""Of every answer: nothing but the page's own files, in no frame, and kept nowhere."""
+"""Headers of every response: load only the page's own files, and never frame or cache it."""
 
 Environ = Mapping[str, Any]
-"""A request, as WSGI has it."""
+"""A request's environment in WSGI."""
 
 
 def hosts(port: int) -> frozenset[str]:
-    """The hosts that a request may be for."""
+    """The hosts that a request may name."""
     return frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
 
 
 def refusal(environ: Environ, port: int) -> tuple[str, str] | None:
-    """Status and reason if a request must not be answered."""
+    """The status and the reason for refusing a request; None if it is allowed."""
     host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
     if host not in hosts(port):
         return "403 Forbidden", f"Host {shown(host)}: must be 127.0.0.1:{port} or localhost:{port}"
@@ -54,9 +54,9 @@ def refusal(environ: Environ, port: int) -> tuple[str, str] | None:
 
 
 def wrong_body(environ: Environ) -> tuple[str, str] | None:
-    """Status and reason if what a request sends cannot be a command."""
+    """The status and the reason if a request's body cannot be a command."""
     kind = str(environ.get("CONTENT_TYPE", "")).partition(";")[0].strip().lower()
-    if kind != "application/json":  # which a form, or a script of another site, cannot send
+    if kind != "application/json":  # forms and scripts of other sites cannot send this type
         return "415 Unsupported Media Type", f"Content-Type {shown(kind)}: must be application/json"
     length = str(environ.get("CONTENT_LENGTH", ""))
     if not (length.isascii() and length.isdigit()):
@@ -67,7 +67,7 @@ def wrong_body(environ: Environ) -> tuple[str, str] | None:
 
 
 def _is_link(environ: Environ) -> bool:
-    """Whether a user follows a link to the page itself, which changes nothing."""
+    """Whether a user follows a link to the page, which is harmless."""
     return (
         environ.get("REQUEST_METHOD") in ("GET", "HEAD")
         and environ.get("PATH_INFO") == "/"

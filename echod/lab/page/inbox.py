@@ -1,4 +1,4 @@
-"""Commands of the page's threads, for the one thread that runs the lab."""
+"""Commands from the page's threads to the thread that runs the lab."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BUSY = "error: the lab is busy; try again"
 
 
 class _Letter:
-    """A command, and the answer to it."""
+    """A command and its answer."""
 
     def __init__(self, line: str) -> None:
         self.line = line
@@ -22,13 +22,13 @@ class _Letter:
 
 
 class Inbox:
-    """Lines in, answers out."""
+    """A queue of commands that wait for an answer."""
 
     def __init__(self) -> None:
         self._letters: Queue[_Letter] = Queue(MOST_WAITING)
 
     def ask(self, line: str) -> str:
-        """Hands over a line and waits for its answer. Called by any thread."""
+        """Queue a line, and wait for its answer. Called by any thread."""
         letter = _Letter(line)
         try:
             self._letters.put_nowait(letter)
@@ -38,7 +38,7 @@ class Inbox:
         return letter.answer
 
     def poll(self, answer: Callable[[str], str]) -> None:
-        """Answers what has come. Called by the lab's own thread."""
+        """Answer queued commands. Called by the lab's thread."""
         for _ in range(MOST_WAITING):
             try:
                 letter = self._letters.get_nowait()

@@ -1,4 +1,4 @@
-"""What does the same in a cluster: commands, and routes as they are in k8s/."""
+"""The same actions for a cluster: commands, and routes as in k8s/."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _BACKEND = """\
         - name: tcp-echo-{version}
           port: 9000
 """
-_MESH = "---\n# The same for calls from inside the mesh, which the one above does not touch.\n"
+_MESH = "---\n# The same for calls from inside the mesh, which the route above does not affect.\n"
 
 
 def virtual_service(weights: Weights) -> str:
-    """Istio's routes: at the gateway, and inside the mesh."""
+    """Istio's routes, at the gateway and inside the mesh."""
     gateway = _SERVICE.format(name="tcp-echo", host='"*"', gateway="tcp-echo-gateway")
     mesh = _SERVICE.format(name="tcp-echo-mesh", host="tcp-echo", gateway="mesh")
     inside = "".join(_rule(port, port, weights) for port in (9000, 9001))
@@ -61,7 +61,7 @@ def virtual_service(weights: Weights) -> str:
 
 
 def tcp_route(weights: Weights) -> str:
-    """The Gateway API's route, for both."""
+    """The Gateway API's route, for the gateway and the mesh."""
     used = _used(weights)
     return _TCP_ROUTE + "".join(
         _BACKEND.format(version=version)
@@ -84,12 +84,12 @@ def _used(weights: Weights) -> Weights:
 
 
 def terminal(line: str, socket: str = "") -> str:
-    """A request as it is typed; ``socket`` is that of a lab which has one of its own."""
+    """A request as typed in a terminal; ``socket`` is set if the lab does not use the default."""
     return f"echod lab {line}" + (f" --socket {shlex.quote(socket)}" if socket else "")
 
 
 def faults(socket: str = "") -> list[dict[str, str]]:
-    """For each version what its buttons do: at a terminal, and in a cluster."""
+    """The page's buttons of each version as commands, for a terminal and for a cluster."""
     rows = []
     for version, other in zip(VERSIONS, reversed(VERSIONS), strict=True):
         scale = f"kubectl -n $NS scale deployment/tcp-echo-{version} --replicas="

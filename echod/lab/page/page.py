@@ -1,4 +1,4 @@
-"""The page as one thing that a lab starts, keeps up to date and stops."""
+"""The page as a whole, which the lab starts, updates and stops."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ MOST_NOTES = 6
 
 
 class Shown(Protocol):
-    """What a page knows of its lab."""
+    """The part of a lab that its page uses."""
 
     port: int
     weights: Weights
 
     @property
     def versions(self) -> Mapping[str, Version]:
-        """Its echods, by their names."""
+        """The versions of echod by name."""
 
 
 @dataclass(frozen=True)
 class _Company:
-    """What runs from the first tab on: questions to the versions, and connections that stay."""
+    """The parts that run once a tab is open: polling the versions, and long-lived connections."""
 
     watch: Watch
     stays: Stays
 
 
 class Page:
-    """A page from its making until ``stop``. All but its server's threads run in the caller's.
+    """A page, served from its construction until ``stop``. The caller's thread must call ``poll``.
 
-    Until a first tab has opened it, it makes no connection. ``socket`` is the lab's, if it is not
-    the usual one. Raises SystemRefused if its port is taken.
+    It makes no connection before a first tab is open. ``socket`` is the lab's, if it is not the
+    default. Raises SystemRefused if the port is in use.
     """
 
     def __init__(self, lab: Shown, port: int, socket: str = "") -> None:
@@ -79,11 +79,11 @@ class Page:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The address of the page."""
         return f"http://{HOST}:{self._server.port}"
 
     def poll(self, answer: Callable[[str], str]) -> None:
-        """Answers commands, looks after the connections, and tells the tabs. Often called."""
+        """Answer commands, update the connections, and send events to the tabs. Call it often."""
         self._inbox.poll(answer)
         if not self._company and self._feed.tabs:
             self.set_traffic(FIRST_RATE)
@@ -91,14 +91,14 @@ class Page:
             self._look_after(self._company)
 
     def note(self, text: str, *, judged_anew: bool) -> None:
-        """Shows what was done. With other weights, or a fault, the split is judged anew."""
+        """Show what was done. After new weights or a fault, restart the judgement."""
         self._notes.append((time(), text))
         self._whole = True
         if judged_anew:
             self._judge_anew()
 
     def set_traffic(self, rate: int | None) -> None:
-        """Another rate of connections a second; None: no traffic."""
+        """Set the traffic's rate in connections per second; None: no traffic."""
         if not self._company:
             versions = self._lab.versions.items()
             self._states = {name: version.state for name, version in versions}
@@ -110,7 +110,7 @@ class Page:
         self._traffic.set(rate)
 
     def stop(self, reason: str = "") -> None:
-        """Ends it; tabs are told why."""
+        """Stop the page, and send ``reason`` to the tabs."""
         self._feed.close(event(json.dumps({"reason": reason}), "end"))
         self._traffic.stop()
         if self._company:
@@ -138,7 +138,7 @@ class Page:
         self._judged = dict(self._lab.weights)
         try:
             judge = Following(self._judged, str(self._target)) if self._judged else None
-        except UsageError as error:  # weights that no number of connections could tell apart
+        except UsageError as error:  # weights that no number of connections could distinguish
             judge, self._problem = None, str(error)
         self._board.begin(judge, monotonic())
 
@@ -150,14 +150,14 @@ class Page:
                 continue
             if state is State.ENDED:
                 self._notes.append((time(), version.problem or f"{name} has ended"))
-            if state is State.STARTING:  # its counters begin at 0
+            if state is State.STARTING:  # its counters restart at 0
                 self._board.forget(VERSIONS[name])
                 company.stays.opened[VERSIONS[name]] = 0
             if state is State.RUNNING:
                 self.note(f"{name} is ready", judged_anew=True)
 
     def _count(self, company: _Company) -> None:
-        """Notes what clients have seen when the versions were asked what they have counted."""
+        """Record the clients' counts whenever new counts of the versions have been read."""
         said = company.watch.said
         if said is not self._said:
             opened, answered = company.stays.opened, self._board.answered
@@ -165,7 +165,7 @@ class Page:
             self._seen = {name: answered[one] + opened[one] for name, one in VERSIONS.items()}
 
     def _view(self, stays: list[dict[str, Any]], *, whole: bool) -> dict[str, Any]:
-        """All that changes; and the rest too, if it is to be ``whole``."""
+        """The changing part of the page's data, or with ``whole`` all of it."""
         dots, each = self._board.dots()
         verdict = self._board.verdict()
         view: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The page's server: waitress, in threads of its own, on the loopback address alone."""
+"""The page's server: waitress, in its own threads, on the loopback address only."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ HOST = "127.0.0.1"
 STOP_SECONDS = 2.0
 
 LIMITS: dict[str, Any] = {
-    "threads": MOST_TABS + 4,  # each open tab keeps one
+    "threads": MOST_TABS + 4,  # each open tab occupies one
     "connection_limit": 100,
-    "channel_timeout": 10,  # seconds for a request to come, and between two
+    "channel_timeout": 10,  # seconds for a request to arrive, and between two requests
     "cleanup_interval": 1,
     "max_request_header_size": 16 * 1024,
     "max_request_body_size": 16 * 1024,
-    "outbuf_high_watermark": 256 * 1024,  # a tab that does not read is not written to
-    "channel_request_lookahead": 1,  # reads on, and so sees that a tab has gone
+    "outbuf_high_watermark": 256 * 1024,  # stop writing to tabs that do not read
+    "channel_request_lookahead": 1,  # keep reading, to detect closed tabs
     "asyncore_use_poll": True,
 }
 
 logging.getLogger("waitress").addHandler(logging.NullHandler())
-logging.getLogger("waitress").propagate = False  # the terminal is the lab's
+logging.getLogger("waitress").propagate = False  # only the lab writes to the terminal
 
 
 class Server:
-    """Serves from its making until ``stop``. Port 0 takes any free one. Raises SystemRefused."""
+    """Serves from its construction until ``stop``. Port 0 takes any free port.
+
+    Raises SystemRefused.
+    """
 
     def __init__(self, port: int, app: App) -> None:
         listener = bind("--page-port", HOST, port)
@@ -46,7 +49,7 @@ class Server:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops it. Streams must have been ended before; a thread that still sends is left."""
+        """Stop it. Streams must have ended before. Threads that still send are abandoned."""
         if not self._map:
             return
         self._server.task_dispatcher.shutdown(timeout=STOP_SECONDS)

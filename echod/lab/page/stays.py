@@ -1,4 +1,4 @@
-"""Connections that stay open, and come back when they are cut."""
+"""Long-lived connections, which are reopened after they are cut."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from echod.probe.target import Target
 
 COUNT = 20
 BACK_SECONDS = 1.0
-"""From its end until a connection is made again: long enough to be seen."""
+"""Time until a cut connection is reopened: long enough to be visible."""
 
 
 @dataclass
 class _Stay:
-    """One of them. ``since`` is by the monotonic clock, in seconds."""
+    """One long-lived connection. ``since`` is in monotonic seconds."""
 
     held: Held | None
     since: float
@@ -29,16 +29,16 @@ class _Stay:
 
 
 class Stays:
-    """So many connections from their making until ``stop``, each with a line a second."""
+    """``count`` connections until ``stop``, each with one line per second."""
 
     def __init__(self, target: Target, now: float, count: int = COUNT) -> None:
         self.opened = dict.fromkeys((*VERSIONS.values(), OTHER), 0)
-        """Connections that a version answered on, by its prefix, since it was started."""
+        """Answered connections by prefix, since that version was last started."""
         self._target = target
         self._stays = [_Stay(None, now - BACK_SECONDS) for _ in range(count)]
 
     def poll(self, now: float) -> None:
-        """Notes what has happened, and makes again what is due."""
+        """Record changes, and reopen connections."""
         for stay in self._stays:
             if stay.held:
                 self._look(stay, stay.held, now)
@@ -49,7 +49,7 @@ class Stays:
                     stay.since, stay.why = now, str(refused)
 
     def view(self, now: float) -> list[dict[str, Any]]:
-        """Each with its version (none: it is cut), its age in seconds, and how often it was cut."""
+        """Each connection's version (None: cut), age in seconds, and number of cuts."""
         return [
             {
                 "version": _known(stay.version) if stay.version is not None else None,
@@ -61,7 +61,7 @@ class Stays:
         ]
 
     def stop(self) -> None:
-        """Closes all."""
+        """Close all connections."""
         for stay in self._stays:
             if stay.held:
                 stay.held.stop(0)

@@ -1,4 +1,4 @@
-"""The page's own traffic: samples through Envoy at a rate that can be changed."""
+"""The page's own traffic: samples through Envoy at an adjustable rate."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Take = Callable[[Outcome, float], None]
 
 
 class Traffic:
-    """Samples whose outcomes go to ``take``, each with the time at which it began."""
+    """Takes samples, and passes outcomes with their start times to ``take``."""
 
     def __init__(self, target: Target, take: Take) -> None:
         self.rate: int | None = None
-        """Connections a second; None: no traffic."""
+        """The rate in connections per second; None: no traffic."""
         self.problem = ""
-        """Why there is none, if this host has refused it."""
+        """Why there is no traffic, if this host refused something."""
         self._target = target
         self._take = take
         self._sampler: Sampler | None = None
 
     def set(self, rate: int | None) -> None:
-        """Another rate."""
+        """Change the rate."""
         self.stop()
         self.problem = ""
         if rate is None:
             return
-        start = monotonic()  # before the sampler's own: a sample is taken for older than it is
+        start = monotonic()  # before the sampler's start, so that samples seem older, never newer
 
         def take(outcome: Outcome) -> bool:
             self._take(outcome, start + outcome.began)
@@ -46,14 +46,14 @@ class Traffic:
             self.problem = str(refused)
 
     def poll(self) -> None:
-        """Sees whether this host still has what it takes."""
+        """Stop if this host has refused something."""
         refused = self._sampler and self._sampler.refused
         if refused:
             self.stop()
             self.problem = str(refused)
 
     def stop(self) -> None:
-        """No more of it; what is under way is not counted."""
+        """Stop the traffic; samples in progress do not count."""
         if self._sampler:
             self._sampler.stop()
         self._sampler = self.rate = None

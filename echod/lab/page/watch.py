@@ -1,4 +1,4 @@
-"""What the versions say themselves: whether they are ready, and what they have counted."""
+"""Polling of the versions: whether they are ready, and their counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ANSWER_BYTES = 200
 
 @dataclass(frozen=True)
 class Said:
-    """The status of /readyz (0: no answer) and its text; counters, or None without an answer."""
+    """The status of /readyz (0: no answer) and its text; counts, or None without an answer."""
 
     ready: int = 0
     text: str = ""
@@ -28,9 +28,7 @@ class Said:
 
 
 class Watch:
-    """A thread that asks again and again, from its making until ``stop``. ``urls`` are those of
-    the metrics, by version.
-    """
+    """A thread that polls the versions until ``stop``. ``urls`` are those of the metrics."""
 
     def __init__(self, urls: Mapping[str, str]) -> None:
         self.said = {name: Said() for name in urls}
@@ -40,7 +38,7 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread, after its last question."""
+        """End the thread, after its current poll."""
         self._stopping.set()
         self._thread.join(TIMEOUT_SECONDS)
 
@@ -51,7 +49,7 @@ class Watch:
 
 
 def ask(url: str) -> Said:
-    """What one version says; nothing if it does not answer."""
+    """The readiness and counts of one version; empty if it does not answer."""
     status, text = _readiness(url)
     if not status:
         return Said()
