@@ -175,5 +175,5 @@ def test_without_proc_arguments_must_be_ascii(
     elsewhere.setattr(runtime, "COMMAND_LINE", runtime.COMMAND_LINE.parent / "missing")
     assert runtime.arguments() == ["0", "own"]
     elsewhere.setattr("sys.argv", ["echod", "0", "é"])
-    with pytest.raises(UsageError, match=r"^argument '\\xe9': must be ASCII where .*PYTHONUTF8=1"):
+    with pytest.raises(UsageError, match=r"^argument '\\xe9': must be ASCII if .*PYTHONUTF8=1"):
         runtime.arguments()
