@@ -1,7 +1,7 @@
-# echod as an image. docs/image.md has what is built from it, and how it is run.
+# echod as an image. See docs/image.md for builds and their use.
 
-# Both stages stand on this one. It needs Python 3.11 or later as python3, with ensurepip, ssl and venv,
-# that every user may run, and for the build a shell (busybox's will do). Its own user does not matter.
+# The base of both stages. It needs Python 3.11 or later as python3, with ensurepip, ssl and venv, which
+# every user may run, and for the build a shell, such as busybox's. The base's own user does not matter.
 ARG BASE=python:3.14-slim
 
 FROM ${BASE} AS build
@@ -20,9 +20,9 @@ RUN python3 -m venv /tools && \
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY echod echod
 COPY tools/self_test.py tools/
-# Slim images ship their standard library uncompiled, and on a read-only root it would be compiled
-# anew at each start and at each health check. A first run leaves what it has compiled where later runs
-# look for it, and proves that echod works on this base; a second one, that it does so for its user.
+# Slim images ship their standard library uncompiled. On a read-only root, Python would compile it at
+# each start and each health check. A first run leaves compiled files for later runs, and proves that
+# echod works on this base. A second run proves it for echod's user.
 RUN /tools/bin/pip wheel -q --no-deps --no-index --no-build-isolation -w /wheels . && \
     /tools/bin/pip --python /opt/echod/bin/python install --no-compile --no-deps /wheels/*.whl && \
     export PYTHONPYCACHEPREFIX=/opt/echod/pycache && \

@@ -3,8 +3,8 @@
 #   /opt/echod                    a virtual environment with the program
 #   /usr/local/lib/systemd/system the units
 #   /etc/echod, /etc/systemd/system/*.d   examples, which are the user's from then on
-# A second install is an upgrade: it keeps what the user has changed or removed. Uninstalling
-# leaves nothing but what the user has changed.
+# A second install is an upgrade: it keeps the user's changes and removals.
+# Uninstalling leaves only files that the user has changed.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -39,7 +39,7 @@ install_program() {
   version=$("$PYTHON" -c 'import sys; print(sys.version)')
   [ "$($target/bin/python -c 'import sys; print(sys.version)' 2>/dev/null)" = "$version" ] ||
     "$PYTHON" -m venv --clear $target
-  # From a copy: a build leaves files of root's beside its sources.
+  # Build a copy: a build leaves files owned by root beside its sources.
   sources=$(mktemp -d)
   trap 'rm -rf "$sources"' EXIT
   cp -R setup.cfg pyproject.toml README.md LICENSE echod "$sources"
@@ -52,7 +52,7 @@ install_program() {
 install_examples() {
   (cd systemd && find etc -type f) | while read -r file; do
     if [ ! -e "/$file" ]; then
-      # Shipped before and gone: its user has removed it.
+      # Shipped before and missing now: the user has removed it.
       [ -e "$shipped/$file" ] || install -D -m 644 "systemd/$file" "/$file"
     elif cmp -s "/$file" "$shipped/$file"; then
       install -m 644 "systemd/$file" "/$file"
@@ -85,7 +85,7 @@ END
 }
 
 uninstall_all() {
-  # Instances are loaded while they are enabled or running.
+  # Instances that are enabled or running are loaded.
   systemctl_if_running stop 'echod.socket' 'echod-metrics.socket' 'echod@*.socket' \
     'echod-metrics@*.socket' 'echod.service' 'echod@*.service' 'echod-probe@*.service'
   for unit in systemd/*.service systemd/*.socket; do
