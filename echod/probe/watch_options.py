@@ -63,7 +63,11 @@ EXCLUDES = {
 def add_to(parser: ArgumentParser) -> None:
     """Add the arguments that are not in ROWS to a parser."""
     add = parser.add_argument
-    add("--route", metavar="FILE", help="expect the weights of a VirtualService or a TCPRoute")
+    add(
+        "--route",
+        metavar="FILE",
+        help="expect the weights of a VirtualService, a TCPRoute or a TLSRoute",
+    )
     add("--watch", action="store_true", help="judge continuously: metrics, alarm, all-clear")
     add("--expect-file", metavar="FILE", help="with --watch: file of shares, reread when changed")
 
