@@ -14,6 +14,7 @@ from echod.lab import control, requests, route
 from echod.lab.arguments import Asking, Settings
 from echod.lab.judging import ALPHA, rules_of
 from echod.lab.lab import Lab
+from echod.lab.page.manifests import terminal
 from echod.lab.page.page import Page
 from echod.lab.requests import Request
 from echod.lab.version import State
@@ -68,8 +69,7 @@ def run(
 def _page(call: Settings, lab: Lab, output: Output) -> Page | None:
     """The page. If its port is in use, warn and run without a page."""
     try:
-        own = "" if call.socket == control.default_path() else call.socket
-        return Page(lab, call.page_port or 0, own)
+        return Page(lab, call.page_port or 0, _own_socket(call))
     except SystemRefused as error:
         output.warn(f"echod: warning: {error}; the lab runs without its page\n")
         return None
@@ -135,7 +135,8 @@ class _Course:
     def serve(self, seen: Stamp) -> int:
         """Serve until a signal, and follow the route file."""
         settings, lab = self._settings, self._lab
-        self._output.say(f"{described(lab.weights)}; shift with: echod lab shift 80/20\n")
+        shift = terminal("shift 80/20", _own_socket(settings))
+        self._output.say(f"{described(lab.weights)}; shift with: {shift}\n")
         with suppress(_Interrupted):
             while True:
                 self._wait(_PAGE_LOOK_SECONDS if self._page else _LOOK_SECONDS)
@@ -234,6 +235,11 @@ class _Course:
         """Called while samples are taken; an exception interrupts them."""
         self._wait(0.001)
         return False
+
+
+def _own_socket(settings: Settings) -> str:
+    """The lab's socket if it is not the default."""
+    return "" if settings.socket == control.default_path() else settings.socket
 
 
 def _stamp(path: str | None) -> Stamp:

@@ -213,6 +213,13 @@ def test_a_second_lab_is_refused(lab: Running) -> None:
     assert "another lab is running" in result.stderr
 
 
+def test_a_lab_with_a_socket_of_its_own_says_so_in_the_call_that_shifts_it(tmp_path: Path) -> None:
+    """Without the option, that call would shift another lab of the same user."""
+    running = Running(tmp_path, "--serve", "--socket", "its own")
+    running.wait_for(r"; shift with: echod lab shift 80/20 --socket 'its own'\n")
+    assert running.end() == 0
+
+
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     """And what has been started until then is ended."""
     first = Running(tmp_path, "--serve")
