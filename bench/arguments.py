@@ -28,7 +28,7 @@ Runs echod and its peers in turn, in rounds, and writes results.md, results.json
 
 @dataclass(frozen=True)
 class Settings:
-    """What a call asks for."""
+    """The settings of a run."""
 
     rounds: int
     seconds: float
@@ -47,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of texts: the values are looked at afterwards."""
+    """The parser of texts; the values are checked afterwards."""
     found = _Parser(prog="python -m bench", description=DESCRIPTION, allow_abbrev=False)
     found.add_argument("--rounds", metavar="N", help=f"default: {ROUNDS}, quick: {QUICK_ROUNDS}")
     text = f"of each sample; default: {SECONDS}, quick: {QUICK_SECONDS}"
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(words: Sequence[str]) -> Settings:
-    """Raises UsageError, which names the argument, its value and what is allowed."""
+    """Raise UsageError, naming the argument, its value and what is allowed."""
     given = parser().parse_args(words)
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if given.quick else (ROUNDS, SECONDS)
     if given.rounds is not None:
@@ -103,7 +103,7 @@ def parse(words: Sequence[str]) -> Settings:
 
 
 def _number(flag: str, text: str, least: float, most: float) -> float:
-    """A whole one where the bounds are."""
+    """A number, whole if the bounds are."""
     whole = isinstance(least, int)
     pattern = r"\d{1,9}" if whole else r"\d{1,9}(\.\d*)?|\.\d+"
     if not re.fullmatch(pattern, text, re.ASCII) or not least <= float(text) <= most:
@@ -113,7 +113,7 @@ def _number(flag: str, text: str, least: float, most: float) -> float:
 
 
 def _names(flag: str, texts: Sequence[str], allowed: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that were asked for, in the order of the table; all of them by default."""
+    """The requested names in the order of the table; all of them by default."""
     asked = [name for text in texts for name in text.split(",")]
     for name in asked:
         if name not in allowed:

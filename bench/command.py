@@ -1,4 +1,4 @@
-"""What a call does: run, then write what was found."""
+"""The command: run, then write the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.scenarios import CELLS
 
 
 def main(words: Sequence[str]) -> int:
-    """The exit status: 0, 1 if this machine cannot run it, 2 for a wrong call."""
+    """Run the command; return 0, 1 if this machine cannot run it, or 2 after a usage error."""
     try:
         settings = parse(words)
         if not sys.platform.startswith("linux"):
@@ -59,7 +59,7 @@ def write(results: Results, settings: Settings) -> None:
     picture.unlink(missing_ok=True)
     if any(one.key in results.cells for one in CELLS):
         try:
-            from bench import plot  # noqa: PLC0415  # matplotlib is not needed for the rest
+            from bench import plot  # noqa: PLC0415  # nothing else needs matplotlib
         except ImportError:
             results.problems.append("no picture: matplotlib is not installed")
         else:

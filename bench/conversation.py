@@ -1,4 +1,4 @@
-"""What every peer must answer rightly before it is timed."""
+"""The conversation that every peer must answer correctly before it is timed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import time
 from collections.abc import Callable, Iterable
 
 PATIENCE = 5.0
-"""Seconds in which a reply must have come."""
+"""Seconds within which a reply must arrive."""
 
 SILENCE = 0.05
-"""Seconds without a byte that count as no answer."""
+"""Seconds without data that count as no reply."""
 
 LINES = b"alpha\nbeta\r\n\n\x00\xff\xfe\x80\n  spaces \n\r\n"
 
 
 class Wrong(Exception):
-    """What the server did, in one line."""
+    """What the server did wrong, in one line."""
 
 
 def expected(data: bytes, prefix: bytes) -> bytes:
-    """What is due to these bytes: nothing to what follows the last newline."""
+    """The replies to these bytes; bytes after the last newline get none."""
     return b"".join(prefix + b" " + line + b"\n" for line in data.split(b"\n")[:-1])
 
 
@@ -34,14 +34,14 @@ class Client:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def say(self, pieces: Iterable[bytes], pause: float = 0.0) -> None:
-        """Sends the pieces one by one."""
+        """Send the pieces one by one."""
         for piece in pieces:
             self.socket.sendall(piece)
             if pause:
                 time.sleep(pause)
 
     def hear(self, due: bytes) -> None:
-        """Exactly this must come."""
+        """Expect exactly these bytes."""
         heard = bytearray()
         while len(heard) < len(due):
             piece = self.socket.recv(1 << 16)
@@ -52,7 +52,7 @@ class Client:
                 raise Wrong(difference(bytes(heard), due))
 
     def silence(self) -> None:
-        """Nothing may come now."""
+        """Expect no data."""
         self.socket.settimeout(SILENCE)
         try:
             heard = self.socket.recv(1 << 16)
@@ -62,7 +62,7 @@ class Client:
             raise Wrong(f"{heard[:40]!r} came where nothing was due")
 
     def end(self, due: bytes = b"") -> None:
-        """After a half-close exactly these bytes must come, and then the end."""
+        """After a half-close, expect exactly these bytes and then the end of the stream."""
         self.socket.shutdown(socket.SHUT_WR)
         self.hear(due)
         heard = self.socket.recv(1 << 16)
@@ -71,7 +71,7 @@ class Client:
 
 
 def difference(heard: bytes, due: bytes) -> str:
-    """Where the two part."""
+    """The first difference between the two."""
     at = next((i for i, (a, b) in enumerate(zip(heard, due, strict=False)) if a != b), len(due))
     return f"{heard[at : at + 40]!r} came in the place of {due[at : at + 40]!r}"
 
@@ -105,7 +105,7 @@ def server_waits(client: Client) -> None:
 
 
 def tail(client: Client) -> None:
-    """What follows the last newline is dropped."""
+    """Bytes after the last newline are dropped."""
     client.say([b"a\nb"])
     client.end(expected(b"a\n", client.prefix))
 
@@ -119,7 +119,7 @@ def long_line(client: Client) -> None:
 
 
 def half_close(client: Client) -> None:
-    """The client ends its side first, and reads late: every reply is due all the same."""
+    """The client closes its side first, and reads late: every reply must still arrive."""
     data = b"".join(b"%d %s\n" % (number, b"x" * 150) for number in range(20_000))
     sender = threading.Thread(target=_send_and_shut, args=(client.socket, data))
     sender.start()
@@ -152,7 +152,7 @@ CASES: dict[str, Callable[[Client], None]] = {
 
 
 def fault(port: int, prefix: str) -> str:
-    """The first thing that a server does wrong, or nothing."""
+    """The first error of a server, or an empty string."""
     try:
         one, other = Client(port, prefix.encode()), Client(port, prefix.encode())
         with one.socket, other.socket:

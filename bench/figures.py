@@ -1,4 +1,4 @@
-"""Samples and what they add up to: medians, ranges, ratios within a round."""
+"""Samples and their statistics: medians, ranges, and ratios within a round."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Sample = dict[str, float]
-"""What one peer gave in one round of one scenario, by name."""
+"""The figures of one peer in one round of one scenario, by name."""
 
 Samples = dict[str, list[Sample | None]]
-"""By peer; None for a round that failed."""
+"""Samples by peer; None if it failed in that round."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A median, and the least and the most of the rounds."""
+    """A median, and the minimum and maximum of the rounds."""
 
     median: float
     low: float
     high: float
 
     def show(self, form: Callable[[float], str]) -> str:
-        """``1,234 (1,200-1,300)``, or the median alone where there was one round."""
+        """``1,234 (1,200-1,300)``, or the median alone after one round."""
         if self.low == self.high:
             return form(self.median)
         between = "-" if self.low >= 0 else " to "
@@ -30,7 +30,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """None of nothing."""
+    """The spread of some figures; None without any."""
     if not values:
         return None
     return Spread(statistics.median(values), min(values), max(values))
@@ -42,7 +42,7 @@ def of(samples: Samples, peer: str, figure: str) -> Spread | None:
 
 
 def ratio(samples: Samples, figure: str, ours: str, theirs: str) -> Spread | None:
-    """Ours over theirs, each from the same round."""
+    """The ratio of echod's figure to a peer's, within each round."""
     pairs = zip(samples.get(ours, []), samples.get(theirs, []), strict=False)
     return spread(
         [
@@ -54,7 +54,7 @@ def ratio(samples: Samples, figure: str, ours: str, theirs: str) -> Spread | Non
 
 
 def three_digits(value: float) -> str:
-    """Three digits that say something: 2.14M, 131,000, 12.7, 0.0123."""
+    """A figure with three significant digits: 2.14M, 131,000, 12.7, 0.0123."""
     if not value:
         return "0"
     if value >= 999_500:

@@ -1,7 +1,7 @@
-"""The goals of echod with everything on and default options, each against what was measured.
+"""The goals of echod with default options, compared with the measurements.
 
-Those against other servers are judged by CPU per line, which bends least on a busy machine; rates
-stand beside it.
+Goals against other servers are judged by CPU per line, which varies least on a busy machine; rates
+are shown beside it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ AGAINST_GO = {
     "long": 4.0,
     "connect": 1.3,
 }
-"""Go's CPU per line over echod's, at least."""
+"""Minimum of Go's CPU per line divided by echod's."""
 AGAINST_ASYNCIO, CONNECT_AGAINST_ASYNCIO = 1.05, 1.6
 AGAINST_UVLOOP = 1.0 if sys.version_info >= (3, 14) else 0.98
 AGAINST_LIMIT = {"pingpong-64": 1.38, "pingpong-1000": 1.44}
-"""echod's CPU per line over that of the loop in C, at most."""
+"""Maximum of echod's CPU per line divided by that of the loop in C."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,18 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """By the median; None where nothing was measured."""
+        """Whether the median reaches the goal; None without a measurement."""
         return None if self.measured is None else self._meets(self.measured.median)
 
     @property
     def sure(self) -> bool:
-        """Whether all rounds say the same."""
+        """Whether all rounds agree."""
         ends = (self.measured.low, self.measured.high) if self.measured else ()
         return len({self._meets(end) for end in ends}) < 2
 
     @property
     def disagree(self) -> bool:
-        """Whether rates and CPU do not name the same side as the faster."""
+        """Whether rates and CPU disagree on which side is faster."""
         return bool(
             self.measured
             and self.by_rate

@@ -1,4 +1,4 @@
-"""echod processes on one listening socket, handed over as a service manager does.
+"""echod processes on one listening socket, inherited as from systemd.
 
 python inherited.py COUNT PORT PREFIX [echod's options]
 """
@@ -10,18 +10,18 @@ import signal
 import socket
 import sys
 
-FIRST_DESCRIPTOR = 3  # where sd_listen_fds(3) has them
+FIRST_DESCRIPTOR = 3  # as in sd_listen_fds(3)
 
 
 def become_echod(listener: socket.socket, words: list[str]) -> None:
-    """Turns this process into one of them."""
+    """Replace this process by an echod."""
     os.dup2(listener.fileno(), FIRST_DESCRIPTOR)  # the copy is inherited
     os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="echo", LISTEN_PID=str(os.getpid()))
     os.execv(sys.executable, [sys.executable, "-m", "echod", *words])  # noqa: S606
 
 
 def main(count: int, port: int, words: list[str]) -> None:
-    """Starts them, and ends them when it is ended."""
+    """Start the processes, and end them when this one is terminated."""
     listener = socket.create_server(("127.0.0.1", port), backlog=socket.SOMAXCONN)
     if listener.fileno() == FIRST_DESCRIPTOR:
         listener.set_inheritable(True)

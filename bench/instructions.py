@@ -1,7 +1,7 @@
 """User instructions of echod per line and per connection, counted by valgrind's callgrind.
 
-The figure that does not bend: it repeats to 1 % on a machine that does other things as well. It
-leaves out the kernel, whose share of a line is larger, and caches.
+This figure repeats to 1 % even on a busy machine. It excludes the kernel, whose share of a line is
+larger, and the effects of caches.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ CONNECTIONS = 64
 PIPELINES, PIPELINED = 16, 32
 AT_ONCE = 8  # connections that begin together
 CHUNKS = 9
-"""The median of so many is taken: ticks of the clock fall into some of them, and the end of one may
-be counted with the next.
-"""
+"""Number of repetitions, of which the median is taken: some contain ticks of the clock, and the end
+of one may be counted with the next."""
 START_SECONDS, ANSWER_SECONDS = 120.0, 60.0
 
 FIGURES = {
@@ -44,7 +43,7 @@ FIGURES = {
 
 
 class Counted:
-    """An echod under callgrind, which counts only what happens between ``zero`` and ``count``."""
+    """An echod under callgrind, which counts only between ``zero`` and ``count``."""
 
     def __init__(self, python: str, directory: Path) -> None:
         valgrind = shutil.which("valgrind")
@@ -52,7 +51,7 @@ class Counted:
             raise NotHere("--instructions needs valgrind")
         self._directory = directory
         self.port = free_port()
-        # Without the events of ends: how many of them are logged is a matter of time.
+        # Without events of closed connections, whose number in the log depends on time.
         options = ("--metrics-port", "0", "--log-level", "warning")
         words = [
             *(valgrind, "--tool=callgrind", f"--callgrind-out-file={directory}/out"),
@@ -86,7 +85,7 @@ class Counted:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """What clients do meanwhile, echod meets at once."""
+        """Within this block, echod receives all events of clients at once."""
         self.process.send_signal(signal.SIGSTOP)
         deadline = time.monotonic() + ANSWER_SECONDS
         while set(self._states()) != {"T"}:
@@ -104,11 +103,11 @@ class Counted:
                 yield (task / "stat").read_text().rpartition(")")[2].split()[0]
 
     def zero(self) -> None:
-        """Counts from here."""
+        """Start counting."""
         self._command("zero")
 
     def count(self) -> int:
-        """Instructions since."""
+        """The number of instructions since ``zero``."""
         before = set(self._directory.iterdir())
         self._command("dump")
         new = [one for one in self._directory.iterdir() if one not in before]
@@ -124,18 +123,20 @@ class Counted:
         )
 
     def close(self) -> None:
-        """Ends it."""
+        """End it."""
         end(self.process, ANSWER_SECONDS)
 
 
 def _borrowed(python: str) -> dict[str, str]:
-    """Another interpreter borrows the packages beside the benchmark: they are pure Python."""
+    """Another interpreter uses the packages of this environment, which are pure Python."""
     more = {} if python == sys.executable else {"PYTHONPATH": sysconfig.get_path("purelib")}
     return more | {"PYTHONHASHSEED": "0"}
 
 
 def interpreters() -> dict[str, str]:
-    """Paths by what they are: the one that runs, and the system's if it is another that will do."""
+    """Paths of interpreters by description: the running one, and the system's if it differs and is
+    suitable.
+    """
     found = {}
     for python in (sys.executable, "/usr/bin/python3"):
         about = _described(python)
@@ -145,7 +146,7 @@ def interpreters() -> dict[str, str]:
 
 
 def _described(python: str) -> str:
-    """Empty if it is none, or too old."""
+    """The description of an interpreter; empty if it is none, or too old."""
     words = [python, str(HERE / "interpreter.py")]
     try:
         result = subprocess.run(words, capture_output=True, text=True, check=True)  # noqa: S603
@@ -155,7 +156,7 @@ def _described(python: str) -> str:
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
-    """By interpreter, in Markdown."""
+    """The table by interpreter, in Markdown."""
     head = ("Python", *FIGURES.values())
     rows = [
         (about, *(f"{figures[one]:,.0f}" for one in FIGURES)) for about, figures in found.items()
@@ -221,7 +222,7 @@ def _pipelines(counted: Counted, clients: list[socket.socket], rounds: int) -> N
 
 
 class _Connections:
-    """Rounds in which some connections end and as many begin, with a line on each."""
+    """Rounds in which connections close and the same number open, with a line on each."""
 
     def __init__(self, counted: Counted) -> None:
         self._counted = counted
@@ -238,7 +239,7 @@ class _Connections:
                 _receive(client, REPLY)
 
     def close(self) -> None:
-        """Ends those of the last round."""
+        """Close the connections of the last round."""
         for client in self._open:
             client.close()
 

@@ -23,6 +23,6 @@ def described() -> str:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):  # noqa: UP036  # the system's may be anything
+    if sys.version_info < (3, 11):  # noqa: UP036  # the system's python3 may be anything
         sys.exit(1)
     print(described())

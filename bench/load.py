@@ -11,7 +11,7 @@ from bench.problems import Failed
 
 
 class Load:
-    """One run of a load generator. Words that it does not say in time mean Failed."""
+    """One run of a load generator. Raises Failed if it does not print what is expected in time."""
 
     def __init__(self, program: Path, *words: object, timeout: float) -> None:
         self._process = subprocess.Popen(  # noqa: S603
@@ -37,7 +37,7 @@ class Load:
         return line
 
     def go_on(self) -> None:
-        """Whatever was to be looked at has been looked at."""
+        """Let the generator go on."""
         assert self._process.stdin  # noqa: S101  # for the type
         try:
             self._process.stdin.write("\n")
@@ -46,7 +46,7 @@ class Load:
             raise Failed("load generator: it has ended") from error
 
     def close(self) -> None:
-        """Ends it, if it has not ended."""
+        """Stop it, if it still runs."""
         self._timer.cancel()
         self._process.kill()
         self._process.communicate()

@@ -12,18 +12,20 @@ from typing import cast
 
 
 class Echo(asyncio.Protocol):
-    """Answers all the lines that have come with one write. Both loops switch Nagle off."""
+    """Answers all arrived lines with one write. Both loops switch Nagle's algorithm off."""
 
     prefix = sys.argv[3].encode() + b" " if len(sys.argv) > 3 else b""
     transport: asyncio.Transport
     tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """At the start of a connection."""
+        """Called at the start of a connection."""
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """At the end of it, after half-close too, the loop sends what is due and closes."""
+        """Called at the end of a connection, also after a half-close: the loop sends pending data
+        and closes.
+        """
         lines, newline, tail = data.rpartition(b"\n")
         if newline:
             between = newline + self.prefix
@@ -34,16 +36,16 @@ class Echo(asyncio.Protocol):
             self.tail += data
 
     def pause_writing(self) -> None:
-        """Who does not take replies is not read."""
+        """Stop reading from a client that does not read its replies."""
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """The replies have left."""
+        """Resume reading: the replies have been sent."""
         self.transport.resume_reading()
 
 
 async def serve(port: int) -> None:
-    """Until the process is ended."""
+    """Serve until the process is terminated."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Echo, "127.0.0.1", port, backlog=socket.SOMAXCONN)
     await server.serve_forever()

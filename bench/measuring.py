@@ -17,14 +17,15 @@ from bench.running import Server, scraped
 from bench.scenarios import Scenario
 
 MOST_CONNECTIONS = 60_000
-"""Of one run of connect, one line, close: what this system can hold in TIME_WAIT."""
+"""Maximum number of connections in one run of connect, one line, close: as many as this system can
+keep in TIME_WAIT."""
 
 REST_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where things are, and how long a sample takes."""
+    """Paths, and the duration of a sample."""
 
     directory: Path
     seconds: float
@@ -32,12 +33,12 @@ class Bench:
 
     @property
     def warm_seconds(self) -> float:
-        """Before each sample the same load runs so long without being counted."""
+        """Before each sample, the same load runs uncounted for this long."""
         return min(0.3, self.seconds / 4)
 
 
 def open_files() -> int:
-    """Raises this process's limit of open files, which servers inherit, as far as it goes."""
+    """Raise this process's open-file limit, which servers inherit, as far as possible."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
@@ -53,7 +54,7 @@ def measure(bench: Bench, scenario: Scenario, server: Server) -> Sample:
 
 
 def start_and_rest(bench: Bench, peer: Peer) -> Sample:
-    """How soon a server answers, and what it takes while idle."""
+    """How soon a server answers after its start, and its resource usage while idle."""
     with closing(Server(peer, bench.directory)) as server:
         time.sleep(REST_SECONDS)
         sample = {"ready": server.ready, "rest": float(proc.snapshot(server.pid).resident)}

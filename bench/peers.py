@@ -1,4 +1,4 @@
-"""The servers that are compared, and how each is started."""
+"""The compared servers, and how to start them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ BUILT_IN = {
     "uvloop": _loop("uvloop"),
     "limit": Peer("limit", ("limit", "{port}", "{prefix}")),  # once it is compiled
 }
-"""Those that come out of the box, in the order of the tables."""
+"""The default peers, in the order of the tables."""
 
 ABOUT = {
     "echod": "default options, metrics on and scraped every second, log to /dev/null",
@@ -83,9 +83,9 @@ ABOUT = {
 
 
 def compiled(name: str, directory: Path) -> Path:
-    """One of the C programs, made by cc into a directory when it is first asked for.
+    """One of the C programs, compiled by cc when it is first used.
 
-    Raises subprocess.CalledProcessError, and FileNotFoundError where there is no cc.
+    Raises subprocess.CalledProcessError, and FileNotFoundError if there is no cc.
     """
     program = directory / name
     if not program.exists():
@@ -95,7 +95,7 @@ def compiled(name: str, directory: Path) -> Path:
     return program
 
 
-# Interpreters without a lock.
+# Interpreters without a GIL.
 
 _NO_LOCK = "import sys, echod.daemon; sys.exit(sys._is_gil_enabled())"
 

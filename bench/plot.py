@@ -37,7 +37,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw(results: Results, path: Path) -> None:
-    """Writes the SVG."""
+    """Write the SVG."""
     keys = [one.key for one in CELLS if one.key in results.cells]
     with mpl.rc_context(STYLE):
         figure, (rates, cpu) = plt.subplots(

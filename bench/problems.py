@@ -1,8 +1,8 @@
-"""What can be wrong, each in one line."""
+"""The errors of the benchmark, each with a text of one line."""
 
 
 class UsageError(Exception):
-    """The call is wrong: the argument, its value, and what is allowed."""
+    """A usage error: the argument, its value, and what is allowed."""
 
 
 class NotHere(Exception):
@@ -10,4 +10,6 @@ class NotHere(Exception):
 
 
 class Failed(Exception):
-    """A server or a load generator did not do its part: the cell stays empty, and says so."""
+    """A server or a load generator failed: its cell in the table stays empty, and the report says
+    so.
+    """

@@ -1,4 +1,4 @@
-"""What the kernel knows of a running server: all threads of the process and of its children."""
+"""The kernel's figures for a running server: all threads of the process and its children."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.problems import Failed
 
 QUIET_SECONDS = 0.0005
-"""CPU time in 20 ms below which a server counts as quiet."""
+"""A server counts as idle if it uses less than this CPU time in 20 ms."""
 
 
 def family(pid: int) -> list[int]:
@@ -66,7 +66,7 @@ def resident_kib(pid: int) -> int:
 
 
 def settle(pid: int, timeout: float = 5.0) -> None:
-    """Waits until a server has finished what it is at, so many seconds at most."""
+    """Wait until a server is idle, ``seconds`` at most."""
     deadline = time.monotonic() + timeout
     before, quiet = cpu_seconds(pid), 0
     while quiet < 2 and time.monotonic() < deadline:
@@ -86,7 +86,7 @@ class Snapshot:
 
 
 def snapshot(pid: int) -> Snapshot:
-    """Taken while nothing is on its way. Raises Failed if the server has ended."""
+    """Take the figures while the server is idle. Raises Failed if it has ended."""
     settle(pid)
     return Snapshot(cpu_seconds(pid), switches(pid), resident_kib(pid))
 

@@ -13,7 +13,7 @@ from bench.sides import SIDES
 
 NOTHING = "-"
 MOST_CLIENT = 0.5
-"""Share of a core from which the load generator is named: it may be what is measured."""
+"""From this share of a core on, the report warns that the load generator may be the bottleneck."""
 
 NAMES = {"limit": "C limit"}
 
@@ -161,7 +161,9 @@ def _side(key: str, cells: Cells, peers: Sequence[str]) -> list[str]:
 
 
 def _client(results: Results) -> str:
-    """Its largest share of a core, and each cell in which it may be what is measured."""
+    """The load generator's largest share of a core, and each cell in which it may be the
+    bottleneck.
+    """
     runs = [(cell(key).title, samples) for key, samples in results.cells.items()]
     for side, cells in results.sides.items():
         runs += [(f"{SIDES[side].title}: {cell(key).title}", one) for key, one in cells.items()]

@@ -1,4 +1,4 @@
-"""What a run has found, in memory and as JSON."""
+"""The results of a run, in memory and as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Cells = dict[str, Samples]
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on."""
+    """The machine on which the figures were measured."""
     cpu = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""A server from its start to its end, and the scrape beside it."""
+"""Running servers, and scraping them."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def get(port: int, path: str) -> int:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without settings of echod and sockets to inherit."""
+    """The environment without settings of echod and without sockets to inherit."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("ECHOD_", "LISTEN_"))}
 
 
 def end(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Terminates a process, and kills it after so many seconds."""
+    """Terminate a process, and kill it after ``seconds``."""
     process.terminate()
     try:
         process.wait(seconds)
@@ -107,23 +107,23 @@ class Server:
         return time.perf_counter() - began
 
     def said(self) -> str:
-        """The last line of its error output."""
+        """The last line of its standard error."""
         lines = self._errors.read_text(errors="replace").strip().splitlines()
         return lines[-1][:200] if lines else "it said nothing"
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its process id."""
         return self.process.pid
 
     def close(self) -> None:
-        """Ends it, at the latest after some seconds."""
+        """Stop it, within some seconds."""
         end(self.process, STOP_SECONDS)
 
 
 @contextmanager
 def scraped(server: Server) -> Iterator[None]:
-    """Meanwhile /metrics is asked for every second, where there is a metrics port."""
+    """Scrape /metrics every second within this block, if there is a metrics port."""
     ended = threading.Event()
 
     def scrape() -> None:

@@ -1,4 +1,4 @@
-"""The whole run: which peers there are, whether they answer rightly, then round by round."""
+"""The whole run: find the peers, check their answers, then measure round by round."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from bench.scenarios import SCENARIOS, Scenario, cell
 from bench.sides import SIDES
 
 QUICK_BUDGET_SECONDS = 100.0
-"""After these no more samples are begun: what is left to do fits two minutes."""
+"""Seconds after which no new samples begin, so that the rest fits into two minutes."""
 
 MOST_FAILURES = 2
 OTHER_FILES = 200
 
 
 def say(text: str) -> None:
-    """Prints progress."""
+    """Print progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 class Run:
-    """One call: what it asks for, where it works, what it has found."""
+    """One run: its settings, its directory and its results."""
 
     def __init__(self, settings: Settings, directory: Path) -> None:
         files = open_files() - OTHER_FILES
@@ -47,13 +47,13 @@ class Run:
             self.problem(f"idle: {files:,} connections, for the open-file limit allows no more")
 
     def problem(self, text: str) -> None:
-        """Something that the report must not pass over."""
+        """Record a problem for the report."""
         if text not in self.results.problems:
             say(f"! {text}")
             self.results.problems.append(text)
 
     def all(self) -> Results:
-        """Everything that was asked for."""
+        """Run everything that was requested."""
         try:
             for name in ("lines", "connect", "limit"):
                 compiled(name, self.bench.directory)
@@ -85,13 +85,15 @@ class Run:
         self.results.side_peers[key] = [peer.name for peer in peers]
         self.results.sides[key] = {}
         if len(peers) < 2:
-            return  # nothing to compare; the problem has been said
+            return  # nothing to compare; the problem is recorded
         for name in side.quick_cells if self.settings.quick else side.cells:
             title = f"{side.title}: {cell(name).title}"
             self.results.sides[key][name] = self._rounds(cell(name), peers, title)
 
     def _sound(self, peers: Sequence[Peer]) -> list[Peer]:
-        """Those that can be had and answer rightly; why the others do not is a problem."""
+        """The peers that are available and answer correctly. The reasons for the others are
+        recorded as problems.
+        """
         found = []
         for peer in peers:
             wrong = peer.missing
@@ -138,7 +140,7 @@ class Run:
 
 
 class Turn:
-    """The servers of one scenario, which stay from round to round."""
+    """The servers of one scenario, which keep running from round to round."""
 
     def __init__(self, bench: Bench, scenario: Scenario, stack: ExitStack) -> None:
         self._bench = bench
@@ -147,7 +149,7 @@ class Turn:
         self._servers: dict[str, Server] = {}
 
     def take(self, peer: Peer) -> figures.Sample:
-        """One sample. Raises Failed; then the next has a new server."""
+        """One sample. Raises Failed; then the next one gets a new server."""
         if self._scenario.kind == "start":
             return start_and_rest(self._bench, peer)
         if peer.name not in self._servers:
@@ -159,6 +161,6 @@ class Turn:
         except Failed:
             self._servers.pop(peer.name).close()
             raise
-        if self._scenario.kind == "idle":  # what it keeps would spoil the memory of the next
+        if self._scenario.kind == "idle":  # its memory would distort the next sample
             self._servers.pop(peer.name).close()
         return sample

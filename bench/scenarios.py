@@ -1,4 +1,4 @@
-"""What is measured: the loads, one after another."""
+"""The measured loads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _ping_pong(connections: int, *, quick: bool = True) -> Scenario:
 
 
 IDLE, QUICK_IDLE = 10_000, 1_000
-"""Connections in all of the scenario with idle ones, by default; echod's own limit is 10,000."""
+"""Default number of connections in the scenario with idle ones; echod's default limit is 10,000."""
 
 CELLS = (
     _ping_pong(1),
@@ -43,7 +43,7 @@ CELLS = (
     Scenario("long", "64 KiB lines, 16 x 1", connections=16, line_bytes=65536),
     Scenario("connect", "connect, one line, close, 8 in parallel", "connect", 8),
 )
-"""The rates in which peers are compared."""
+"""The rates by which peers are compared."""
 
 ALL_IDLE = Scenario("idle", "64 busy among idle connections", "idle", 64)
 START = Scenario("start", "start and rest", "start")

@@ -1,4 +1,4 @@
-"""Side runs: echod against itself, for decisions that need figures."""
+"""Side runs: echod with different options, for decisions that need figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.peers import ECHOD, HERE, METRICS, Peer, echod, free_threaded
 
 @dataclass(frozen=True)
 class Side:
-    """A table of its own. The first peer is what the others are compared with."""
+    """A separate table. The first peer is the reference for the others."""
 
     title: str
     note: str
@@ -98,4 +98,4 @@ SIDES = {
         ("pingpong-64",),
     ),
 }
-"""By the name that --only takes."""
+"""Side runs by the name for --only."""

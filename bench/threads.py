@@ -1,4 +1,4 @@
-"""A peer: the shape that the standard library's documentation shows, a thread per connection.
+"""A peer as in the standard library's documentation, with a thread per connection.
 
 python threads.py PORT PREFIX
 """
@@ -17,14 +17,14 @@ class Handler(StreamRequestHandler):
     prefix = sys.argv[2].encode() + b" " if len(sys.argv) > 2 else b""
 
     def handle(self) -> None:
-        """What comes after the last newline gets no answer."""
+        """Bytes after the last newline get no reply."""
         for line in self.rfile:
             if line.endswith(b"\n"):
                 self.wfile.write(self.prefix + line)
 
 
 class Server(ThreadingTCPServer):
-    """A backlog that holds the clients of this benchmark."""
+    """A backlog large enough for this benchmark's clients."""
 
     allow_reuse_address = True
     daemon_threads = True

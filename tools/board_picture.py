@@ -28,7 +28,7 @@ DASHBOARD = ROOT / "monitoring/dashboard.json"
 BOARD = ROOT / "tools/board"
 OUTPUT = ROOT / "docs/dashboard.png"
 SECONDS = 190
-"""Of each step: longer than the 3 minutes over which rates are averaged."""
+"""Duration of each step: longer than the 3 minutes over which rates are averaged."""
 RATE = 100
 WIDTH, HEIGHT, SCALE = 800, 612, 1.6  # CSS pixels; 1280 pixels wide, legible at 830
 LOADERS = [f"--loader:.{kind}=dataurl" for kind in ("svg", "png", "ttf", "woff", "woff2")]
@@ -43,7 +43,7 @@ PAGE = """<!doctype html>
 
 
 def asked(port: int, target: dict[str, Any], start: float, end: float) -> Any:
-    """What Prometheus answers to a panel's query, its variables set to everything."""
+    """Prometheus' answer to a panel's query, with its variables set to all values."""
     query = target["expr"].replace("$__range", f"{end - start:.0f}s")
     query = query.replace("$__rate_interval", "1m")
     for variable in ("$job", "$namespace", "$version", "$port"):
@@ -55,13 +55,13 @@ def asked(port: int, target: dict[str, Any], start: float, end: float) -> Any:
 
 
 def answers() -> dict[str, Any]:
-    """The answers to the queries of all graphs, and the time that they are of."""
+    """The answers to the queries of all graphs, and their time."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
     with tempfile.TemporaryDirectory() as directory, lab(directory) as (port, prometheus, socket):
         seconds = str(SECONDS * (len(STEPS) + 1))
         words = ["probe", f"127.0.0.1:{port}", "--duration", seconds, "--rate", str(RATE)]
         load = subprocess.Popen(echod(*words, "--quiet"))
-        time.sleep(SECONDS)  # until a rate has something to say
+        time.sleep(SECONDS)  # until rates have values
         start = time.time()
         for number, step in enumerate(STEPS):
             subprocess.run(echod("lab", "shift", step, "--socket", socket), check=True)
@@ -82,7 +82,7 @@ def answers() -> dict[str, Any]:
 
 
 def draw(data: dict[str, Any], directory: Path) -> None:
-    """Bundles the components, and has a browser draw them."""
+    """Bundle the components, and have a browser draw them."""
     shutil.copytree(BOARD, directory, dirs_exist_ok=True)
     words = ["npm", "install", "--no-audit", "--no-fund", "--legacy-peer-deps"]
     subprocess.run(words, cwd=directory, check=True)
@@ -100,7 +100,7 @@ def draw(data: dict[str, Any], directory: Path) -> None:
 
 
 def main(saved: Path | None) -> None:
-    """Draws what Prometheus answers now, or has answered then."""
+    """Draw Prometheus' current or recorded answers."""
     data = json.loads(saved.read_text()) if saved else answers()
     with tempfile.TemporaryDirectory() as directory:
         draw(data, Path(directory))

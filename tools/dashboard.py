@@ -92,7 +92,7 @@ LINKS = (
 
 
 def first() -> timeseries.Panel:
-    """What the dashboard is for."""
+    """The purpose of the dashboard."""
     about = About(
         "Requests per second by version",
         units.RequestsPerSecond,
@@ -104,13 +104,12 @@ def first() -> timeseries.Panel:
 
 
 def requests() -> Panels:
-    """Who answers, and how much of it."""
+    """Which versions answer, and how much."""
     shares = About(
         "Share of requests by version",
         units.PercentUnit,
-        "The part of all answered lines that each version answered, in the last 3 minutes. Of all "
-        "versions, selected or not. It follows the weights only as far as connections carry "
-        "equally many lines.",
+        "The share of each version in all lines answered in the last 3 minutes, by all versions, "
+        "selected or not. It follows the weights only if connections carry equally many lines.",
         width=12,
     )
     ports = About(
@@ -127,20 +126,20 @@ def requests() -> Panels:
 
 
 def split_over_time() -> Panels:
-    """How new connections fall to the versions."""
+    """How new connections are split between the versions."""
     shares = About(
         "Share of connections opened by version",
         units.PercentUnit,
-        "The part of the connections opened in the last 3 minutes that fell to each version: what "
-        "weights act on. Unused ones, such as a load balancer's checks, are left out. Dashed: "
-        "echod_expected_share, where a rule of yours sets it. Few "
-        "connections scatter widely; the panels below judge the whole time shown.",
+        "The share of each version in the connections opened in the last 3 minutes, on which "
+        "weights act. It excludes unused connections, such as a load balancer's checks. Dashed: "
+        "echod_expected_share, if a rule of yours sets it. Shares of few connections scatter "
+        "widely; the panels below cover the whole time shown.",
         width=16,
     )
     opened = About(
         "Connections opened per second",
         units.CountsPerSecond,
-        "Connections accepted and admitted per second, averaged over 3 minutes, without unused "
+        "Connections accepted and admitted per second, averaged over 3 minutes, excluding unused "
         "ones, on which the client sent nothing.",
     )
     queries = [Query(recorded_share(OPENED)), Query(EXPECTED, "{{version}} expected")]
@@ -151,12 +150,12 @@ def split_over_time() -> Panels:
 
 
 def split_judged() -> Panels:
-    """The same for the whole time shown, with what chance alone would do."""
+    """The same for the whole time shown, with the deviation that chance alone explains."""
     whole = About(
         "Share of connections opened, in the time shown",
         units.PercentUnit,
-        "The part of all connections opened in the time shown that fell to each version, unused "
-        "ones left out, and what is expected. Choose a time that begins after the last change of "
+        "The share of each version in the connections opened in the time shown, excluding unused "
+        "ones, and the expected share. Choose a time range that begins after the last change of "
         "weights.",
         width=12,
     )
@@ -164,9 +163,9 @@ def split_judged() -> Panels:
         "Deviation from the expected split",
         "suffix: \u03c3",
         "How far each version's connections in the time shown are from the expected share, in "
-        "standard errors. Chance alone passes 3.3 once in 1,000 times. Empty where no share is "
-        "expected, or one of 0 or 100 %. Choose a time that begins after the last change of "
-        "weights; echod probe gives an exact test.",
+        "standard errors. Chance alone exceeds 3.3 once in 1,000 times. Empty without an "
+        "expected share, or if it is 0 or 100 %. Choose a time range that begins after the last "
+        "change of weights; for an exact test, use echod probe.",
         width=12,
     )
     queries = [
@@ -180,22 +179,22 @@ def split_judged() -> Panels:
 
 
 def bytes_and_lines() -> Panels:
-    """What goes over the connections."""
+    """Traffic over the connections."""
     received = About(
         "Received by version",
         units.BytesPerSecondIEC,
-        "Bytes read from clients per second, averaged over 3 minutes; unanswered ones too.",
+        "Bytes read from clients per second, averaged over 3 minutes, including unanswered ones.",
     )
     sent = About(
         "Sent by version",
         units.BytesPerSecondIEC,
-        "Bytes sent to clients per second, averaged over 3 minutes, as the kernel took them.",
+        "Bytes that the kernel accepted for clients per second, averaged over 3 minutes.",
     )
     lines = About(
         "Lines per connection",
         units.Short,
-        "Lines answered for each connection opened and used in the last 3 minutes. One where every "
-        "client sends a line and goes; empty while no connection is opened.",
+        "Lines answered per connection opened and used in the last 3 minutes. It is 1 if every "
+        "client sends one line and disconnects, and empty while no connection is opened.",
     )
     opened = by_version(recorded(OPENED))
     ratio = f"{by_version(recorded(REQUESTS))} / on (version) ({opened} > 0)"
@@ -211,15 +210,15 @@ def durations() -> Panels:
     spread = About(
         "Connection duration",
         units.Seconds,
-        "How long the connections lasted that ended then, unused ones too: a row is a bucket, the "
-        "colour how many.",
+        "Duration of connections by the time of their close, including unused ones. A row is a "
+        "bucket, the color their number.",
         width=12,
     )
     quantiles = About(
         "Connection duration, median and 99th percentile",
         units.Seconds,
-        "Estimated within the buckets of the histogram, of connections that have ended, unused "
-        "ones too.",
+        "Estimated within the buckets of the histogram, for closed connections, including unused "
+        "ones.",
         width=12,
     )
     series = raw("echod_connection_duration_seconds_bucket", PORT, "increase", INTERVAL)
@@ -234,7 +233,7 @@ def durations() -> Panels:
 
 
 def connections() -> Panels:
-    """Whether there is room, and for whom."""
+    """How many connections, and how close to the limits."""
     active = About(
         "Active connections by version",
         units.Short,
@@ -243,13 +242,13 @@ def connections() -> Panels:
     limit = About(
         "Connection limit in use",
         units.PercentUnit,
-        "Active connections against the most that an instance takes, all its ports together. At "
-        "100 % more are closed at once and counted as rejected.",
+        "Active connections relative to an instance's limit, all ports together. At 100 % further "
+        "connections are closed at once and counted as rejected.",
     )
     ready = About(
         "Ready",
         units.NoUnit,
-        "Green while an instance is ready, red while it starts or drains.",
+        "Green while an instance is ready, red while it is starting or draining.",
     )
     series = by_version(raw("echod_ready"), "instance", aggregation="min")
     names = {
@@ -264,14 +263,14 @@ def connections() -> Panels:
 
 
 def ends() -> Panels:
-    """Why connections end, or do not begin."""
+    """Why connections close or are not accepted."""
     closed = About(
         "Connections closed per second by reason",
         units.CountsPerSecond,
-        "eof: the client ended; reset, timeout: it went without a word; idle, max_age, "
+        "eof: the client closed; reset, timeout: it reset or vanished; idle, max_age, "
         "line_too_long, buffer_limit, write_timeout: a limit; drain, drain_timeout: echod "
-        "stopped; error: a bug, with an event in the log; unused: the client sent nothing and "
-        "ended it, as load balancers check a port.",
+        "stopped; error: a bug, with an event in the log; unused: the client closed without "
+        "sending data, like a load balancer's checks.",
         width=12,
     )
     rejected = About(
@@ -283,7 +282,7 @@ def ends() -> Panels:
     failed = About(
         "Accept errors per second",
         units.CountsPerSecond,
-        "Failed accepts by error. EMFILE and ENFILE: out of open files.",
+        "Failed accepts by error. EMFILE and ENFILE: no free file descriptors.",
     )
     reasons = raw("echod_connections_closed_total", PORT, "rate", INTERVAL)
     refused = by_version(raw("echod_connections_rejected_total", PORT, "rate", INTERVAL), "reason")
@@ -296,17 +295,17 @@ def ends() -> Panels:
 
 
 def backpressure() -> Panels:
-    """What waits for slow clients and slow readers of the log."""
+    """Data buffered for slow clients and slow log readers."""
     buffered = About(
         "Buffered bytes",
         units.BytesIEC,
-        "Bytes that an instance buffers for its clients: unfinished lines and unsent replies. At "
-        "--max-buffered-bytes, 64 MiB unless set, the connection that would pass it ends.",
+        "Bytes that an instance buffers for its clients: unfinished lines and unsent replies. A "
+        "connection that would exceed --max-buffered-bytes (default: 64 MiB) is closed.",
     )
     dropped = About(
         "Log events dropped per second",
         units.EventsPerSecond,
-        "Log events dropped because the log's reader was too slow. Clients notice nothing.",
+        "Log events dropped because the log reader is too slow. Clients are not affected.",
     )
     series = by_version(raw("echod_buffered_bytes"), "instance", aggregation="max")
     lost = by_version(raw("echod_log_events_dropped_total", "", "rate", INTERVAL))
@@ -317,23 +316,21 @@ def backpressure() -> Panels:
 
 
 def resources() -> Panels:
-    """What the processes take of the machine."""
+    """Resource usage of the processes."""
     cpu = About(
         "CPU",
         units.PercentUnit,
-        "Processor time per second of each process. Near 100 % a build of Python with the global "
-        "interpreter lock is at its end: more replicas, or a build without the lock.",
+        "CPU seconds per second of each process. Near 100 % a Python build with the global "
+        "interpreter lock is saturated: add replicas, or use a build without the lock.",
         width=6,
     )
     memory = About("Memory", units.BytesIEC, "Resident memory of each process.", width=6)
-    files = About(
-        "Open files", units.Short, "File descriptors that each process has open.", width=6
-    )
+    files = About("Open files", units.Short, "Open file descriptors of each process.", width=6)
     threads = About(
         "Threads",
         units.Short,
-        "Threads of each process: as many as at its start, however many clients there are. A fall "
-        "is one that has died.",
+        "Threads of each process. The number does not depend on the number of clients; a fall "
+        "means that a thread has died.",
         width=6,
     )
     running = by_version(raw("echod_threads"), "instance", aggregation="max")
@@ -346,11 +343,11 @@ def resources() -> Panels:
 
 
 def health() -> Panels:
-    """How near the processes are to their ends, and how long they have run."""
+    """How close the processes are to their limits, and their uptime."""
     files = About(
         "Open-file limit in use",
         units.PercentUnit,
-        "Open file descriptors against the process's soft limit.",
+        "Open file descriptors relative to the process's soft limit.",
     )
     garbage = About(
         "Garbage collections per second",
@@ -360,7 +357,7 @@ def health() -> Panels:
     age = About(
         "Time since the start",
         units.Seconds,
-        "How long each process has run. A fall to 0 is a restart, and its counters begin anew.",
+        "Uptime of each process. A fall to 0 is a restart, which resets the counters.",
     )
     return [
         fractions(files, [Query(open_files_in_use(), INSTANCE)], WORN),
@@ -370,11 +367,11 @@ def health() -> Panels:
 
 
 def builds() -> Panels:
-    """What runs where."""
+    """Versions and instances."""
     about = About(
         "What runs",
         units.NoUnit,
-        "Each instance, with the release of echod, the version of Python and its lock.",
+        "Each instance, with the release of echod, the version of Python and its GIL.",
         width=24,
     )
     labels = ("namespace", "job", "instance", "release", "python", "gil")
@@ -383,11 +380,11 @@ def builds() -> Panels:
 
 
 def beside_the_mesh() -> Panels:
-    """What the servers count, and what their proxies count."""
+    """The servers' counts, and the counts of their proxies."""
     common = (
         " per second, by version. Solid: echod. Dashed: Envoy at the server (reporter "
-        "destination), which reports every five seconds and at a connection's end. All ports "
-        "together, for the mesh knows none."
+        "destination), which reports every five seconds and at a connection's close. All ports "
+        "together, because the mesh does not know ports."
     )
     return [
         dashed(
@@ -402,10 +399,11 @@ def beside_the_mesh() -> Panels:
 
 
 def against_the_mesh() -> Panels:
-    """The difference of the two."""
+    """The difference between the two."""
     meaning = (
-        " per second: echod's rate less the mesh's, by version. It swings around 0 with what the "
-        "proxy has yet to report; what stays beside 0 went past the proxy, or never reached echod."
+        " per second: echod's rate minus the mesh's, by version. It oscillates around 0, "
+        "because the proxy reports later. A lasting difference bypassed the proxy, or never "
+        "reached echod."
     )
     return [
         graph(
@@ -434,7 +432,7 @@ def everything() -> models.VariableOption:
 
 
 def choice(name: str, label: str, query: str, description: str) -> dashboard.QueryVariable:
-    """Some values of a label, or all; all of them includes series without the label."""
+    """A selection of some or all values of a label; all values include series without the label."""
     variable = dashboard.QueryVariable(name).label(label).description(description)
     variable.query({"query": f"label_values({query})", "refId": name}).datasource(DATASOURCE)
     variable.multi(True).include_all(True).all_value(".*").current(everything())
@@ -443,7 +441,7 @@ def choice(name: str, label: str, query: str, description: str) -> dashboard.Que
 
 
 def variables() -> list[Builder[models.VariableModel]]:
-    """What a reader can choose, each within the choices before it."""
+    """The dashboard's variables, each limited by those before it."""
     source = dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
     mesh_series = (
         f'{MESH_OPENED}{{reporter="destination", destination_workload_namespace=~"$namespace"}}'
@@ -475,7 +473,7 @@ MESH_APP = "The label app of the servers, for the mesh's own view: other servers
 
 
 def link(title: str, url: str) -> dashboard.DashboardLink:
-    """A document, in a tab of its own."""
+    """A link to a document, which opens in a new tab."""
     made = dashboard.DashboardLink(title).type(models.DashboardLinkType.LINK).url(url)
     return made.icon("doc").target_blank(True)
 
@@ -490,7 +488,7 @@ def empty() -> dashboard.Dashboard:
 
 
 def build() -> models.Dashboard:
-    """The whole dashboard; panels have numbers, so that links to one last."""
+    """The whole dashboard. Panels have fixed numbers, so that links to a panel stay valid."""
     board = empty().with_panel(first())
     for title, panels in rows():
         board.with_row(dashboard.Row(title))
@@ -504,7 +502,7 @@ def build() -> models.Dashboard:
 
 
 def text() -> str:
-    """The dashboard as JSON, the same whenever it is made."""
+    """The dashboard as JSON, reproducibly."""
     made = json.dumps(build(), cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False)
     return f"{made}\n"
 

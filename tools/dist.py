@@ -1,4 +1,4 @@
-"""Builds what releases offer: ``python tools/dist.py DIRECTORY``.
+"""Builds the files of a release: ``python tools/dist.py DIRECTORY``.
 
 A source distribution, a wheel, and ``echod.pyz``, one file with echod and the two libraries that it
 needs. The same sources give the same bytes: every file in them bears the time SOURCE_DATE_EPOCH or,
@@ -48,14 +48,14 @@ def epoch() -> int:
 
 
 def level(tree: Path, time: int) -> None:
-    """Gives all files below ``tree`` one time, and the same permissions whoever made them."""
+    """Give all files below ``tree`` the same time, and permissions independent of the user."""
     for path in [tree, *tree.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
         os.utime(path, (time, time))
 
 
 def copied(tree: Path) -> Path:
-    """The package's sources alone: a build leaves files beside what it builds from."""
+    """Only the package's sources: a build leaves files beside them."""
     tree.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -66,7 +66,7 @@ def copied(tree: Path) -> Path:
 
 
 def build(kind: str, tree: Path, target: Path) -> Path:
-    """The distribution that setuptools makes of a tree, with the packages that are installed."""
+    """The distribution that setuptools builds from a tree, with the installed packages."""
     words = [sys.executable, "-m", "build", "--no-isolation", f"--{kind}", "-o", str(target)]
     subprocess.run([*words, str(tree)], check=True, stdout=subprocess.DEVNULL)
     (path,) = target.iterdir()
@@ -90,7 +90,7 @@ def repacked(archive: Path, time: int) -> bytes:
 
 
 def one_file(wheel: Path, tree: Path, time: int, target: Path) -> None:
-    """``echod.pyz``: the wheel and what it needs in one zip file that Python runs."""
+    """``echod.pyz``: the wheel and its dependencies in one zip file that Python runs."""
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     pip += ["--no-compile", "--target", str(tree)]
     locked = ["--require-hashes", "-r", str(ROOT / "requirements/run.lock")]
@@ -98,7 +98,7 @@ def one_file(wheel: Path, tree: Path, time: int, target: Path) -> None:
         subprocess.run([*pip, *what], check=True)
     shutil.rmtree(tree / "bin")
     for record in tree.glob("*.dist-info/*"):
-        # Where pip found them is no part of what they are.
+        # Remove pip's records of where it found the packages.
         if record.name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json"):
             record.unlink()
     (tree / "__main__.py").write_text(MAIN)
@@ -107,8 +107,8 @@ def one_file(wheel: Path, tree: Path, time: int, target: Path) -> None:
 
 
 def zipped(tree: Path, time: int) -> bytes:
-    """A zip file of a tree. The module zipapp takes files in the order of the directory, with their
-    local times.
+    """A zip file of a tree. The module zipapp would take files in directory order, with local
+    times.
     """
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -120,7 +120,7 @@ def zipped(tree: Path, time: int) -> bytes:
 
 
 def main(target: Path) -> None:
-    """Writes the three files into ``target``, which is emptied first."""
+    """Write the three files into ``target``, after emptying it."""
     time = epoch()
     os.umask(0o022)
     os.environ |= {"SOURCE_DATE_EPOCH": str(time), "TZ": "UTC"}  # zip files hold local times

@@ -16,14 +16,14 @@ from echod import __version__, cli
 
 @dataclass(frozen=True)
 class Page:
-    """A manual page: what it is made of beside the parser."""
+    """The parts of a manual page besides the parser."""
 
     name: str
     section: int
     parser: argparse.ArgumentParser
     purpose: str
     more: tuple[tuple[str, str], ...] = ()
-    """Headings and paragraphs that the parser does not have."""
+    """Headings and paragraphs that are not in the parser."""
 
 
 HEALTH = """\
@@ -68,13 +68,13 @@ def pages() -> list[Page]:
 
 
 def escaped(text: str) -> str:
-    """Text as troff takes it literally, every line of it."""
+    """Text escaped so that troff prints every line literally."""
     text = text.replace("\\", r"\e").replace("-", r"\-").replace("%%", "%")
     return re.sub(r"^(?=[.'])", r"\\&", text, flags=re.MULTILINE)
 
 
 def described(action: argparse.Action) -> Iterator[str]:
-    """An argument: how it is written, and what it means."""
+    """An argument: its form, and its meaning."""
     placeholder = action.metavar if isinstance(action.metavar, str) else ""
     words = [f"\\fB{escaped(one)}\\fR" for one in action.option_strings]
     value = f"\\fI{escaped(placeholder)}\\fR" if placeholder else ""
@@ -84,7 +84,7 @@ def described(action: argparse.Action) -> Iterator[str]:
 
 
 def sections(epilog: str) -> Iterator[str]:
-    """What follows a help's options: blocks under headings, or a paragraph."""
+    """The end of a help, after the options: blocks under headings, or a paragraph."""
     for block in re.split(r"\n\n+", epilog.strip("\n")):
         heading, _, rest = block.partition("\n")
         if re.fullmatch(r"[a-z ]+:", heading):
@@ -136,11 +136,11 @@ _echod() {{
 complete -o filenames -F _echod echod
 """
 FILE_NAMES = {"FILE", "PATH"}
-"""How options call a value that is a file's name. For other values bash offers nothing."""
+"""Placeholders of values that are file names. For other values bash offers nothing."""
 
 
 def completion() -> str:
-    """What bash completes after ``echod``: the commands, the options of each, names of files."""
+    """Bash completion for ``echod``: the commands, the options of each, and file names."""
     parsers = {
         "health": cli.health_parser(),
         "lab": cli.lab_parser(),
@@ -165,7 +165,7 @@ def completion() -> str:
 
 
 def main(target: Path) -> None:
-    """Writes ``echod.8``, ``echod-lab.1``, ``echod-probe.1`` and ``echod.bash``."""
+    """Write ``echod.8``, ``echod-lab.1``, ``echod-probe.1`` and ``echod.bash``."""
     target.mkdir(parents=True, exist_ok=True)
     for page in pages():
         (target / f"{page.name}.{page.section}").write_text(manual(page))

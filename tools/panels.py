@@ -1,4 +1,4 @@
-"""The kinds of panels in the dashboard, each with everything that a panel must have."""
+"""The kinds of panels in the dashboard, each with all required fields."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Panel = TypeVar(
 
 @dataclass(frozen=True)
 class About:
-    """What every panel says of itself; ``width`` is in columns of 24."""
+    """The fields of every panel; ``width`` is in columns of 24."""
 
     title: str
     unit: str
@@ -62,7 +62,7 @@ class Query:
 
 Versioned = TypeVar("Versioned", bargauge.Panel, timeseries.Panel)
 Limits = Sequence[tuple[float, str]]
-"""Values from which on a colour holds; below the first it is green."""
+"""Colors with the values from which on they apply; below the first it is green."""
 
 
 def _dressed(panel: Panel, about: About) -> Panel:
@@ -88,7 +88,7 @@ def _color(mode: models.FieldColorModeId) -> dashboard.FieldColor:
 
 
 def coloured(panel: Versioned) -> Versioned:
-    """The same with its colour for each version, whatever word follows the name."""
+    """The same, with a fixed color for each version, even if more text follows the name."""
     for version, colour in COLOURS.items():
         fixed = {"mode": "fixed", "fixedColor": colour}
         properties = [models.DynamicConfigValue(id_val="color", value=fixed)]
@@ -113,7 +113,7 @@ def _tooltip() -> common.VizTooltipOptions:
 
 
 def graph(about: About, queries: Iterable[Query], limits: Limits = ()) -> timeseries.Panel:
-    """Lines over time; a version has one colour in all of them. ``limits`` are drawn dashed."""
+    """Lines over time; a version has the same color everywhere. ``limits`` are drawn dashed."""
     panel = _dressed(timeseries.Panel(), about).legend(_legend()).tooltip(_tooltip())
     asked = list(queries)
     for number, query in enumerate(asked):
@@ -129,7 +129,7 @@ def graph(about: About, queries: Iterable[Query], limits: Limits = ()) -> timese
 
 
 def counts(about: About, queries: Iterable[Query], limits: Limits = ()) -> timeseries.Panel:
-    """A graph of what is never negative."""
+    """A graph of values that are never negative."""
     return graph(about, queries, limits).min(0)
 
 
@@ -139,23 +139,23 @@ def fractions(about: About, queries: Iterable[Query], limits: Limits = ()) -> ti
 
 
 def stacked(panel: timeseries.Panel, fill: float = 40) -> timeseries.Panel:
-    """The same, its series one on the other."""
+    """The same, with stacked series."""
     stacking = common.StackingConfig().group("A").mode(common_models.StackingMode.NORMAL)
     return panel.stacking(stacking).fill_opacity(fill).line_width(1)
 
 
 def bars(panel: timeseries.Panel) -> timeseries.Panel:
-    """The same as bars: for what is rare."""
+    """The same as bars, for rare events."""
     return stacked(panel.draw_style(common_models.GraphDrawStyle.BARS), 80)
 
 
 def ranked(panel: timeseries.Panel) -> timeseries.Panel:
-    """The same, the largest first in the legend: for more series than it has room for."""
+    """The same, with the largest first in the legend, for many series."""
     return panel.legend(_legend().sort_by("Max").sort_desc(True))
 
 
 def dashed(panel: timeseries.Panel, ending: str) -> timeseries.Panel:
-    """The same, those series dashed whose name ends so."""
+    """The same, with dashed lines for series whose name has this ending."""
     properties = [
         models.DynamicConfigValue(id_val="custom.lineStyle", value=DASHED),
         models.DynamicConfigValue(id_val="custom.fillOpacity", value=0),
@@ -164,7 +164,7 @@ def dashed(panel: timeseries.Panel, ending: str) -> timeseries.Panel:
 
 
 def gauge(about: About, queries: Iterable[Query]) -> bargauge.Panel:
-    """A bar for each series, of one value for the whole time shown."""
+    """A bar for each series: one value for the whole time shown."""
     panel = _dressed(bargauge.Panel(), about)
     for number, query in enumerate(queries):
         panel.with_target(_target(number, query).instant())
@@ -175,14 +175,14 @@ def gauge(about: About, queries: Iterable[Query]) -> bargauge.Panel:
 
 
 def within(panel: bargauge.Panel, bound: float) -> bargauge.Panel:
-    """The same, green within a bound on both sides of 0 and red beyond, whatever its name."""
+    """The same, green within a bound on both sides of 0 and red beyond, for all series."""
     panel.thresholds(_thresholds([(-bound, "green"), (bound, "red")], below="red"))
     panel.min(-2 * bound).max(2 * bound)
     return panel.color_scheme(_color(models.FieldColorModeId.THRESHOLDS))
 
 
 def buckets(about: About, expression: str) -> heatmap.Panel:
-    """A histogram over time: a column is a moment, a row a bucket, the colour a count."""
+    """A histogram over time: a column is a moment, a row a bucket, the color a count."""
     target = _target(0, Query(expression, "{{le}}")).range()
     target.format(prometheus_models.PromQueryFormat.HEATMAP)
     panel = _dressed(heatmap.Panel(), about).with_target(target).calculate(False)
@@ -200,7 +200,7 @@ def buckets(about: About, expression: str) -> heatmap.Panel:
 def states(
     about: About, query: Query, names: dict[str, models.ValueMappingResult]
 ) -> statetimeline.Panel:
-    """A band for each series, coloured by what its value means."""
+    """A band for each series, colored by the meaning of its value."""
     panel = _dressed(statetimeline.Panel(), about).with_target(_target(0, query).range())
     panel.mappings([models.ValueMap(options=names)]).thresholds(_thresholds(()))
     panel.color_scheme(_color(models.FieldColorModeId.THRESHOLDS)).merge_values(True)
@@ -215,7 +215,8 @@ def states(
 def listing(
     about: About, expression: str, columns: Iterable[str], hidden: Iterable[str]
 ) -> table.Panel:
-    """A line for each series, a column for each label but the hidden ones.
+    """A row for each series, and a column for each label that is not hidden. ``columns`` are in the
+    given order; Grafana would sort them alphabetically.
 
     ``columns`` come in their order; Grafana's own is that of the alphabet.
     """

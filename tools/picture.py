@@ -1,7 +1,7 @@
 """Draws the split over time while weights move: ``make picture``.
 
-Runs ``echod lab`` with its Prometheus, puts connections on it, shifts the weights through the
-exercise, and draws what Prometheus has recorded, beside what was asked for.
+Runs ``echod lab`` with its Prometheus, makes connections, shifts the weights through the exercise,
+and draws what Prometheus has recorded beside the requested weights.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Series = dict[str, list[tuple[float, float]]]
 
 
 def echod(*words: str) -> list[str]:
-    """The command of the environment that this runs in."""
+    """The ``echod`` command of the environment that this runs in."""
     return [sys.executable, "-m", "echod", *words]
 
 
@@ -66,7 +66,7 @@ def lab(directory: str) -> Iterator[tuple[int, int, str]]:
 
 
 def recorded(port: int, query: str, start: float, end: float) -> Series:
-    """What Prometheus has of a query by version: seconds since the start, and value."""
+    """Prometheus' data for a query by version: seconds since the start, and value."""
     words = {"query": query, "start": start, "end": end, "step": 1}
     url = f"http://127.0.0.1:{port}/api/v1/query_range?{urllib.parse.urlencode(words)}"
     with urllib.request.urlopen(url, timeout=30) as response:  # of our own
@@ -78,12 +78,12 @@ def recorded(port: int, query: str, start: float, end: float) -> Series:
 
 
 def run() -> tuple[Series, Series]:
-    """The shares that were seen and those that were asked for, by version."""
+    """The measured and the requested shares, by version."""
     with tempfile.TemporaryDirectory() as directory, lab(directory) as (port, prometheus, socket):
         seconds = str(STEP_SECONDS * len(STEPS) + 8)
         words = ["probe", f"127.0.0.1:{port}", "--duration", seconds, "--rate", str(RATE)]
         load = subprocess.Popen(echod(*words, "--quiet"))
-        time.sleep(8)  # until a rate has something to say
+        time.sleep(8)  # until rates have values
         start = time.time()
         for number, step in enumerate(STEPS):
             subprocess.run(echod("lab", "shift", step, "--socket", socket), check=True)
@@ -96,7 +96,7 @@ def run() -> tuple[Series, Series]:
 
 
 def draw(seen: Series, asked: Series) -> None:
-    """The picture: a line a version, and dashed what was asked for."""
+    """The picture: a line per version, and the requested shares dashed."""
     mpl.rcParams["svg.hashsalt"] = "echod"
     figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
     for version, points in sorted(seen.items()):

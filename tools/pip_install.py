@@ -1,8 +1,8 @@
 """pip install for make and systemd/install.sh: into this interpreter's own environment.
 
-What the user has set for pip (variables, pip.conf) counts as far as it says where packages come
-from. What says where and how they are installed (user, target, prefix, constraint and so on) is
-meant for other installs, and is left out.
+Of the user's pip settings (variables, pip.conf), those that say where packages come from apply.
+Settings of where and how to install (user, target, prefix, constraint and so on) are meant for
+other installs, and are dropped.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SOURCES = {
     "use-feature",
 }
 SECTIONS = ("global", "install", ":env:")
-"""What counts, the last one most."""
+"""The settings that apply; later ones take precedence."""
 PIP = [sys.executable, "-m", "pip"]
 
 
 def kept(listing: str) -> dict[str, str]:
-    """The settings of ``pip config list`` that count, as variables."""
+    """The applicable settings of ``pip config list``, as variables."""
     variables = {}
     for section in SECTIONS:
         for line in listing.splitlines():
@@ -47,8 +47,8 @@ def kept(listing: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Becomes pip."""
-    asked = [*PIP, "-vvv", "config", "list"]  # a quiet one would list nothing
+    """Replace this process by pip."""
+    asked = [*PIP, "-vvv", "config", "list"]  # with PIP_QUIET it would list nothing
     listing = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=False)
     if listing.returncode:
         sys.exit(listing.returncode)

@@ -14,13 +14,13 @@ INTERVAL = "$__rate_interval"
 RANGE = "$__range"
 WINDOW = "3m"  # as the recording rules have it
 NO_VERSION = "no version"
-"""What a legend says where there is no version: an empty label would leave it blank."""
+"""The legend of series without a version; an empty label would leave it blank."""
 
 INSTANCE = "job, namespace, instance"
 
 
 def recorded(name: str, *, versions: bool = True, ports: bool = True) -> str:
-    """A recording rule's series: of the selected versions and ports, or of all."""
+    """A recording rule's series, of the selected versions and ports or of all."""
     matchers = [SCOPE]
     if versions:
         matchers.append('version=~"$version"')
@@ -58,12 +58,12 @@ def by_version(series: str, *labels: str, aggregation: str = "sum") -> str:
 
 
 def share(part: str, whole: str) -> str:
-    """What fraction of a whole each version has; no value where there is none of it."""
+    """The fraction of a whole for each version; no value if the whole is 0."""
     return f"{by_version(part)} / on () group_left () (sum({whole}) > 0)"
 
 
 def recorded_share(name: str) -> str:
-    """The selected versions' shares of a recorded rate, whatever versions there are."""
+    """The selected versions' shares of a recorded rate, among all versions."""
     return share(recorded(name), recorded(name, versions=False))
 
 
@@ -102,26 +102,26 @@ def quantile(fraction: float) -> str:
 
 
 def limit_in_use() -> str:
-    """The fraction of its connection limit that an instance has taken; ports share the limit."""
+    """The used fraction of an instance's connection limit, which its ports share."""
     active = f"sum without (port) ({raw('echod_connections_active')})"
     return by_version(f"{active} / {raw('echod_connections_limit')}", "instance", aggregation="max")
 
 
 def of_process(series: str) -> str:
-    """client_python's series of those processes that are echod, with echod's version."""
+    """client_python's series of echod processes, with echod's version."""
     known = f"group by ({INSTANCE}, version) ({raw('echod_build_info')})"
     joined = f"{series} * on ({INSTANCE}) group_left (version) {known}"
     return by_version(joined, "instance", aggregation="max")
 
 
 def process(name: str, function: str = "") -> str:
-    """A process metric by version and instance; ``function`` is taken over the rate interval."""
+    """A process metric by version and instance; ``function`` applies over the rate interval."""
     series = f"{name}{{{SCOPE}}}"
     return of_process(f"{function}({series}[{INTERVAL}])" if function else series)
 
 
 def open_files_in_use() -> str:
-    """The fraction of its open files that an instance has taken."""
+    """The used fraction of an instance's open-file limit."""
     return of_process(f"process_open_fds{{{SCOPE}}} / process_max_fds{{{SCOPE}}}")
 
 
@@ -137,17 +137,17 @@ def collections() -> str:
 
 
 def ours(rule: str) -> str:
-    """A recorded rate by version over all ports: the mesh knows none."""
+    """A recorded rate by version over all ports, because the mesh does not know ports."""
     return by_version(recorded(rule, ports=False))
 
 
 def all_opened() -> str:
-    """The same of connections opened, unused ones too: the mesh cannot tell them apart."""
+    """The same for opened connections, including unused ones, which the mesh cannot distinguish."""
     return by_version(raw(OPENED, "", "rate", WINDOW))
 
 
 def mesh(name: str) -> str:
-    """The mesh's own rate of the same, over the same time, where the server's proxy counts."""
+    """The mesh's own rate over the same time, where the server's proxy counts."""
     selected = (
         'reporter="destination", destination_workload_namespace=~"$namespace", '
         'destination_app=~"$app", destination_version=~"$version"'
@@ -159,5 +159,5 @@ def mesh(name: str) -> str:
 
 
 def difference(own: str, name: str) -> str:
-    """Ours less the mesh's, where both count."""
+    """The difference of echod's rate and the mesh's, where both count."""
     return f"{own} - on (version) {mesh(name)}"

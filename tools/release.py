@@ -36,7 +36,7 @@ def places(root: Path = ROOT) -> dict[str, list[str]]:
 
 
 def release(version: str, root: Path = ROOT) -> None:
-    """Raises SystemExit, with one line, if the changelog has nothing to release."""
+    """Raise SystemExit, with one line, if the changelog has nothing to release."""
     changelog = root / "CHANGELOG.md"
     text = changelog.read_text()
     _, heading, rest = text.partition(UNRELEASED)

@@ -1,7 +1,7 @@
-"""Writes the files that are made of the lab's own: ``python tools/rules.py``.
+"""Writes the files that are generated from the lab's: ``python tools/rules.py``.
 
-The rules and the scrape configuration, a PrometheusRule that wraps the rules for the Prometheus
-operator, and what ``compose.yaml`` gives to its Envoy and its Prometheus.
+The rules and the scrape configuration, a PrometheusRule with the rules for the Prometheus operator,
+and the files that ``compose.yaml`` mounts into Envoy and Prometheus.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ STEPS = {
     "50-50": {"v1": 50, "v2": 50},
     "all-v2": {"v1": 0, "v2": 100},
 }
-"""Weights by the names that the steps have in ``k8s/``."""
+"""The weights of the steps, by their names in ``k8s/``."""
 FIRST = "80-20"
 
 REPOSITORY = pages(address())
-"""Where ``docs/`` is shown, with a slash at the end. With it each alert gets a ``runbook_url``;
-without, it names the section of the runbook in words."""
+"""The URL of ``docs/``, with a slash at the end. With it each alert gets a ``runbook_url``; without
+it, an alert names the runbook's section in words."""
 
 HEAD = "# Made of rules.yml by make monitoring.\n"
 
 
 def prometheus_rule(rules: str) -> str:
-    """The object that the Prometheus operator takes rules from."""
+    """The PrometheusRule object for the Prometheus operator."""
     document = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
@@ -45,9 +45,11 @@ def prometheus_rule(rules: str) -> str:
 
 
 def compose_envoy() -> dict[str, str]:
-    """The lab's Envoy with other hosts in the places of its child processes, and its steps."""
+    """The lab's Envoy configuration, with container hosts instead of child processes, and its
+    steps.
+    """
     upstreams = {name: (name, 9000) for name in STEPS[FIRST]}
-    everywhere = ("0.0.0.0", 31400)  # noqa: S104  # of a container, or of a gateway's host
+    everywhere = ("0.0.0.0", 31400)  # noqa: S104  # in a container
     documents = {
         f"{step}.json": listeners(everywhere, weights, number)
         for number, (step, weights) in enumerate(STEPS.items(), start=1)
@@ -66,7 +68,7 @@ def compose_prometheus(config: str) -> str:
 
 
 def linked(rules: str, repository: str) -> str:
-    """Rules whose alerts link to the runbook, if it has an address."""
+    """The rules, with links to the runbook if it has an address."""
 
     def url(found: re.Match[str]) -> str:
         return f"runbook_url: {repository}docs/runbook.md#{found[1].lower()}"
@@ -77,7 +79,7 @@ def linked(rules: str, repository: str) -> str:
 
 
 def made() -> dict[str, str]:
-    """The files' texts by their names, from the project's root."""
+    """The contents of the files by path from the project's root."""
     rules = linked((DATA / "rules.yml").read_text(), REPOSITORY)
     scrapes = (DATA / "prometheus.yml").read_text()
     return {

@@ -1,4 +1,4 @@
-"""Does an installed echod answer, find itself ready and drain? The image's build asks that."""
+"""Checks that an installed echod answers, is ready and drains. The image's build runs it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sys
 from threading import Timer
 
 SECONDS = 60.0
-"""For all of it, on a slow machine."""
+"""Time limit for the whole test, on a slow machine."""
 
 
 def problem(echod: str) -> str:
-    """What is wrong with the command ``echod``; nothing if all is well."""
+    """The problem of the command ``echod``; empty if there is none."""
     words = [echod, "0", "first", "--metrics-port", "0", "--log-format", "json"]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as daemon:
         limit = Timer(SECONDS, daemon.kill)

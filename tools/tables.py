@@ -1,4 +1,4 @@
-"""Tables of the documents, made from the code: ``python tools/tables.py`` writes them anew."""
+"""Generates the tables in the documents from the code: ``python tools/tables.py``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAIN_METRICS = (
     "echod_received_bytes_total",
     "echod_sent_bytes_total",
 )
-"""What the README shows; docs/reference.md has all of them."""
+"""The options and metrics in the README; docs/reference.md has all of them."""
 
 
 def options() -> str:
@@ -113,7 +113,7 @@ def filled(document: str) -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Writes the documents; with ``--check`` it only says which of them are to be written anew."""
+    """Write the documents; with ``--check`` it only says which of them are to be written anew."""
     if words not in ([], ["--check"]):
         print("usage: tables.py [--check]", file=sys.stderr)
         return 2
