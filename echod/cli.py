@@ -270,12 +270,9 @@ def lab(arguments: Sequence[str], environ: Environment) -> int:
         raise SystemRefused(
             f"{error.name} is missing: install the extra lab (pip install '.[lab]' in a checkout)"
         ) from error
-    try:
-        with StopSignals(quits=True) as signals:
-            # The lab's child processes get the original environment, not the decoded one.
-            return run(call, os.environ, signals, _output(environ, quiet=False))
-    except OSError as error:  # for example, an unusable directory for temporary files
-        raise SystemRefused(str(error)) from error
+    with StopSignals(quits=True) as signals:
+        # The lab's child processes get the original environment, not the decoded one.
+        return run(call, os.environ, signals, _output(environ, quiet=False))
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str], Environment], int]] = {
@@ -313,6 +310,6 @@ def main(refused: int = 1) -> int:
         return 2
     except KeyboardInterrupt:  # in a command without signal handlers, such as health
         return 130
-    except (SystemRefused, MemoryError) as error:
+    except (SystemRefused, OSError, ImportError, MemoryError, SystemError) as error:
         say(STDERR, f"echod: error: {str(error) or 'out of memory'}\n")
         return refused

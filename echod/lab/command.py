@@ -59,15 +59,17 @@ def run(
             raise
         finally:
             output.progress("")
-            if page:
-                page.stop(problem)
-            lab.stop()
+            try:
+                if page:
+                    page.stop(problem)
+            finally:
+                lab.stop()
     finally:
         control_socket.close()
 
 
 def _page(call: Settings, lab: Lab, output: Output) -> Page | None:
-    """The page. If its port is in use, warn and run without a page."""
+    """The page. If it cannot be served, warn and run without a page."""
     try:
         return Page(lab, call.page_port or 0, _own_socket(call))
     except SystemRefused as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from echod.errors import SystemRefused
-from echod.lab.processes import Process
+from echod.lab.processes import Process, remove
 from echod.probe.webclient import Connection
 
 LISTENERS = "lds.json"
@@ -113,9 +113,11 @@ class Envoy:
 
     def stop(self) -> None:
         """Stop it, and remove its files."""
-        if self._process:
-            self._process.stop(STOP_SECONDS)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        try:
+            if self._process:
+                self._process.stop(STOP_SECONDS)
+        finally:
+            remove(self._directory)
 
     def admin(self, path: str) -> Any:
         """The JSON document at a path of the admin port. Raises OSError or ValueError."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from echod.lab import envoy, prometheus
 from echod.lab.envoy import Envoy
+from echod.lab.processes import remove
 from echod.lab.prometheus import Prometheus
 from echod.lab.version import State, Version
 from echod.lab.weights import Weights
@@ -85,11 +86,16 @@ class Lab:
                 part.check()
 
     def stop(self) -> None:
-        """Stop all parts, and remove their files."""
-        for version in self.versions.values():  # in parallel, since each may take a while
-            if version.state is not State.ENDED:
-                version.terminate()
-        for part in (self.prometheus, self._envoy, *self.versions.values()):
-            if part:
-                part.stop()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        """Stop all parts, even if one of them fails, and remove their files. Raises OSError."""
+        with ExitStack() as steps:  # runs them all, the last one first
+            steps.callback(remove, self._directory)
+            for part in (*self.versions.values(), self._envoy, self.prometheus):
+                if part:
+                    steps.callback(part.stop)
+            for version in self.versions.values():  # in parallel, since each may take a while
+                steps.callback(_terminate, version)
+
+
+def _terminate(version: Version) -> None:
+    if version.state is not State.ENDED:
+        version.terminate()

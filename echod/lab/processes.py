@@ -1,17 +1,35 @@
-"""Child processes, with their output in a file."""
+"""Child processes, with their output in a file, and the removal of such files."""
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 from echod.errors import SystemRefused
 
 LOOK_SECONDS = 0.02
+REMOVALS = 3
+"""Attempts to remove a directory."""
+
+
+class _Child(subprocess.Popen[bytes]):
+    """A child process that is killed if its start fails after the fork."""
+
+    def __init__(self, words: Sequence[str | Path], **options: Any) -> None:
+        """Raises OSError."""
+        try:
+            super().__init__(words, **options)
+        except BaseException:
+            if getattr(self, "pid", None):
+                self.kill()
+                self.wait()
+            raise
 
 
 class Process:
@@ -31,7 +49,7 @@ class Process:
         self.log = directory / f"{name}.log"
         with self.log.open("wb") as log:
             try:
-                self._process = subprocess.Popen(  # noqa: S603  # no input from outside
+                self._process = _Child(
                     words,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -84,12 +102,20 @@ class Process:
         self._process.kill()
 
     def stop(self, seconds: float) -> None:
-        """Send SIGTERM, and SIGKILL after ``seconds``."""
-        self._process.terminate()  # does nothing if it has ended
-        with suppress(subprocess.TimeoutExpired):
+        """Send SIGTERM, and SIGKILL after ``seconds``, or at once if SIGTERM cannot be sent."""
+        with suppress(subprocess.TimeoutExpired, OSError):
+            self._process.terminate()  # does nothing if it has ended
             self._process.wait(seconds)
         self._process.kill()
         self._process.wait()
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory of temporary files, unless the system refuses it repeatedly."""
+    for _ in range(REMOVALS):  # a file descriptor may be free the next time
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            break
 
 
 def free_port() -> int:

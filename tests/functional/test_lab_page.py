@@ -18,15 +18,17 @@ import pytest
 from support import PATIENCE, clean_environment, until
 
 from echod.errors import SystemRefused
-from echod.lab.page import watch
+from echod.lab.page import server, watch
 from echod.lab.page.app import App
 from echod.lab.page.feed import MOST_TABS, Feed, event
 from echod.lab.page.page import FIRST_RATE, Page
 from echod.lab.page.server import LIMITS, Server
 from echod.lab.page.traffic import THREADS
 from echod.lab.page.watch import Said, ask
+from echod.lab.processes import free_port
 from echod.lab.version import State, Version
 from echod.lab.weights import Weights
+from echod.loop.threads import start
 from echod.probe.sampler import AHEAD
 
 
@@ -158,6 +160,29 @@ def test_a_taken_port_is_refused_in_one_line(served: Served) -> None:
     """It names the option and the port."""
     with pytest.raises(SystemRefused, match=rf"^--page-port {served.server.port}: .* in use"):
         Server(served.server.port, App(Feed(), str))
+
+
+@pytest.mark.parametrize("number", [1, 3, LIMITS["threads"] + 1])
+def test_a_thread_that_cannot_start_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Whichever it is; those that run already end, and the port is free again."""
+    left = number
+    before = {one.name for one in threading.enumerate()}
+    port = free_port()
+
+    def start_or_refuse(threads: list[threading.Thread]) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise SystemRefused("cannot start thread 1 of 1: it does not run")
+        start(threads)
+
+    monkeypatch.setattr(server, "start", start_or_refuse)
+    with pytest.raises(SystemRefused, match=rf"^--page-port {port}: cannot start thread 1 of 1: "):
+        Server(port, App(Feed(), str))
+    until(lambda: {one.name for one in threading.enumerate()} <= before)
+    socket.create_server(("127.0.0.1", port)).close()
 
 
 def test_a_tab_that_leaves_makes_room(served: Served) -> None:

@@ -21,7 +21,7 @@ ORDER = ("__main__", "cli", "process", "echo", "telemetry", "loop", "config", "e
 BESIDE = {
     "probe": {"probe", "loop.threads", "loop.tuning", "config", "errors", "texts"},
     "watch": {"watch", "probe", "telemetry", "loop", "config", "errors", "texts"},
-    "lab": {"lab", "probe", "loop.listeners", "config", "errors", "texts"},
+    "lab": {"lab", "probe", "loop.listeners", "loop.threads", "config", "errors", "texts"},
 }
 """The tools beside it, and what they may import."""
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import threading
 from contextlib import ExitStack
@@ -12,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import PATIENCE, call, command, until
+from support import NEVER, PATIENCE, call, command, until
 
 from echod.errors import SystemRefused, UsageError
 from echod.lab import control, route, weights
-from echod.lab.processes import Process, free_port
+from echod.lab.processes import Process, free_port, remove
 
 ROUTES = Path(__file__).parents[2] / "k8s"
 STEPS = {
@@ -304,6 +306,29 @@ def test_a_child_that_ends_is_reported_with_its_last_line(tmp_path: Path) -> Non
         Process("nobody", ["/no/such/program"], tmp_path)
 
 
+def test_a_child_whose_start_fails_halfway_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system may refuse the call by which Python learns that it runs."""
+    main, others = threading.current_thread(), os.read
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    before = children.read_text().split()
+
+    def refused(descriptor: int, size: int) -> bytes:
+        if threading.current_thread() is main:
+            raise OSError(errno.EIO, "Input/output error")
+        return others(descriptor, size)
+
+    monkeypatch.setattr(os, "read", refused)
+    words = ["/bin/sh", "-c", "exec sleep 600"]
+    with pytest.raises(SystemRefused, match="child cannot be started: Input/output error"):
+        Process("child", words, tmp_path)
+    monkeypatch.undo()
+    assert children.read_text().split() == before
+    with pytest.raises(ValueError, match="null byte"):  # before there is a process
+        Process("child", ["/bin/\0"], tmp_path)
+
+
 def test_a_child_is_waited_for_until_it_is_ready(tmp_path: Path) -> None:
     """Or until it has ended, or until its time is over: each with a reason."""
     child = Process("child", ["/bin/sh", "-c", "echo up; exec sleep 600"], tmp_path)
@@ -332,6 +357,45 @@ def test_a_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
     child.stop(0.1)
     with pytest.raises(SystemRefused, match="status -9"):
         child.check()
+
+
+def test_a_child_that_cannot_be_terminated_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: it would not end on its own."""
+    child = Process("child", ["/bin/sh", "-c", "exec sleep 600"], tmp_path)
+
+    def refused(_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(subprocess.Popen, "terminate", refused)
+    child.stop(NEVER)
+    assert child.status == -signal.SIGKILL
+
+
+def test_a_directory_is_removed_though_the_system_refuses_that_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For want of a descriptor, say. What cannot be removed at all is left."""
+    made, real = tmp_path / "made", os.scandir
+    made.mkdir()
+    (made / "file").touch()
+    refusals = [1]
+
+    def refused(path: int | str) -> object:
+        if refusals[0]:
+            refusals[0] -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    remove(made)
+    assert not made.exists()
+    made.mkdir()
+    (made / "file").touch()
+    refusals[0] = 100
+    remove(made)
+    assert made.exists()
 
 
 @pytest.mark.parametrize(
@@ -383,6 +447,32 @@ def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "yaml is missing: install the extra lab (pip install '.[lab]'" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["echod.lab.arguments", "echod.lab.command"])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("OSError(24, 'Too many open files')", "[Errno 24] Too many open files"),
+        ("ImportError('x.so: Too many open files')", "x.so: Too many open files"),
+        ("SystemError()", "out of memory"),
+    ],
+)
+def test_a_lab_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path, module: str, error: str, reason: str
+) -> None:
+    """Status 1, and no traceback, whichever of its modules the system refuses."""
+    script = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: raise {error}\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv[1:] = ['lab', '--once']\n"
+        "from echod.cli import main; sys.exit(main())"
+    )
+    result = call(tmp_path, [sys.executable, "-c", script])
+    assert (result.returncode, result.stderr) == (1, f"echod: error: {reason}\n")
 
 
 def test_a_host_without_temporary_files_is_one_line(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
 from waitress import wasyncore
 from waitress.server import create_server
+from waitress.task import ThreadedTaskDispatcher
 
+from echod.errors import SystemRefused
 from echod.lab.page.app import App
 from echod.lab.page.feed import MOST_TABS
 from echod.loop.listeners import bind
+from echod.loop.threads import start
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 2.0
@@ -32,6 +36,15 @@ logging.getLogger("waitress").addHandler(logging.NullHandler())
 logging.getLogger("waitress").propagate = False  # only the lab writes to the terminal
 
 
+class _Dispatcher(ThreadedTaskDispatcher):
+    """waitress' own, with a limit on the wait for a thread that cannot run."""
+
+    def start_new_thread(self, target: Callable[[int], object], thread_no: int) -> None:
+        """Start one. Raises SystemRefused."""
+        name = f"waitress-{thread_no}"
+        start([Thread(target=target, name=name, args=(thread_no,), daemon=True)])
+
+
 class Server:
     """Serves from its construction until ``stop``. Port 0 takes any free port.
 
@@ -42,11 +55,24 @@ class Server:
         listener = bind("--page-port", HOST, port)
         self.port = app.port = listener.port
         self._map: dict[int, Any] = {}
-        self._server: Any = create_server(
-            app, map=self._map, sockets=[listener.socket], ident=None, **LIMITS
-        )
-        self._thread = Thread(target=self._server.run, name="page", daemon=True)
-        self._thread.start()
+        dispatcher = _Dispatcher()
+        try:
+            dispatcher.set_thread_count(LIMITS["threads"])
+            self._server: Any = create_server(
+                app,
+                map=self._map,
+                sockets=[listener.socket],
+                ident=None,
+                _dispatcher=dispatcher,
+                **LIMITS,
+            )
+            self._thread = Thread(target=self._server.run, name="page", daemon=True)
+            start([self._thread])
+        except (SystemRefused, OSError) as error:
+            dispatcher.shutdown(timeout=0)
+            wasyncore.close_all(self._map, ignore_all=True)
+            listener.socket.close()
+            raise SystemRefused(f"--page-port {port}: {error}") from error
 
     def stop(self) -> None:
         """Stop it. Streams must have ended before. Threads that still send are abandoned."""

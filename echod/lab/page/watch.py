@@ -9,6 +9,7 @@ from threading import Event, Thread
 from urllib.parse import urlsplit
 
 from echod.errors import SystemRefused
+from echod.loop.threads import start
 from echod.probe import servers
 from echod.probe.webclient import Connection
 
@@ -28,14 +29,17 @@ class Said:
 
 
 class Watch:
-    """A thread that polls the versions until ``stop``. ``urls`` are those of the metrics."""
+    """A thread that polls the versions until ``stop``. ``urls`` are those of the metrics.
+
+    Raises SystemRefused if the thread cannot start.
+    """
 
     def __init__(self, urls: Mapping[str, str]) -> None:
         self.said = {name: Said() for name in urls}
         self._urls = urls
         self._stopping = Event()
         self._thread = Thread(target=self._work, name="watch", daemon=True)
-        self._thread.start()
+        start([self._thread])
 
     def stop(self) -> None:
         """End the thread, after its current poll."""
