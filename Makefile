@@ -79,9 +79,10 @@ test-cluster: $(VENV)/real.stamp
 soak: $(VENV)/test.stamp
 	$(BIN)/pytest -s tests/soak $(SOAK)
 
-# Each system call of a life of echod fails once, with each error that it may have: an hour or two;
-# INJECT='--call accept4' takes some of them. Needs a C compiler and strace.
-inject: $(VENV)/test.stamp
+# Each system call of a life of echod, and of runs of its other commands, fails once, with each error
+# that it may have: hours. INJECT='--call accept4' or INJECT='-k lab' takes some of them. Needs a C
+# compiler and strace.
+inject: $(VENV)/real.stamp
 	$(BIN)/pytest -s tests/inject/campaigns.py $(INJECT)
 
 # Parsers and protocols against what must hold for any input, guided by coverage: ten minutes each, two

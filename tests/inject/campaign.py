@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from inject.faults import Fault
 from inject.injector import Control
@@ -73,26 +74,53 @@ class Table:
         return lines
 
 
-class Campaign:
-    """Runs faults in a life of a kind, two at a time."""
+class Script(Protocol):
+    """What one run of a program is, and what it has to be. A record says whether it hangs."""
 
-    def __init__(self, library: Path, *, inherited: bool = False, together: int = TOGETHER) -> None:
+    def live(self, directory: Path, control: Control, fault: Fault | None) -> Any:
+        """Runs it once, and gives the record of it."""
+
+    def judge(self, record: Any, clean: Any, fault: Fault | None) -> Verdict:
+        """The verdict on a record; ``clean`` is that of a run without a fault."""
+
+
+class Daemon:
+    """The life of the daemon. ``stops``: a signal comes, which may stop it."""
+
+    def __init__(self, *, inherited: bool = False, stops: bool = False) -> None:
+        self._inherited = inherited
+        self._stops = stops
+
+    def live(self, directory: Path, control: Control, _fault: Fault | None) -> Record:
+        return Life(directory, control, inherited=self._inherited, stops=self._stops).live()
+
+    def judge(self, record: Record, clean: Record, fault: Fault | None) -> Verdict:
+        if self._stops:
+            return judge_stop(record)
+        return judge(record, clean, fault if fault and fault.fails else None)
+
+
+class Campaign:
+    """Runs faults in runs of a script, two at a time."""
+
+    def __init__(
+        self, library: Path, script: Script | None = None, *, together: int = TOGETHER
+    ) -> None:
         self._library = library
         self._together = together
-        self._inherited = inherited
-        record, self.counts, _ = self._live(None)
-        self.clean = record
-        verdict = judge(record, record)
-        assert not verdict.problems, verdict
+        self._script = script or Daemon()
+        self.clean, self.counts, _ = self._live(None)
+        verdict = self._script.judge(self.clean, self.clean, None)
+        assert not verdict.problems, (verdict, self.clean)
+        assert verdict.outcome in ("unharmed", "drained"), (verdict, self.clean)
 
-    def _live(self, fault: Fault | None) -> tuple[Record, Counter[str], int]:
+    def _live(self, fault: Fault | None) -> tuple[Any, Counter[str], int]:
         directory = Path(tempfile.mkdtemp(prefix="inject-"))
         control = Control(self._library, directory / "control")
         try:
             if fault:
                 fault.tell(control)
-            stops = fault is not None and fault.stops
-            record = Life(directory, control, inherited=self._inherited, stops=stops).live()
+            record = self._script.live(directory, control, fault)
             return record, control.counts, control["done"]
         finally:
             control.close()
@@ -105,15 +133,10 @@ class Campaign:
             except Exception:  # noqa: BLE001  # in a thread: to be told with its fault
                 return Result(fault, Verdict("script", [traceback.format_exc()]))
             if done or record.hang:
-                verdict = self._judge(record, fault)
+                verdict = self._script.judge(record, self.clean, fault)
                 log = "\n".join(record.log) if verdict.problems else ""
                 return Result(fault, verdict, log)
         return Result(fault, Verdict(NOT_MET, []))
-
-    def _judge(self, record: Record, fault: Fault) -> Verdict:
-        if fault.stops:
-            return judge_stop(record)
-        return judge(record, self.clean, fault if fault.fails else None)
 
     def run_all(
         self,

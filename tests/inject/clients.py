@@ -23,6 +23,7 @@ class Talk:
     heard: bytes = b""
     end: str = ""
     answer: bytes | None = None  # what it has to hear, if that is not what it said, answered
+    owed: bool = False  # whether it has to hear all, though a stop comes
 
     @property
     def wanted(self) -> bytes:
@@ -118,6 +119,17 @@ def be_rejected(client: socket.socket, talk: Talk) -> None:
     with suppress(ConnectionResetError):
         talk.heard = read_to_end(client)
     talk.end = "end"
+
+
+def take_all(client: socket.socket, talk: Talk) -> None:
+    """Reads what is left, to the end."""
+    try:
+        while piece := client.recv(1 << 16):
+            talk.heard += piece
+        talk.end = "end"
+        client.close()
+    except OSError as error:
+        talk.end = word(error)
 
 
 def word(error: OSError) -> str:

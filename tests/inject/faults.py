@@ -60,6 +60,12 @@ ERRORS = {
         "mkdir": "ENOSPC EACCES EROFS",
         "unlink": "EACCES EROFS",
         "dup": "EMFILE",
+        "getpeername": "ENOTCONN ENOBUFS",
+        "fork": "EAGAIN ENOMEM",
+        "pipe2": "EMFILE ENFILE",
+        "clock_nanosleep": "EINTR",
+        "read, TCP": f"EAGAIN EINTR ENOMEM {NETWORK}",  # OpenSSL's
+        "write, TCP": f"EAGAIN EINTR ENOMEM ENOBUFS EPIPE {NETWORK}",
     }.items()
 }
 """Not EBADF, EFAULT and the like, which only a bug brings; nor an error of epoll_ctl's DEL, whose
@@ -90,11 +96,6 @@ class Fault(NamedTuple):
     error: str
 
     @property
-    def stops(self) -> bool:
-        """Whether it ends the life."""
-        return self.error in STOPS
-
-    @property
     def fails(self) -> bool:
         """Whether a call fails by it."""
         return self.error.startswith("E")
@@ -117,22 +118,39 @@ class Fault(NamedTuple):
             control.plan(self.kind, self.number, DELAY, int(word))
 
 
-def every_fault(counts: Counter[str]) -> Iterator[Fault]:
-    """All faults of a life that made so many calls."""
+def every_fault(counts: Counter[str], most: int = 0) -> Iterator[Fault]:
+    """All faults of a life that made so many calls; ``most``: of the calls of a kind that are not
+    made by imports so many, spread over the life.
+    """
     for kind, errors in ERRORS.items():
         in_turn = cycle(errors)
-        for number in range(1, counts[kind] + 1):
-            for error in [next(in_turn)] if kind in OF_IMPORTS else errors:
-                yield Fault(kind, number, error)
+        if kind in OF_IMPORTS:
+            yield from (Fault(kind, one, next(in_turn)) for one in range(1, counts[kind] + 1))
+            continue
+        for number in spread(counts[kind], most or counts[kind]):
+            yield from (Fault(kind, number, error) for error in errors)
 
 
-def every_signal(counts: Counter[str]) -> Iterator[Fault]:
-    """SIGTERM at each call of a life, the others at each twentieth."""
+def spread(count: int, most: int) -> list[int]:
+    """Numbers from 1 to ``count``, so many of them at most, the first and the last among them."""
+    if count <= max(most, 1):
+        return list(range(1, count + 1))
+    return sorted({1 + part * (count - 1) // (most - 1) for part in range(most)})
+
+
+def every_stop(counts: Counter[str]) -> Iterator[Fault]:
+    """SIGTERM at each call of a life, the others that begin a drain at each twentieth."""
     for number in range(1, counts["any"] + 1):
         yield Fault("any", number, "SIGTERM")
-    others = (*STOPS[1:], *OTHERS)
     for number in range(1, counts["any"] + 1, EVERY):
-        for name in others:
+        for name in STOPS[1:]:
+            yield Fault("any", number, name)
+
+
+def every_other_signal(counts: Counter[str]) -> Iterator[Fault]:
+    """Signals that stop nothing, at each twentieth call."""
+    for number in range(1, counts["any"] + 1, EVERY):
+        for name in OTHERS:
             yield Fault("any", number, name)
 
 
@@ -148,7 +166,7 @@ def every_delay(counts: Counter[str]) -> Iterator[Fault]:
     for kind, count in counts.items():
         if kind == "any" or not count:
             continue
-        for number in sorted({1 + part * (count - 1) // 7 for part in range(8)}):
+        for number in spread(count, 8):
             yield Fault(kind, number, f"{next(times)} ms")
     for seed in range(1, SEEDS + 1):
         yield Fault("any", seed, f"{next(times)} ms at one of {150 + 10 * (seed % 10)}")

@@ -32,7 +32,8 @@ enum kind {
   EPOLL_DEL, EPOLL_WAIT, CLOSE_SOCKET, CLOSE_FILE, SHUTDOWN, SETSOCKOPT, GETSOCKOPT, GETSOCKNAME,
   SOCKET, BIND, LISTEN, SOCKETPAIR, IOCTL_NONBLOCK, IOCTL_READABLE, IOCTL_OTHER, OPEN, READ, WRITE_UNIX,
   WRITE_OTHER,  FCNTL, PRLIMIT, POLL, SELECT, MMAP, CLONE, CONNECT, GETADDRINFO, DLOPEN, WAIT, KILL, RENAME, MKDIR,
-  UNLINK, DUP, KINDS
+  UNLINK, DUP, GETPEERNAME, FORK, PIPE, SLEEP, READ_TCP,
+  WRITE_TCP, KINDS
 };
 
 enum action { NOTHING, FAIL, SIGNAL, DELAY };
@@ -111,6 +112,11 @@ static int domain(int fd) {
   if (syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_DOMAIN, &value, &size)) value = -1;
   errno = saved;
   return value;
+}
+
+static int is_tcp(int fd) {
+  int family = domain(fd);
+  return family == AF_INET || family == AF_INET6;
 }
 
 static int fail(int error) { errno = error; return -1; }
@@ -231,10 +237,17 @@ int socketpair(int family, int type, int protocol, int pair[2]) {
   return real(family, type, protocol, pair);
 }
 
+int getpeername(int fd, struct sockaddr *address, socklen_t *size) {
+  REAL(int, getpeername, (int, struct sockaddr *, socklen_t *));
+  FAIL_IF_DUE(GETPEERNAME);
+  return real(fd, address, size);
+}
+
 int connect(int fd, const struct sockaddr *address, socklen_t size) {
   REAL(int, connect, (int, const struct sockaddr *, socklen_t));
-  FAIL_IF_DUE(CONNECT);
-  return real(fd, address, size);
+  int error = due(CONNECT);
+  int result = error && error != EINTR ? -1 : real(fd, address, size); /* EINTR: it goes on */
+  return error ? fail(error) : result;
 }
 
 int getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
@@ -297,7 +310,7 @@ char *dlerror(void) {
 
 ssize_t read(int fd, void *data, size_t size) {
   REAL(ssize_t, read, (int, void *, size_t));
-  FAIL_IF_DUE(READ);
+  if (mine()) FAIL_IF_DUE(is_tcp(fd) ? READ_TCP : READ);
   return real(fd, data, size);
 }
 
@@ -308,7 +321,7 @@ ssize_t __read_chk(int fd, void *data, size_t size, size_t room) {
 
 ssize_t write(int fd, const void *data, size_t size) {
   REAL(ssize_t, write, (int, const void *, size_t));
-  if (mine()) FAIL_IF_DUE(domain(fd) == AF_UNIX ? WRITE_UNIX : WRITE_OTHER);
+  if (mine()) FAIL_IF_DUE(domain(fd) == AF_UNIX ? WRITE_UNIX : is_tcp(fd) ? WRITE_TCP : WRITE_OTHER);
   return real(fd, data, size);
 }
 
@@ -387,6 +400,27 @@ int rename(const char *from, const char *to) {
   return real(from, to);
 }
 
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec *time, struct timespec *left) {
+  REAL(int, clock_nanosleep, (clockid_t, int, const struct timespec *, struct timespec *));
+  int error = due(SLEEP);
+  return error ? error : real(clock, flags, time, left);
+}
+
+pid_t fork(void) {
+  REAL(pid_t, fork, (void));
+  FAIL_IF_DUE(FORK);
+  return real();
+}
+
+/* As fork, which may take its place: a function around vfork cannot return twice. */
+pid_t vfork(void) { return fork(); }
+
+int pipe2(int ends[2], int flags) {
+  REAL(int, pipe2, (int[2], int));
+  FAIL_IF_DUE(PIPE);
+  return real(ends, flags);
+}
+
 int mkdir(const char *path, mode_t mode) {
   REAL(int, mkdir, (const char *, mode_t));
   FAIL_IF_DUE(MKDIR);
@@ -395,6 +429,18 @@ int mkdir(const char *path, mode_t mode) {
 
 int unlink(const char *path) {
   REAL(int, unlink, (const char *));
+  FAIL_IF_DUE(UNLINK);
+  return real(path);
+}
+
+int unlinkat(int directory, const char *path, int flags) {
+  REAL(int, unlinkat, (int, const char *, int));
+  FAIL_IF_DUE(UNLINK);
+  return real(directory, path, flags);
+}
+
+int rmdir(const char *path) {
+  REAL(int, rmdir, (const char *));
   FAIL_IF_DUE(UNLINK);
   return real(path);
 }

@@ -16,6 +16,7 @@ KINDS = (
     "bind", "listen", "socketpair", "ioctl, FIONBIO", "ioctl, FIONREAD", "ioctl, others", "openat",
     "read", "write, Unix", "write, others", "fcntl", "prlimit64", "poll", "select", "mmap", "clone",
     "connect", "getaddrinfo", "dlopen", "wait4", "kill", "rename", "mkdir", "unlink", "dup",
+    "getpeername", "fork", "pipe2", "clock_nanosleep", "read, TCP", "write, TCP",
 )  # fmt: skip
 """As in injector.c: the calls by their names in the kernel, some in parts."""
 NOTHING, FAIL, SIGNAL, DELAY = range(4)

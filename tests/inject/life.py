@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ OPTIONS = {
 }
 PATIENCE = 30.0
 """Of a client, for a reply or an end."""
+STOP_SECONDS = 3.0
+"""Longest time until a drain closes the ports."""
 REST_SECONDS = 5.0
 """Longest time in which what is closed goes."""
 
@@ -54,19 +57,61 @@ class Record:
     left: bool = True  # whether the process was still there
 
 
+class Waiting:
+    """A client that has sent all. It takes its replies amid the drain that a stop begins, or when
+    it is told to.
+    """
+
+    def __init__(
+        self, talk: Talk, client: socket.socket | None, control: Control, process: Process
+    ) -> None:
+        self._talk = talk
+        self._client = client
+        self._control = control
+        self._process = process
+        self._told = threading.Event()
+        if client:
+            client.shutdown(socket.SHUT_WR)
+        talk.owed = client is not None and not control["done"]
+        self._thread = threading.Thread(target=self._wait)
+        self._thread.start()
+
+    def take_all(self) -> None:
+        """Takes them, and returns when they have come."""
+        self._told.set()
+        self._thread.join()
+
+    def _wait(self) -> None:
+        while not (self._control["done"] or self._told.wait(0.002)):
+            pass
+        if not self._client:
+            return
+        with suppress(FileNotFoundError, Hang):
+            # If no drain begins, it goes on soon; otherwise connections hear of it in a moment.
+            wait_for(lambda: self._told.is_set() or self._is_draining(), "a drain", STOP_SECONDS)
+            pause(0.05, "the ports are closed first, connections drain next")
+        clients.take_all(self._client, self._talk)
+
+    def _is_draining(self) -> bool:
+        return self._talk.port not in self._process.listening()
+
+
 class Life:
     """One run of the script."""
 
     def __init__(
         self, directory: Path, control: Control, *, inherited: bool = False, stops: bool = False
     ) -> None:
-        """``stops``: a signal that ends it will come."""
+        """``stops``: a signal that ends it will come. Then a client has replies to come at nearly
+        every point of it.
+        """
         self.record = Record()
         self._directory = directory
         self._control = control
         self._inherited = inherited
         self._stops = stops
         self._active = 0
+        self._waiting: list[Waiting] = []
 
     def live(self) -> Record:
         record = self.record
@@ -114,6 +159,8 @@ class Life:
                 raise
             self.record.cut_short = repr(end)
             self.process.terminate()  # a repetition
+            for waiting in self._waiting:
+                waiting.take_all()
             self.process.wait()
 
     @property
@@ -129,8 +176,15 @@ class Life:
 
     def _serve_everyone(self, held: ExitStack) -> None:
         one, two, three = self.record.ports
+        waiting = self._wait_for_replies(held)
         silent = self._open(held, "silent", one, "idle")
         self._serve_ports()
+        if waiting:
+            waiting.take_all()  # or it would be taken for idle
+        self.process.clock.move(IDLE_SECONDS + 1)
+        self._wait_for_replies(held)
+        self._talk("after the silence", one, "eof", clients.ping_pong)
+        self._end(*silent)
         self._talk("pipeline", two, "eof", clients.pipeline)
         self._talk("long line", three, "eof", clients.long_line)
         self._talk("line that is too long", one, "line_too_long", clients.too_long)
@@ -146,12 +200,22 @@ class Life:
         ):
             self._scrape(path, accept)
         self._fill_the_house(three)
-        self.process.clock.move(IDLE_SECONDS + 1)
-        self._talk("after the silence", one, "eof", clients.ping_pong)
-        self._end(*silent)
+
+    def _wait_for_replies(self, held: ExitStack) -> Waiting | None:
+        """Where a stop comes, a client to whom more is due than the kernel takes, from now on."""
+        if not self._stops:
+            return None
+        port = self.record.ports[1]
+        talk, client = self._open(
+            held, "with replies to come", port, "eof", b"\n" * 60_000, b"one \n", 4096
+        )
+        waiting = Waiting(talk, client, self._control, self.process)
+        held.callback(waiting.take_all)
+        self._waiting.append(waiting)
+        return waiting
 
     def _fill_the_house(self, port: int) -> None:
-        self._until_active(1)
+        self._until_active(int(self._stops))
         with ExitStack() as house:
             full: list[tuple[Talk, socket.socket | None]] = []
             while sum(talk.heard == talk.wanted for talk, _ in full) < PLACES - self._active:
@@ -166,11 +230,13 @@ class Life:
                 self._end(talk, client)
 
     def _rest(self) -> None:
-        """All is as it was, which takes the process a moment."""
-        self._until_active(0)
+        """All is as it was, which takes the process a moment. Where a stop comes, one client is
+        still there.
+        """
+        self._until_active(int(self._stops))
         deadline = time.monotonic() + REST_SECONDS
         while self.record.at_rest != self.record.at_first and time.monotonic() < deadline:
-            if self._stopped:
+            if self._stops:
                 return
             self.record.at_rest = self.process.descriptors(), self.process.threads()
             pause(0.005, "what clients have closed is closed soon")
@@ -184,6 +250,8 @@ class Life:
         self.process.terminate()
         for talk, client in (waiting, begun, slow):
             self._end(talk, client)
+        for one in self._waiting:
+            one.take_all()
 
     # Clients.
 
@@ -212,15 +280,8 @@ class Life:
 
     def _end(self, talk: Talk, client: socket.socket | None) -> None:
         """Reads what is left, to the end."""
-        if client is None:
-            return
-        try:
-            while piece := client.recv(1 << 16):
-                talk.heard += piece
-            talk.end = "end"
-            client.close()
-        except OSError as error:
-            talk.end = clients.word(error)
+        if client is not None:
+            clients.take_all(client, talk)
 
     def _talk(
         self,

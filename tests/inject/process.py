@@ -18,7 +18,7 @@ from support import Clock, Sockets, clean_environment, pause
 
 from inject.injector import Control
 
-HANG_SECONDS = 40.0
+HANG_SECONDS = 120.0
 """After that a wait in a life is over: something hangs."""
 
 LATE_LOG_SECONDS = 1.0
@@ -33,8 +33,8 @@ class Refused(Exception):
     """The process has ended before it was ready."""
 
 
-def wait_for(look: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + HANG_SECONDS
+def wait_for(look: Callable[[], Any], what: str, seconds: float = HANG_SECONDS) -> Any:
+    deadline = time.monotonic() + seconds
     while not (value := look()):
         if time.monotonic() > deadline:
             raise Hang(what)
@@ -65,16 +65,23 @@ class Process:
     """One echod that is injected into."""
 
     def __init__(
-        self, directory: Path, arguments: Sequence[str], control: Control, sockets: Sockets | None
+        self,
+        directory: Path,
+        arguments: Sequence[str],
+        control: Control,
+        sockets: Sockets | None,
+        by: Callable[..., list[str]] | None = None,
+        **variables: str,
     ) -> None:
+        """``by`` makes the command; otherwise it goes by a clock that can be moved."""
         self.clock = Clock(directory / "clock")
         self.manager = Manager(directory / "notify")
         self._errors = directory / "stderr"
         self._log, writing = os.pipe()
         os.set_blocking(self._log, False)
         self._text = b""
-        variables = {"NOTIFY_SOCKET": str(directory / "notify")} | control.variables
-        words = self.clock.command(*arguments)
+        variables |= {"NOTIFY_SOCKET": str(directory / "notify")} | control.variables
+        words = (by or self.clock.command)(*arguments)
         if sockets:
             words = sockets.command(*arguments, words=self.clock.command())
             variables["ECHOD_PREFIX"] = "one"
@@ -100,11 +107,15 @@ class Process:
 
     # What it says.
 
-    def log(self) -> list[str]:
+    def output(self) -> str:
         with suppress(BlockingIOError):
             while piece := os.read(self._log, 1 << 16):
                 self._text += piece
-        return self._text.decode().split("\n")[:-1]
+        return self._text.decode()
+
+    def log(self) -> list[str]:
+        """The lines that are whole."""
+        return self.output().split("\n")[:-1]
 
     def events(self) -> list[dict[str, Any]]:
         """All that are whole: of one, the write may have failed in the middle."""

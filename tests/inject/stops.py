@@ -46,9 +46,10 @@ def _clients(record: Record) -> list[str]:
     """Whole lines for everyone; and after the one whom the stop met, all or nothing."""
     problems = [f"not whole lines: {talk}" for talk in record.talks if not _is_whole(talk)]
     problems += [f"reset: {talk}" for talk in record.talks if talk.name in HELD and _reset(talk)]
+    problems += [f"not all: {talk}" for talk in record.talks if talk.owed and talk.damaged]
     problems += [f"no end: {talk}" for talk in record.talks if talk.end.startswith("no reply")]
     partly = [talk for talk in record.talks if talk.damaged and (talk.heard or _reset(talk))]
-    partly = [talk for talk in partly if talk.name not in HELD]
+    partly = [talk for talk in partly if talk.name not in HELD and not talk.owed]
     if len(partly) > 1:
         problems.append(f"several are cut: {', '.join(map(str, partly))}")
     return problems

@@ -10,14 +10,25 @@ from pathlib import Path
 import pytest
 from support import ask, connect, get, read_exactly, until
 
-from inject.campaign import Campaign, Table, killing, run_each
-from inject.faults import Fault, every_delay, every_fault, every_kill, every_signal
+from inject.campaign import Campaign, Daemon, Table, killing, run_each
+from inject.commands import Command
+from inject.faults import (
+    Fault,
+    every_delay,
+    every_fault,
+    every_kill,
+    every_other_signal,
+    every_stop,
+)
 from inject.injector import DELAY, Control
+from inject.labs import LABS
 from inject.life import OPTIONS
+from inject.probes import PROBES
 from inject.process import Process
+from inject.watches import WATCHES
 
 SAMPLE, PARTS = 200, 10
-SIGNALS, KILLS, DELAYS = 40, 20, 20
+STOPS, OTHERS, KILLS, DELAYS = 40, 4, 20, 20
 STALL_MILLISECONDS = 15_000
 
 
@@ -48,10 +59,28 @@ def test_a_call_that_fails_once_costs_one_connection_or_refuses_the_start(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("script", [*PROBES, *WATCHES, *LABS], ids=lambda one: one.name)
+def test_a_call_of_another_command_that_fails_once_brings_no_wrong_verdict(
+    library: Path, script: Command
+) -> None:
+    """Nor a hang, a traceback, or a process or a file that is left."""
+    campaign = Campaign(library, script, together=1)
+    table = campaign.run_all(sample(every_fault(campaign.counts, script.most), script.sampled))
+    judge(table, script.sampled - 2)
+
+
+@pytest.mark.long
 def test_a_stop_at_any_call_keeps_every_promise_of_a_drain(library: Path) -> None:
     """Before it is ready, amid everything, and when another stop is under way."""
+    campaign = Campaign(library, Daemon(stops=True), together=1)
+    judge(campaign.run_all(sample(every_stop(campaign.counts), STOPS)), STOPS - 6)
+
+
+@pytest.mark.long
+def test_a_signal_that_stops_nothing_changes_nothing(library: Path) -> None:
+    """Whichever call it meets."""
     campaign = Campaign(library, together=1)
-    judge(campaign.run_all(sample(every_signal(campaign.counts), SIGNALS)), SIGNALS - 6)
+    judge(campaign.run_all(sample(every_other_signal(campaign.counts), OTHERS)), OTHERS - 2)
 
 
 @pytest.mark.long
@@ -64,7 +93,7 @@ def test_a_call_that_takes_long_changes_nothing(library: Path) -> None:
 @pytest.mark.long
 def test_a_kill_at_any_call_refuses_nobody_behind_inherited_sockets(library: Path) -> None:
     """Whom it had not accepted the next process serves."""
-    counts = Campaign(library, inherited=True).counts
+    counts = Campaign(library, Daemon(inherited=True)).counts
     table = run_each(killing(library), sample(every_kill(counts), KILLS), together=1)
     judge(table, KILLS - 6)
 
