@@ -31,8 +31,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # From Python 3.14 on, argparse colors its texts if standard output is a terminal, even
-        # the usage, which goes to standard error and possibly to a file.
+        # From Python 3.14 on, argparse colors its texts if standard output is a terminal. It would
+        # color even the usage, which goes to standard error.
         self.color = False
 
     def error(self, message: str) -> NoReturn:

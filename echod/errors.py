@@ -1,4 +1,4 @@
-"""The errors that end a command: wrong usage and refusals of the system. How they quote text."""
+"""The errors that end a command (wrong usage, refusals of the system), and how they quote text."""
 
 from __future__ import annotations
 

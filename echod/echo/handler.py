@@ -17,7 +17,7 @@ from echod.loop.sockets import close_with_reset
 AGE_GRACE_SECONDS = 1.0
 """How long a connection past its maximum age waits for one more line, to close after a reply."""
 FRESH_SECONDS = 1.0
-"""During a drain, a new client has this long from its connect to send its first byte."""
+"""How long after its connect a client may send its first byte if a drain begins meanwhile."""
 
 _ORDERLY = frozenset({"idle", "max_age", "line_too_long", "buffer_limit", "drain"})
 
@@ -48,7 +48,7 @@ class LineHandler(BaseRequestHandler):
     ============  ============================  ===============================  ========
     """
 
-    server: Server  # type: ignore[assignment]  # narrower than BaseServer: the part used here
+    server: Server  # type: ignore[assignment]  # the part of BaseServer that is used
     request: socket.socket
 
     def __init__(self, request: Any, client_address: Any, server: Any, loop: HandlerLoop) -> None:
@@ -87,8 +87,8 @@ class LineHandler(BaseRequestHandler):
     def handle(self) -> None:
         """Read once, and answer every complete line.
 
-        The usual case, whole lines and nothing pending, is handled here. ``_receive`` gives the
-        same result, but takes 1.5 times as many instructions. ``plain_bytes`` is 0 in other cases.
+        The usual case, whole lines and nothing pending (else ``plain_bytes`` is 0), is handled
+        here. ``_receive`` would give the same result, with 1.5 times as many instructions.
         """
         try:
             data = self.request.recv(RECV_BYTES)
@@ -276,7 +276,7 @@ class LineHandler(BaseRequestHandler):
         return True
 
     def _not_sent(self, reply: bytes, error: OSError) -> bool:
-        """Keep the reply if the kernel has no room; return false if the error closed it."""
+        """Keep the reply if the kernel has no room; false if the error closed the connection."""
         if isinstance(error, BlockingIOError):
             self.unsent = reply
             return True

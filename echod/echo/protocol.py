@@ -18,8 +18,8 @@ class LineFormat:
 
     ``prefix`` begins each reply, includes the space, and has ``prefix_bytes`` bytes. A line has at
     most ``max_line_bytes``, without its ``\n``. Input of at most ``step_bytes`` has replies of at
-    most STEP_BYTES, however short its lines are. In input of at most ``plain_bytes``, moreover, no
-    line can be too long. Both sizes include newlines.
+    most STEP_BYTES, however short its lines are. In input of at most ``plain_bytes``, no line is
+    too long either. Both sizes include newlines.
     """
 
     __slots__ = (
@@ -41,7 +41,8 @@ class LineFormat:
 
     def replies(self, lines: bytes, most: int = -1) -> bytes:
         """The replies to whole lines. Their length shows the number of lines, which is faster than
-        counting newlines. From ``most`` lines on it shows ``most``, and replies may be missing.
+        counting newlines. With ``most`` lines or more, it shows ``most``, and the replies are
+        incomplete.
         """
         return (self.prefix + lines.replace(b"\n", self._between, most))[: -self.prefix_bytes]
 

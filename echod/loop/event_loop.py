@@ -25,8 +25,8 @@ from echod.loop.timers import Timed, Timers
 PAUSE_SECONDS = 0.1
 """Pause after a round that raised an exception in the loop itself."""
 LOOKS, LOOK_SECONDS = 10, 1.0
-"""How often, and how long each time, ``ask`` waits for the thread. A suspension of the whole
-process uses up one of these waits only, not the whole time limit."""
+"""Number and length of the waits of ``ask``. A suspension of the whole process uses up one wait,
+not the whole time limit."""
 
 
 class Guarded(Protocol):

@@ -21,8 +21,8 @@ HEADROOM_BYTES = 16 * 1024 * 1024
 """Address space left once all threads run. Without it the C library may abort the process: it
 loads a library when a thread ends."""
 LOOKS, LOOK_SECONDS = 10, 1.0
-"""How often, and how long each time, ``start`` waits for a new thread. A suspension of the whole
-process uses up one of these waits only, not the whole time limit."""
+"""Number and length of the waits for a new thread. A suspension of the whole process uses up one
+wait, not the whole time limit."""
 
 
 def start(threads: Sequence[Thread], stack_bytes: int = STACK_BYTES) -> None:

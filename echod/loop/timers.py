@@ -1,11 +1,12 @@
-"""When each handler's timer is due: a timing wheel with exact removal."""
+"""When each handler's timer expires: a timing wheel with exact removal."""
 
 from math import ceil
 from typing import Generic, Protocol, TypeVar
 
 SLOT_SECONDS = 0.1
 HORIZON = 10
-"""How many slots ahead the next entry is searched: one second's, the longest wait of a loop."""
+"""How many slots ahead ``due`` searches for the next entry: one second, the longest wait of a
+loop."""
 
 
 class Timed(Protocol):

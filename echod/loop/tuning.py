@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 UNSENT_BYTES = 128 * 1024
-"""Unsent reply bytes that the kernel buffers per client. Its default takes 2.7 MB in 3.8 MB of
-its memory. echod's limits do not count that memory, but a container's memory limit does."""
+"""Unsent reply bytes that the kernel buffers per client. By default it buffers 2.7 MB, in 3.8 MB of
+kernel memory. echod's limits do not count that memory, but a container's memory limit does."""
 
 _FOUND_LATE = "clients that vanish are detected late, at the latest by --idle-timeout"
 
@@ -69,8 +69,8 @@ _BOTH_FAMILIES = Option(
 class Tuning:
     """The options of a listener. On most systems accepted sockets inherit them.
 
-    ``by_hand`` are the options that accepted sockets may lack: all of them before the first
-    accepted socket was examined, then those that it had not inherited.
+    ``by_hand`` are the options that accepted sockets may lack: at first all of them, and once an
+    accepted socket was examined, those that it had not inherited.
     """
 
     def __init__(self, listener: socket.socket) -> None:
@@ -113,7 +113,7 @@ def summed_up(refusals: Iterable[Refusal]) -> dict[str, str]:
 
 
 def _protocol(listener: socket.socket) -> int:
-    """The protocol by the kernel. ``listener.proto`` may be wrong: mptcpize changes it."""
+    """The protocol as the kernel reports it. mptcpize changes it behind ``listener.proto``."""
     try:
         return listener.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
     except (AttributeError, OSError):  # not on this system

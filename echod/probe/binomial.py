@@ -67,7 +67,7 @@ def p_value(k: int, n: int, p: float) -> float:
 def interval(k: int, n: int, alpha: float) -> tuple[float, float]:
     """The Clopper-Pearson interval of ``k`` hits in ``n`` samples, at level 1 - ``alpha``.
 
-    It contains the true probability at least that often, whatever that is.
+    It contains the true probability with at least that confidence.
     """
     low = 0.0 if k == 0 else _root(lambda p: at_least(k, n, p) > alpha / 2)
     high = 1.0 if k == n else _root(lambda p: at_most(k, n, p) <= alpha / 2)

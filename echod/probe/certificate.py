@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 _SEQUENCE, _SET, _OID, _VERSION = 0x30, 0x31, 0x06, 0xA0
 _BEFORE_SUBJECT = 4
-"""Serial number, signature, issuer and validity."""
+"""The number of fields before the subject: serial number, signature, issuer and validity."""
 
 _ENCODINGS = {0x1E: "utf-16-be", 0x1C: "utf-32-be", 0x14: "latin-1"}
 """Encodings by the type of a string. The other types are UTF-8 or a subset of it."""

@@ -13,7 +13,7 @@ from echod.errors import UsageError
 from echod.probe.binomial import at_least, at_most, least_above, most_below
 
 POWER = 0.95
-"""The probability that a run shows what it is meant to show."""
+"""The statistical power: the probability that a run detects what it is meant to detect."""
 
 MOST = 10_000_000
 """Maximum number of connections; a plan that needs more is a mistake."""

@@ -267,7 +267,7 @@ def _first(most: int, enough: Callable[[int], bool]) -> int:
 def limit(tests: Sequence[ShareTest]) -> int:
     """The number of connections after which a judgement ends without a verdict.
 
-    It is four times the size of a test with a fixed number of connections, and large enough to
+    It is four times the size of a test with a fixed number of connections. It is large enough to
     detect that the version with the smallest share never answers.
     """
     shares = [test.share for test in tests]

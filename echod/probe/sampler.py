@@ -54,9 +54,9 @@ def sampled(target: Target, number: int, payload: bytes, began: float) -> Outcom
 class Sampler:
     """Threads that take samples until a judge is sure.
 
-    ``take`` is called with the outcomes in the order in which the samples began, not in that in
-    which they ended, so that slow versions are not undercounted. It returns true once the verdict
-    is reached. At the latest, a run ends after ``cap`` samples or ``duration`` seconds.
+    ``take`` is called with the outcomes in the order in which the samples began, so that slow
+    versions are not undercounted. It returns true once the verdict is reached. At the latest, a run
+    ends after ``cap`` samples or ``duration`` seconds.
     """
 
     def __init__(

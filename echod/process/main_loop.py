@@ -1,5 +1,5 @@
-"""The main thread's loop. While it waits for signals, it sends systemd the status, notifies the
-watchdog unless a handler thread is stuck, and returns memory to the system after a flood.
+"""The main thread's loop. While it waits for signals, it sends systemd the status, and notifies the
+watchdog unless a handler thread is stuck. After a flood it returns memory to the system.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from echod.telemetry.http import Pages, health_page, landing_page, metrics_page
 from echod.telemetry.metrics import Registry
 
 STALLED_SECONDS = 60.0
-"""A watch is stalled if its main thread has not run for this long, or if no sample has ended for
-this long beyond the longest regular interval."""
+"""A watch is stalled if its main thread has not run for this long. It is also stalled if no sample
+has ended for this long beyond the longest regular interval."""
 
 TURN_SECONDS = 0.1
 """Time within which every thread that is not stuck runs at least once."""

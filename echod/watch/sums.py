@@ -1,7 +1,7 @@
 """Sums that detect when a share departs from the expected one and when it returns.
 
-Each sample updates every sum by the ratio of its likelihood under one share to that under another:
-S <- (1 + S) x ratio (Shiryaev 1963, Roberts 1966). If samples follow the other share, the mean of
+Each sample updates every sum by the ratio of two likelihoods, under one share and under another: S
+<- (1 + S) x ratio (Shiryaev 1963, Roberts 1966). If samples follow the other share, the mean of
 such sums less the number of samples is a martingale. So on average it takes at least x samples
 until the mean of the sums reaches x by mistake. The sums may be checked without end.
 """
