@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
+from echod.probe.evidence import ShareTest
 from echod.probe.expectation import parse
 from echod.probe.judge import Judge, Sequential
 from echod.probe.tally import Outcome, Tally
 from echod.probe.verdict import Judgement, Rules, Status
+from echod.probe.waiting import Waiting
 
 FAILED = "!"
 """A name that stands for a failure."""
+
+RATE = 200
+"""Samples a second."""
 
 
 def rules(expect: str = "one=80,two=20", **changes: float | None) -> Rules:
@@ -25,6 +31,10 @@ def rules(expect: str = "one=80,two=20", **changes: float | None) -> Rules:
         tolerance=given["tolerance"],
         max_errors=int(given.get("max_errors") or 0),
     )
+
+
+def asked_tests(asked: Rules) -> list[ShareTest]:
+    return list(asked.tests.values())
 
 
 def outcome(name: str, began: float = 0.0) -> Outcome:
@@ -68,3 +78,25 @@ def share_of(
     chance = random.Random(2026)
     ended = [judged(asked, drawn(chance, shares), cap).status for _ in range(runs)]
     return ended.count(status) / runs
+
+
+def waited(
+    names: Iterable[str],
+    *,
+    expect: str = "one=80,two=20",
+    seconds: float = 20.0,
+    samples: int | None = None,
+    rate: float = RATE,
+    max_errors: int = 0,
+) -> Judgement:
+    """What a wait comes to, of whose time so many samples make use."""
+    judge = Waiting(rules(expect, tolerance=0.05, max_errors=max_errors), seconds)
+    most = round(seconds * rate) if samples is None else samples
+    for number, name in enumerate(islice(names, most)):
+        if judge.take(outcome(name, number / rate)):
+            break
+    return judge.conclude(most / rate)
+
+
+def split(one: float, seed: int = 0) -> Iterable[str]:
+    return drawn(random.Random(seed), {"one": one, "two": 1 - one})
