@@ -19,6 +19,7 @@ from echod.probe.verdict import Status
         ("one=100,two=0", {}, Plan(least=59, typical=59, p95=59, cap=236)),
         ("one=95,two=5", {}, Plan(least=70, typical=183, p95=443, cap=2640)),
         ("one=99,two=1", {"detect": 0.01}, Plan(least=365, typical=970, p95=2305, cap=13_968)),
+        ("one=97,two=3", {"detect": 0.008}, Plan(least=2726, typical=4544, p95=9220, cap=50_156)),
         ("one=80,two=20", {"tolerance": 0.05}, Plan(least=915, typical=1307, p95=2155, cap=7272)),
     ],
 )

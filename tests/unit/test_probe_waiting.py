@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from itertools import chain, cycle, repeat
+from itertools import chain, cycle, islice, repeat
 
 import pytest
 from support.splits import FAILED, drawn, outcome, rules, split, waited
 
 from echod.probe.verdict import Judgement, Status
 from echod.probe.waiting import Waiting
+
+
+def test_a_change_from_one_side_to_the_other_is_no_arrival() -> None:
+    """Each start that has seen both is given up, as its samples have not one share."""
+    for seed in range(3):
+        halves = (islice(split(0.9, seed), 2000), islice(split(0.7, seed), 2000))
+        assert waited(chain(*halves)).status is not Status.HOLDS
 
 
 def test_a_version_that_must_not_be_there_ends_every_start_and_not_the_wait() -> None:
