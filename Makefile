@@ -34,7 +34,7 @@ lab: $(VENV)/lab.stamp
 # Python alone, no root: unit, functional and fault tests, and the project's own promises.
 # What reaches no line that others do not: under coverage, simulations take four times as long, and
 # each start of echod twice.
-UNMEASURED = tests/unit/test_probe_simulations.py tests/fuzz tests/qa
+UNMEASURED = tests/unit/test_probe_error_rates.py tests/fuzz tests/qa
 
 test: $(VENV)/test.stamp
 	$(BIN)/pytest -n 3 -m "not long" $(UNMEASURED)
