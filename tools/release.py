@@ -24,9 +24,11 @@ UNRELEASED = "## Unreleased\n"
 def places(root: Path = ROOT) -> dict[str, list[str]]:
     """The versions that each file names, by its path from the root."""
     words = ["git", "-C", str(root), "ls-files", "-z"]
-    listed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(words, check=False, capture_output=True, text=True)
+    if listed.returncode:
+        raise SystemExit(f"{root}: must be a checkout of git: {listed.stderr.strip()}")
     found = {}
-    for name in filter(None, listed.split("\0")):
+    for name in filter(None, listed.stdout.split("\0")):
         path = root / name
         if name not in HISTORY and path.suffix not in (".png", ".lock") and path.is_file():
             versions = [match[2] for match in PLACE.finditer(path.read_text(errors="replace"))]
@@ -37,6 +39,7 @@ def places(root: Path = ROOT) -> dict[str, list[str]]:
 
 def release(version: str, root: Path = ROOT) -> None:
     """Raise SystemExit, with one line, if the changelog has nothing to release."""
+    found = places(root)
     changelog = root / "CHANGELOG.md"
     text = changelog.read_text()
     _, heading, rest = text.partition(UNRELEASED)
@@ -44,7 +47,7 @@ def release(version: str, root: Path = ROOT) -> None:
         raise SystemExit("CHANGELOG.md: nothing below '## Unreleased'")
     today = datetime.now(UTC).date()
     changelog.write_text(text.replace(UNRELEASED, f"{UNRELEASED}\n## {version} - {today}\n", 1))
-    for name in places(root):
+    for name in found:
         path = root / name
         path.write_text(PLACE.sub(rf"\g<1>{version}", path.read_text()))
 

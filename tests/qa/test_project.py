@@ -61,6 +61,8 @@ def test_a_release_names_its_version_everywhere(tmp_path: Path) -> None:
     texts = {name: text.replace("IMAGE", "echod") for name, text in texts.items()}
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit, match=r"must be a checkout of git: .+"):
+        release.release("0.20.3", tmp_path)
     for words in (["init", "-q"], ["add", "."]):
         subprocess.run(["git", "-C", tmp_path, *words], check=True)
     release.release("0.20.3", tmp_path)
