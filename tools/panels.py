@@ -215,10 +215,9 @@ def states(
 def listing(
     about: About, expression: str, columns: Iterable[str], hidden: Iterable[str]
 ) -> table.Panel:
-    """A row for each series, and a column for each label that is not hidden. ``columns`` are in the
-    given order; Grafana would sort them alphabetically.
+    """A row for each series, and a column for each label that is not hidden.
 
-    ``columns`` come in their order; Grafana's own is that of the alphabet.
+    ``columns`` are in the given order; Grafana would sort them alphabetically.
     """
     target = _target(0, Query(expression, "")).instant()
     target.format(prometheus_models.PromQueryFormat.TABLE)

@@ -145,7 +145,7 @@ def test_port_9002_passes_through_where_plain_text_is_permitted(cluster: Cluster
 
 
 def test_a_job_ends_with_its_native_sidecar(cluster: Cluster) -> None:
-    """Complete, though the proxy of its pod would go on for ever."""
+    """Complete, although its pod's proxy would run without end."""
     cluster.job("few", ["probe", "tcp-echo:9000", "-n", "20"])
     assert cluster.verdict("few") == "Complete"
     (pod,) = cluster.pods("batch.kubernetes.io/job-name=few")
@@ -231,7 +231,7 @@ def test_a_drained_node_under_load_fails_no_connection(cluster: Cluster, needs: 
 
 
 def test_a_frozen_process_is_restarted(cluster: Cluster) -> None:
-    """Its liveness probe has no answer, and the kubelet starts the container anew."""
+    """Its liveness probe gets no answer, and the kubelet restarts the container."""
     patch = json.dumps({"spec": {"template": {"spec": {"shareProcessNamespace": True}}}})
     cluster.call("patch", "deployment", "tcp-echo-v2", "--type=merge", "-p", patch)
     cluster.call("rollout", "status", "deployment/tcp-echo-v2", "--timeout=3m", seconds=200)

@@ -11,7 +11,7 @@ from cluster.setting import Cluster
 
 
 def test_the_clean_up_leaves_nothing(cluster: Cluster) -> None:
-    """No namespace, and nothing that goes on in the background."""
+    """No namespace, and no background processes."""
     (section,) = [one for one in sections() if one.title == LAST]
     for block in section.blocks:
         if applies(section, block, cluster.facts, cluster.shell):

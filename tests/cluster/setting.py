@@ -77,7 +77,7 @@ class Cluster:
         self.call("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
 
     def pods(self, selector: str = "app=tcp-echo") -> list[Any]:
-        """The pods that are not on their way out."""
+        """The pods that are not terminating."""
         found = self.get("pods", "-l", selector)["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 

@@ -125,7 +125,7 @@ def test_an_exception_in_a_second_handler_thread_closes_its_connection_alone() -
 
 
 def test_an_exception_in_accepting_pauses_the_acceptor_and_ends_no_thread(running: Running) -> None:
-    """It is met again after a pause, not at once and for ever; who waits is served after it."""
+    """It recurs after a pause, not at once; waiting clients are served afterwards."""
     server = running.service.servers[0]
     server.get_request = broken  # type: ignore[method-assign]
     with connect(running.port) as waiting:
@@ -141,7 +141,7 @@ def test_an_exception_in_accepting_pauses_the_acceptor_and_ends_no_thread(runnin
 def test_an_exception_while_passing_a_connection_to_its_loop_closes_it_alone(
     running: Running,
 ) -> None:
-    """Accepting goes on."""
+    """Accepting continues."""
     server = running.service.servers[0]
     server._loops_in_turn = iter([])  # type: ignore[assignment]
     with connect(running.port) as client:
@@ -330,7 +330,7 @@ def test_a_reply_that_a_full_socket_refuses_is_sent_later(running: Running) -> N
 
 
 def test_bytes_that_only_the_kernel_buffers_do_not_postpone_the_write_timeout() -> None:
-    """The kernel may take more at every try; the client is reset in time all the same."""
+    """The kernel may accept more at every attempt; the client is still reset in time."""
     running = Running(write_timeout="0.5")
 
     class Roomy(Failing):

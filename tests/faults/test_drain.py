@@ -110,7 +110,7 @@ def stop_amid_everything(
 
 @contextmanager
 def repeated(echod: Echod, again: Repetition | None) -> Iterator[None]:
-    """Delivers a stop once more, while the clients go on."""
+    """Delivers the stop signal again while the clients continue."""
     if again is None:
         yield
         return
@@ -191,7 +191,7 @@ def test_fifty_stops_that_are_delivered_twice_keep_every_promise(start: Start, n
 
 
 def test_a_second_sigint_forces_the_end_of_a_drain_under_mixed_load(start: Start) -> None:
-    """That would go on for minutes; what is left is cut."""
+    """Sending everything would take minutes, so the rest is cut off."""
     echod = start("--drain-timeout", "600", "--write-timeout", "none", ports="0,0", prefix=PREFIX)
     with crowd(echod, random.Random(1), 60, mutes=True) as mixed:
         mixed.run(MIX_SECONDS)

@@ -78,7 +78,7 @@ def test_clients_that_send_byte_by_byte_do_not_delay_other_clients(start: Start)
 def test_clients_that_stop_sending_amid_a_line_close_at_the_idle_timeout(
     start: Start, clock: Clock
 ) -> None:
-    """And not before; what they had begun is held no longer."""
+    """And not before; bytes of their unfinished lines are freed."""
     echod = start("--idle-timeout", "1000", command=clock.command)
     with Senders(echod.port, DRIPPING, b"x") as crowd:
         assert crowd.send() == DRIPPING

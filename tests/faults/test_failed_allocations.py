@@ -27,7 +27,7 @@ PENDING = b"\n" * 60_000
 
 
 class Client:
-    """Conversations and scrapes, of which each meets one failed allocation."""
+    """Conversations and scrapes, each with one failed allocation."""
 
     def __init__(self, echod: Echod) -> None:
         self.echod = echod

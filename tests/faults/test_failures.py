@@ -161,7 +161,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
 
 
 def test_every_log_event_that_is_not_written_is_counted_as_dropped(start: Start, log: Log) -> None:
-    """Dropped is what was produced less what was written: by a reader who stalls, or is gone."""
+    """Dropped events are those produced minus those written, with a stalled or missing reader."""
     echod = start("--log-level", "debug", stdout=log.end)
     os.close(log.end)
     until(lambda: b'"ready"' in log.read())
@@ -199,7 +199,7 @@ def test_every_log_event_that_is_not_written_is_counted_as_dropped(start: Start,
 
 
 def test_a_suspended_service_manager_receives_ready_when_it_resumes(start: Start) -> None:
-    """It would wait for ever, and end the service."""
+    """It would wait without end, and stop the service."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("")
         manager.setblocking(False)
@@ -354,7 +354,7 @@ def test_data_and_closes_that_are_pending_at_a_deadline_go_before_the_timeout(
 def test_a_thread_without_a_turn_since_a_suspension_is_not_called_stalled(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the whole process has stood still, the exporter may be the first to go on."""
+    """After a suspension of the whole process, the exporter may be the first to run."""
     handler = running.service.handlers[0]
     assert running.get("/livez")[0] == 200
     assert handler.heartbeat.at

@@ -97,7 +97,7 @@ def connected(port: int) -> socket.socket | None:
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_half_closes_at_the_moment_of_the_signal_lose_no_reply(start: Start, threads: str) -> None:
-    """They are met in the same round as the drain, by those who are served and those who wait."""
+    """They happen in the same round as the drain, for served and for waiting clients."""
     echod = start("--handler-threads", threads, "--drain-timeout", str(NEVER), ports="0,0")
     port, other = echod.ports
     with connections(port, 60) as served, ExitStack() as later:
@@ -157,7 +157,7 @@ def test_a_stop_without_free_descriptors_keeps_the_promises_of_the_served(start:
 
 
 def test_a_stop_with_a_full_buffer_budget_answers_clients_that_need_no_buffer(start: Start) -> None:
-    """Replies that the kernel takes are not held."""
+    """Replies that the kernel accepts are not buffered."""
     echod = start("--max-buffered-bytes", "50000")
     with connections(echod.port, 10) as clients, connect(echod.port) as hoarder:
         hoarder.sendall(b"x" * 50_000)
@@ -177,7 +177,7 @@ def test_a_stop_with_a_full_buffer_budget_answers_clients_that_need_no_buffer(st
 def test_an_overlong_line_during_a_drain_closes_its_connection_as_line_too_long(
     start: Start,
 ) -> None:
-    """After the replies due, in the orderly way, and under its own reason."""
+    """After the pending replies, by a clean close, and with its own reason."""
     echod = start("--max-line-bytes", "100")
     lines = b"a\n" * 500
     with connections(echod.port, 5) as clients:

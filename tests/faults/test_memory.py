@@ -10,7 +10,7 @@ MIB = 1024 * 1024
 CONNECTION_BYTES = 32 * 1024
 """What a connection may take beside its share of the budget."""
 KERNEL_BYTES = 256 * 1024
-KILOBYTE_LINES = (b"x" * 1000 + b"\n") * (8 * MIB // 1005)  # replies of 8 MiB are due to them
+KILOBYTE_LINES = (b"x" * 1000 + b"\n") * (8 * MIB // 1005)  # their pending replies have 8 MiB
 BACK_BYTES = 6 * MIB
 """What may stay when all is over: the modules that were needed for once, and holes in the heap."""
 
@@ -86,7 +86,7 @@ def serve_beside(echod: Echod, crowd: Senders, count: int, budget: int, prefix: 
 def test_clients_that_do_not_read_are_reset_and_delay_no_other(
     start: Start, count: int, prefix: str, data: bytes, budget: int, over_budget: bool
 ) -> None:
-    """No thread waits for them, what is held for them is bounded, and they are ended."""
+    """No thread waits for them, their buffers are bounded, and they are closed."""
     options = ("--write-timeout", "2", "--max-buffered-bytes", str(budget))
     echod = start(*options, prefix=prefix)
     port, files, threads, before = echod.port, echod.open_files(), echod.threads(), echod.rss()

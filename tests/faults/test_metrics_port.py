@@ -239,7 +239,7 @@ def test_a_hostile_accept_header_gets_the_metrics_in_one_of_two_formats(
 def test_a_new_client_of_a_full_metrics_port_has_time_to_send_its_request(
     shared_echod: Echod,
 ) -> None:
-    """The oldest gives way, not the newest: a request is on its way behind its connection."""
+    """The oldest is closed, not the newest, whose request is in flight."""
     with connections(shared_echod.metrics_port, METRICS_CLIENTS) as silent, ExitStack() as later:
         late = later.enter_context(connect(shared_echod.metrics_port))
         later.enter_context(connections(shared_echod.metrics_port, METRICS_CLIENTS // 2))

@@ -151,7 +151,7 @@ def test_without_free_descriptors_metrics_and_health_are_answered(start: Start) 
 
 
 def test_a_client_that_keeps_the_reserve_descriptor_is_closed_for_a_probe(start: Start) -> None:
-    """To a probe: who says nothing, who has the answer and stays, and who does not read it."""
+    """Despite clients that send nothing, that stay after the response, or that do not read it."""
     # Its page is larger than a socket's buffer.
     echod = start(ports=",".join(["0"] * 40), command=UNHURRIED)
 
@@ -213,7 +213,7 @@ def stage(running: Running, *calls: Callable[[], None]) -> None:
 def test_no_echo_connection_takes_the_descriptor_that_the_metrics_port_releases(
     running: Running,
 ) -> None:
-    """Who waits there is accepted when the metrics port has its client, not in between."""
+    """Waiting clients are accepted once the metrics port has its client, not in between."""
     opened: list[int] = []
     with ExitStack() as clients:
 
@@ -259,7 +259,7 @@ def test_a_pause_in_accepting_at_the_metrics_port_delays_no_accepted_client(
 def test_a_client_on_the_reserve_descriptor_has_a_moment_to_send_its_request(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though another waits; who has its answer has had its turn."""
+    """Although another waits; a client that has its response is closed first."""
     monkeypatch.setattr(exporter, "PATIENCE_SECONDS", PATIENT)
     stage(running, refuse, lambda: None, refuse)
     with connect(running.metrics_port) as first:

@@ -69,7 +69,7 @@ def test_clients_that_keep_sending_or_do_not_close_delay_a_stop_by_a_second_or_s
 
 
 def test_a_stop_without_free_descriptors_ends_in_time(start: Start) -> None:
-    """Though clients wait who cannot be accepted."""
+    """Although clients wait that cannot be accepted."""
     echod = start("--drain-timeout", "1", "--write-timeout", "none")
     with pending(echod), without_descriptors(echod), connect(echod.port):
         echod.event("cannot accept connections")

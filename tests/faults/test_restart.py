@@ -75,7 +75,7 @@ def loaded(port: int, directory: Path) -> Iterator[dict[str, Any]]:
 UNHURRIED = altered(
     echo__handler__FRESH_SECONDS=PATIENCE, loop__lingering_close__LINGER_SECONDS=PATIENCE
 )
-"""Where a client that has no CPU for some seconds gets what it is due all the same."""
+"""If a client has no CPU for some seconds, it still gets its pending replies."""
 
 
 def restart(
@@ -135,7 +135,7 @@ def test_fifty_restarts_at_200_connections_a_second_refuse_no_client(
 
 
 def test_a_kill_breaks_only_connections_that_were_accepted(door: Door) -> None:
-    """Who waited in the queue, whatever they have sent, is served by the next process."""
+    """Clients in the accept queue, whatever they have sent, are served by the next process."""
     first = door.open()
     with connections(door.port, 20) as accepted, ExitStack() as closing:
         for client in accepted:

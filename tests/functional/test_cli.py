@@ -219,7 +219,7 @@ def test_descriptors_that_were_inherited_count_against_the_limit(start: Start) -
 
 
 def test_a_stop_signal_that_the_parent_blocks_still_stops_echod(start: Start) -> None:
-    """The mask is inherited; SIGTERM must work all the same."""
+    """The mask is inherited; SIGTERM must still work."""
     block = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]);"
     block += "os.execv(sys.executable, sys.argv[1:])"
     echod = start(command=lambda *more: [sys.executable, "-c", block, *command(*more)])
@@ -326,7 +326,7 @@ def test_an_open_file_limit_without_room_for_a_connection_ends_the_start(tmp_pat
 def test_on_a_terminal_the_log_is_for_people(
     start: Start, variables: dict[str, str], colored: bool
 ) -> None:
-    """JSON otherwise, unless the format is asked for. Who wants no colors gets no escape codes."""
+    """JSON otherwise, unless an option sets the format. NO_COLOR prevents escape codes."""
     ours, theirs = pty.openpty()
     try:
         echod = start(stdout=theirs, env=clean_environment(**variables))

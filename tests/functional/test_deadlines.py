@@ -34,7 +34,9 @@ def test_connections_made_together_do_not_end_together_at_their_age(timed: Make)
 
 
 def test_a_connection_past_its_age_has_a_second_for_one_more_line(timed: Make) -> None:
-    """The line is answered, and the end comes right after it; who stays silent ends then."""
+    """The line is answered, and the connection closes right after it; silent clients are closed
+    then.
+    """
     running = timed(max_connection_age="10")
     with connect(running.port) as speaking, connect(running.port) as silent:
         for client in (speaking, silent):
@@ -71,7 +73,9 @@ def test_a_line_that_has_begun_past_the_age_is_waited_for(timed: Make) -> None:
 
 
 def test_a_drain_waits_a_second_for_the_first_line_of_a_new_client(timed: Make) -> None:
-    """From the connection on: its first line may be on its way. Who stays silent ends then."""
+    """Counted from the connect, since its first line may be in flight. Silent clients are closed
+    then.
+    """
     running = timed()
     with connect(running.port) as asking, connect(running.port) as silent:
         until(lambda: opened(running) == 2)

@@ -102,7 +102,7 @@ def test_accepted_sockets_inherit_what_the_listener_was_given(running: Running) 
 
 
 def test_a_burst_is_accepted_in_batches(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those who are connected have their turn in between."""
+    """Connected clients are served in between."""
     monkeypatch.setattr("echod.loop.acceptor.BATCH", 2)
     acceptor, thaw = running.service.servers[0].acceptor, freeze(running)
     rounds: list[int] = []

@@ -69,7 +69,7 @@ class Started:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
-    """With clients who have all the time that they want."""
+    """Even with clients that take their time."""
     monkeypatch.setattr(exporter, "DEADLINE_SECONDS", NEVER)
     monkeypatch.setattr(lingering_close, "LINGER_SECONDS", NEVER)
     started = Started()
@@ -187,8 +187,8 @@ def test_a_hundred_answered_clients_that_stay_do_not_block_new_ones(
 def test_a_full_metrics_port_closes_the_client_with_least_to_lose(
     started: Started, answered: bool
 ) -> None:
-    """One that has its answer first, then one that has yet to ask, though others came earlier;
-    one to whom a response is on its way last.
+    """A client with its response first, then one that has sent no request, even if others came
+    earlier. A client that is receiving its response comes last.
     """
     started.exporter._max_clients = 2 + answered
     with ExitStack() as clients:

@@ -52,7 +52,7 @@ def test_health_reports_a_draining_daemon_as_not_ready(start: Start, tmp_path: P
 
 
 def test_health_fails_where_nothing_listens(tmp_path: Path) -> None:
-    """The line says what was asked and how it failed."""
+    """The line names the URL and the error."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -99,7 +99,7 @@ def test_a_port_of_another_program_is_not_healthy(tmp_path: Path) -> None:
         assert (status, "timed out" in line) == (1, True)
         status, line = health(tmp_path, "--metrics-port", port)
         assert (status, "200 from something that is not echod" in line) == (1, True)
-        # A byte now and then for ever.
+        # An endless response, byte by byte.
         status, line = health(tmp_path, "--metrics-port", port, by=command)
         assert (status, "timed out" in line) == (1, True)
         thread.join()

@@ -46,7 +46,7 @@ def is_in(version: Version, state: State) -> bool:
 
 
 def test_a_version_is_stopped_killed_and_started_again(version: Version) -> None:
-    """On the same ports; what it is asked to do is no error of the lab."""
+    """On the same ports; a requested stop is no error of the lab."""
     ports, pid = (version.port, version.metrics_port), version.pid
     assert version.state is State.RUNNING
     with pytest.raises(SystemRefused, match="start v1: it is running"):
@@ -74,7 +74,7 @@ def test_a_version_that_ends_unasked_is_an_error(version: Version) -> None:
 
 
 def test_a_version_whose_port_is_taken_meanwhile_says_so(version: Version) -> None:
-    """And the lab goes on: it can be started when the port is free again."""
+    """The lab continues, and the version can be started once the port is free."""
     version.kill()
     until(partial(is_in, version, State.ENDED))
     with socket.create_server(("127.0.0.1", version.port)):
@@ -202,7 +202,7 @@ def test_a_tab_that_leaves_makes_room(served: Served) -> None:
 
 
 def test_an_unfinished_request_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while: so nobody holds the page's connections for long."""
+    """After a while, so that no client occupies the page's connections for long."""
     assert LIMITS["channel_timeout"] == 10
     own = dict(LIMITS, channel_timeout=0.1, cleanup_interval=0)
     monkeypatch.setattr("echod.lab.page.server.LIMITS", own)

@@ -164,7 +164,7 @@ def test_unsent_replies_count_for_the_budget_and_end_with_a_reset(start: Start) 
     with connect(echod.port, receive_buffer=4096) as stuck:
         with pytest.raises(ConnectionError):
             for _ in range(100_000):
-                stuck.sendall(b"\n" * 1000)  # never an unfinished line: only replies are held
+                stuck.sendall(b"\n" * 1000)  # no unfinished lines: only replies are buffered
         assert closed(echod, "buffer_limit") == 1
         assert echod.metrics()("echod_buffered_bytes") == 0
 
@@ -178,7 +178,7 @@ def test_a_client_that_has_seen_the_close_finds_its_slot_free(start: Start) -> N
 
 
 def test_a_reset_is_an_outcome_with_a_reason(start: Start) -> None:
-    """Inside a line, after one, and with replies on their way."""
+    """Inside a line, after a line, and with pending replies."""
     echod = start()
     for data in (b"half", b"whole\n"):
         client = connect(echod.port)

@@ -169,7 +169,7 @@ def test_arguments_in_every_encoding_are_the_bytes_that_the_kernel_has(
 def test_without_proc_arguments_must_be_ascii(
     elsewhere: pytest.MonkeyPatch,
 ) -> None:
-    """A chroot without /proc, a program that calls ``main`` with arguments of its own."""
+    """A chroot without /proc, or a program that calls ``main`` with other arguments."""
     elsewhere.setattr("sys.argv", ["echod", "0", "own"])
     assert runtime.arguments() == ["0", "own"]
     elsewhere.setattr(runtime, "COMMAND_LINE", runtime.COMMAND_LINE.parent / "missing")

@@ -77,7 +77,7 @@ def test_whatever_clients_send_an_event_is_one_line(start: Start, log_format: st
 
 
 def test_a_flood_of_connections_does_not_flood_the_log(start: Start) -> None:
-    """Ten ends a second one by one, the others in one event, and none is lost."""
+    """Ten closes a second are logged individually, the others in one event; none is lost."""
     echod = start()
     port, count = echod.port, 600
     for _ in range(count):
@@ -123,7 +123,7 @@ def test_a_closed_log_does_not_end_the_service(start: Start) -> None:
 
 
 def test_every_event_of_a_start_on_many_ports_is_logged(start: Start) -> None:
-    """And however slowly: who does not read the log does not keep it from starting."""
+    """Even a log without a reader does not prevent the start."""
     count = QUEUED_EVENTS + 100
     reader, writer = os.pipe()
     with socket.create_server(("127.0.0.1", 0)) as metrics_socket:

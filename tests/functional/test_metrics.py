@@ -192,7 +192,7 @@ def test_metrics_are_in_the_format_that_the_scraper_prefers(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_metrics_port_answers_in_both_families(shared_echod: Echod, host: str) -> None:
-    """The mesh's agent asks localhost, whatever that is there."""
+    """The mesh's agent scrapes localhost, in either address family."""
     for path in ("/metrics", "/livez", "/readyz", "/readyz?verbose"):
         assert get(shared_echod.metrics_port, path, host=host)[0] == 200
 

@@ -197,7 +197,7 @@ def test_what_began_before_the_time_was_over_is_judged(tmp_path: Path, clock: Cl
 def test_a_version_that_hangs_is_a_failure_and_not_one_that_was_counted_short(
     tmp_path: Path,
 ) -> None:
-    """The judgement goes on when its time is over; a verdict waits for none that came later."""
+    """The judgement continues at the end of its duration; a verdict waits for no later samples."""
 
     def behave(connection: socket.socket, number: int) -> None:
         (peers.silent if number == 20 else peers.prefixing(b"one"))(connection, number)
@@ -216,7 +216,7 @@ def test_a_version_that_hangs_is_a_failure_and_not_one_that_was_counted_short(
 
 
 def test_only_so_many_begin_beyond_one_that_has_not_ended(tmp_path: Path) -> None:
-    """A hundred for each that is under way at a time."""
+    """A hundred for each concurrent connection."""
     counted, gone = [], threading.Event()
 
     def behave(connection: socket.socket, number: int) -> None:
@@ -328,7 +328,7 @@ def test_what_is_no_reply_has_its_own_kind(
 
 
 def test_a_port_where_nobody_listens_is_refused(tmp_path: Path) -> None:
-    """So is a name that nobody has; both end at once."""
+    """So is an unknown name; both end at once."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         _, found = document(tmp_path, f"127.0.0.1:{free.getsockname()[1]}", "-n", 100)
@@ -359,7 +359,7 @@ def test_failures_are_counted_apart_and_never_dropped(tmp_path: Path) -> None:
 
 
 def test_this_sides_errors_stop_the_run(tmp_path: Path, split: str) -> None:
-    """No descriptor, no local port, an address that is not ours: not the target's failures."""
+    """No descriptor, no local port, or a foreign source address: not failures of the target."""
     words = ["probe", split, "-n", "500", "--concurrency", "50"]
     result = call(tmp_path, with_open_files(12, *words, measured=False))
     assert (result.returncode, result.stderr) == (3, "")
@@ -378,7 +378,7 @@ def test_this_sides_errors_stop_the_run(tmp_path: Path, split: str) -> None:
 def test_descriptors_that_run_out_in_a_look_up_stop_the_run(
     tmp_path: Path, split: str, words: tuple[str, ...]
 ) -> None:
-    """The resolver fails in a way of its own then; nobody waits for a thread that has ended."""
+    """The resolver then fails in its own way; the probe does not wait for an ended thread."""
     target = split.replace("127.0.0.1", "localhost")
     all_words = ["probe", target, *words]
     if words[0] != "--hold":
@@ -413,7 +413,7 @@ def test_a_thousand_threads_need_little_address_space(tmp_path: Path, split: str
 
 
 def test_it_connects_from_where_it_is_told(tmp_path: Path) -> None:
-    """And over the family that it is told."""
+    """Over the requested address family, too."""
     sources = []
 
     def behave(connection: socket.socket, number: int) -> None:
@@ -472,7 +472,7 @@ def test_an_address_of_a_name_that_fails_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_black_hole_is_found_as_soon_as_that_is_sure(tmp_path: Path) -> None:
-    """Where failures have a share; and a terminal sees that something is under way."""
+    """If failures have a share. A terminal shows the connections in progress."""
     with serving(peers.silent) as port:
         words = (f"127.0.0.1:{port}", "--expect", "one=80,error=20", "--timeout", "2")
         status, found = document(tmp_path, *words)
@@ -535,7 +535,7 @@ def test_many_connections_take_little_memory(tmp_path: Path, start: Start) -> No
 
 
 def test_the_servers_own_counts_are_compared(tmp_path: Path, start: Start) -> None:
-    """They match; and they do not when somebody else has asked the server meanwhile."""
+    """They match, unless another client has used the server meanwhile."""
     one = start("--service-version", "v1")
     url = f"http://127.0.0.1:{one.metrics_port}/metrics"
     words = (f"127.0.0.1:{one.port}", "--expect", "one=1", "--metrics", url)
@@ -635,7 +635,7 @@ def test_waiting_ends_when_time_is_over(tmp_path: Path) -> None:
 
 
 def test_waiting_for_nobody_does_not_hammer(tmp_path: Path) -> None:
-    """Each of ten connections at a time fails and is made again a tenth of a second later."""
+    """Each of ten concurrent connections fails, and is retried a tenth of a second later."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         words = ("--expect", "one=1", "--tolerance", 10, "--wait", 1)
@@ -740,7 +740,7 @@ def test_held_connections_can_be_let_go(tmp_path: Path, split: str, clock: Clock
 
 
 def test_a_version_that_changes_on_an_open_connection_is_seen(tmp_path: Path) -> None:
-    """It must not happen; whoever holds connections learns of it."""
+    """It must not happen, and --hold reports it."""
 
     def behave(connection: socket.socket, _number: int) -> None:
         for prefix in (b"one", b"two"):
@@ -840,7 +840,7 @@ def test_what_was_sampled_is_said_though_something_fails_at_the_end(
 
 
 def test_an_interrupted_run_is_not_held_against_the_servers(tmp_path: Path, start: Start) -> None:
-    """They may have counted what was on its way; and without an expectation it is no success."""
+    """They may have counted requests in flight. Without an expectation it is no success."""
     one = start()
     words = ["--duration", "60", "--metrics", f"http://127.0.0.1:{one.metrics_port}/metrics"]
     run = running(tmp_path, f"127.0.0.1:{one.port}", *words)
@@ -944,7 +944,7 @@ def test_help_says_what_each_exit_status_means(tmp_path: Path) -> None:
 
 
 def test_help_needs_no_heavy_import(tmp_path: Path) -> None:
-    """Neither the daemon nor a library of its own."""
+    """The probe imports neither the daemon nor another library."""
     script = (
         "import sys; from echod.cli import run\n"
         "try: run(['probe', '--help'], {})\n"

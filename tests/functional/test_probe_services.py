@@ -133,7 +133,7 @@ def test_a_farewell_is_sent_before_leaving(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("say", [b"one\r\n", b"one\r\n" + b"x" * 100_000])
 def test_a_service_that_does_not_part_is_left(tmp_path: Path, say: bytes) -> None:
-    """Whatever it goes on to say; it has answered."""
+    """Whatever else it sends: it has answered."""
 
     def behave(connection: socket.socket, _number: int) -> None:
         connection.sendall(say)
@@ -335,7 +335,7 @@ def test_garbage_within_tls_is_a_failure_of_tls(tmp_path: Path) -> None:
 
 
 def test_a_certificate_is_the_version(tmp_path: Path) -> None:
-    """By its SHA-256, or by what it is called in --name and --expect; nothing is asked."""
+    """By its SHA-256 or its name in --name and --expect; no request is sent."""
     one, two = digest("one"), digest("two")
     words = ("--tls", "--insecure", "--by", "certificate")
     behave = certified(*["one"] * 4, "two", then=silent)

@@ -42,7 +42,7 @@ LINES = b"".join(b"%06d\n" % number for number in range(200_000))
 
 @contextmanager
 def due(echod: Echod) -> Iterator[socket.socket]:
-    """A client whose replies are due, more of them than the kernel keeps, and who takes none."""
+    """A client with more pending replies than the kernel buffers, which reads none."""
     with connect(echod.port, receive_buffer=4096) as client:
         client.setblocking(False)
         sent = 0
@@ -104,7 +104,7 @@ def test_a_stop_that_is_repeated_without_end_has_exit_status_0(start: Start, num
 def test_a_stop_signal_before_readiness_is_kept_and_may_be_repeated(
     start: Start, number: int
 ) -> None:
-    """From the first line of its own code on, long before its handlers stand."""
+    """From its first line of code on, long before its handlers are installed."""
     echod = start()
     until(lambda: holds_back(echod.process.pid, number))
     echod.process.send_signal(number)
@@ -167,7 +167,7 @@ sys.exit(cli.main())
 
 
 def test_a_forced_end_leaves_its_last_event_on_a_busy_machine_too(start: Start) -> None:
-    """The writer's own delay is no reason to lose the totals; a reader who stalls is."""
+    """The totals survive a delay of the writer, but not a stalled reader."""
     echod = start(
         "--drain-delay", "600", command=lambda *more: [sys.executable, "-c", LATE, *more]
     )  # fmt: skip

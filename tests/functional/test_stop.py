@@ -258,7 +258,7 @@ def test_the_port_can_be_bound_again_at_once(start: Start) -> None:
 
 
 def test_a_stalled_reader_of_the_log_delays_neither_service_nor_stop(start: Start) -> None:
-    """Echoing goes on, what is dropped is counted, and SIGTERM still ends it."""
+    """Echoing continues, dropped events are counted, and SIGTERM still ends it."""
     theirs, ours = socket.socketpair()
     with theirs, ours:
         echod = start("--log-level", "debug", "--metrics-port", "0", ports="0", stdout=ours)

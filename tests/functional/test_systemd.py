@@ -63,7 +63,7 @@ def test_echod_serves_on_inherited_sockets(start: Start, tcp: Any) -> None:
 def test_a_setting_must_agree_with_the_inherited_socket(
     start: Start, tcp: Any, tmp_path: Path
 ) -> None:
-    """One of the two would be wrong about who is served."""
+    """Otherwise one of the two would be wrong about the clients that it serves."""
     echo, metrics = tcp(), tcp()
     port, metrics_port = (one.getsockname()[1] for one in (echo, metrics))
     sockets = Sockets(echo=[echo], metrics=[metrics])
@@ -275,7 +275,7 @@ class Waiting(StopSignals):
 def test_the_watchdog_starves_while_a_thread_is_frozen(
     running: Running, manager: socket.socket
 ) -> None:
-    """The main thread going round is no proof of life; the log says who does not."""
+    """A running main thread is not enough; the log names the stuck thread."""
     environment = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "400000"}
     main_loop = MainLoop(
         running.service, Waiting(), ServiceManager(environment), running.service.events._logger

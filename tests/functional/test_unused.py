@@ -185,7 +185,7 @@ def test_checks_stay_out_of_the_log(start: Start) -> None:
 
 
 def test_at_debug_checks_are_logged_at_that_level(start: Start) -> None:
-    """One by one, and a flood of them in sums of their own: none is lost, none among the others."""
+    """Individually, and a flood of them as separate sums: none is lost or counted elsewhere."""
     echod = start("--log-level", "debug")
     for _ in range(60):
         close(connect(echod.port))

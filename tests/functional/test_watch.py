@@ -224,7 +224,7 @@ def test_a_name_that_cannot_be_found_is_a_failure_of_its_own(watch: Watch) -> No
 
 
 def test_a_host_without_descriptors_is_a_failure_and_not_the_end(watch: Watch) -> None:
-    """Of a kind of its own, and over when there are some again."""
+    """A separate kind of failure, which ends once descriptors are free again."""
     one = watch("--expect", "one=80,two=20")
     until(lambda: one.metrics()(CONNECTIONS) > 10)
     with without_descriptors(one):
@@ -299,7 +299,7 @@ def test_a_route_that_changes_is_followed(tmp_path: Path, watch: Watch, source: 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_with_a_last_report(watch: Watch, number: signal.Signals) -> None:
-    """Exit status 0, whatever is under way."""
+    """Exit status 0, even with connections in progress."""
     one = watch("--expect", "one=80,two=20")
     until(lambda: one.metrics()(CONNECTIONS) > 10)
     one.process.send_signal(number)
@@ -322,7 +322,7 @@ def test_a_signal_during_the_start_or_while_all_hang_ends_it(watch: Watch, sourc
 
 
 def test_no_burst_follows_when_the_process_was_suspended(watch: Watch) -> None:
-    """What was due meanwhile is counted as skipped."""
+    """Samples that were scheduled meanwhile count as skipped."""
     one = watch("--expect", "one=80,two=20", rate=20)
     until(lambda: one.metrics()(CONNECTIONS) > 5)
     one.freeze()
@@ -382,7 +382,7 @@ def test_a_metrics_port_in_use_is_named(tmp_path: Path) -> None:
 
 
 def test_what_ends_the_samples_ends_the_watch(watch: Watch) -> None:
-    """With exit status 3, one line and the last report: a supervisor starts it anew."""
+    """With exit status 3, one line and the last report: a supervisor restarts it."""
     one = watch("--expect", "one=1", by=altered(watch__sampling__LOOK_UP_SECONDS=""))
     assert one.process.wait(PATIENCE) == 3
     assert one.error_path.read_text().startswith("echod: error: ")

@@ -46,7 +46,7 @@ def test_every_complete_line_is_answered_and_nothing_else_is_said(
 def test_a_half_close_with_twenty_thousand_pipelined_lines_is_answered_to_the_last(
     shared_echod: Echod,
 ) -> None:
-    """Replies still due at the half-close are sent before the end."""
+    """Pending replies at the half-close are sent before the end."""
     data = b"".join(b"line %d\n" % number for number in range(20_000))
     assert converse(shared_echod.port, data) == expected(data)
 

@@ -21,7 +21,9 @@ def note(index: int, what: str) -> None:
 
 
 class Noted(Counters):
-    """Counters that note who writes; those of a port are made in the order of their threads."""
+    """Counters that record the writing thread; those of a port are made in the order of the
+    threads.
+    """
 
     made = 0
 

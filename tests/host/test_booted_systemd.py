@@ -219,7 +219,7 @@ def test_what_an_echo_server_has_no_business_with_is_refused(
 
 
 def test_systemd_restarts_echod_when_one_thread_is_frozen(guest: Guest) -> None:
-    """The watchdog is fed by the stamps of those that work; the journal says who stood where."""
+    """The watchdog depends on the handler threads' heartbeats; the journal names the stuck one."""
     guest.run(drop_in("echod@v1.service", "WatchdogSec=4") + "systemctl start echod@v1")
     before = show(guest, "echod@v1", "MainPID")
     guest.start(f"python3 /in_guest/freeze_thread.py {before} 2")  # the log writer is 1

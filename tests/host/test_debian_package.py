@@ -22,7 +22,7 @@ NAME = f"echod_{echod.__version__}_all.deb"
 
 
 def built() -> Path:
-    """The package, built anew."""
+    """The package, freshly built."""
     words = ["make", "-s", "deb", f"MAINTAINER={MAINTAINER}"]
     subprocess.run(words, cwd=ROOT, check=True, timeout=10 * PATIENCE)
     return ROOT / "dist" / NAME

@@ -125,7 +125,7 @@ def test_a_host_with_other_privileged_ports_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zone", ["va", "$(ip -o link show va | cut -d: -f1)"])
 def test_a_link_local_address_has_its_zone_by_name_or_by_number(tmp_path: Path, zone: str) -> None:
-    """For both ports, for who asks, and for who connects from it."""
+    """For both ports, for the health check, and for clients from that address."""
     address = f"fe80::ff:fe00:1%{zone}"
     echod = f"{sys.executable} -m echod"
     lines = printed(

@@ -144,7 +144,7 @@ def test_the_autoscalers_alone_set_the_number_of_pods() -> None:
 
 
 def test_the_dual_stack_overlay_changes_the_service_alone() -> None:
-    """Both families are asked for; all else is the exercise's."""
+    """Both families are requested; everything else is the exercise's."""
     exercise, both = rendered("istio"), rendered("dual-stack")
     changed = [one for one in both if one not in exercise]
     (before,) = [one for one in exercise if one not in both]

@@ -225,7 +225,7 @@ def test_a_pip_conf_that_cannot_be_read_stops_the_install(
 
 
 class Index(http.server.BaseHTTPRequestHandler):
-    """A package index without packages, which notes who asks."""
+    """A package index without packages, which records its clients."""
 
     asked: ClassVar[list[str]] = []
 

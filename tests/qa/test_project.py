@@ -93,7 +93,7 @@ def test_the_tables_of_the_documents_are_those_of_the_code(tmp_path: Path) -> No
 
 
 def test_the_readme_has_its_two_commands() -> None:
-    """One runs it, one tests it: the first that a newcomer meets, and both are targets."""
+    """One runs it, one tests it; they come first, and both are targets."""
     makefile = (ROOT / "Makefile").read_text()
     shell = [block.text for block in blocks(ROOT / "README.md") if block.language == "sh"]
     assert shell[:2] == ["make run", "make test"]

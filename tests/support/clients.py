@@ -75,7 +75,7 @@ def converse(port: int, data: bytes, host: str = "127.0.0.1") -> bytes:
 
 
 def take_nothing(client: socket.socket, metrics: Callable[[], Metrics]) -> None:
-    """Has half a megabyte of replies due, of which some wait in echod when it returns."""
+    """Has half a megabyte of pending replies, some of which echod buffers when this returns."""
     client.sendall(b"\n" * 100_000)
     until(lambda: metrics()("echod_buffered_bytes") > 0)
 

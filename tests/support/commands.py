@@ -76,9 +76,9 @@ class Clock:
 def with_open_files(
     limit: int, *arguments: str, by: Callable[..., list[str]] = command, measured: bool = True
 ) -> list[str]:
-    """The command under an open-file limit of its own.
+    """The command under its own open-file limit.
 
-    One that ends with all its descriptors in use has none to write its coverage with: not measured.
+    A process that ends without a free descriptor cannot write its coverage, so it is not measured.
     """
     script = "" if measured else "unset COVERAGE_PROCESS_CONFIG; "
     return ["/bin/sh", "-c", f'{script}ulimit -n {limit}; exec "$0" "$@"', *by(*arguments)]

@@ -17,8 +17,8 @@ PREFIX = "x" * 64
 MIX_SECONDS = 0.8
 """All clients have come by then."""
 SPEAKING_SECONDS = 0.5
-"""How long after the last port is closed clients may speak: not past the linger deadline, when a
-reset would be their due."""
+"""How long clients may send after the last port has closed. It ends before the linger deadline,
+after which a reset is right."""
 MUCH_BYTES = 150_000
 """Replies to so much are more than the kernel keeps for a client that takes nothing."""
 SLOW_BYTES = 16384
@@ -116,7 +116,7 @@ class Client:
             self.arrived = self.sent[: max(len(self.sent) - unsent_bytes(self._socket), 0)]
 
     def hear_out(self) -> None:
-        """A mute client, when everything is over: what had come up to it all the same."""
+        """At the end, checks what a mute client has received."""
         if not self._socket or self.end:
             return
         self._socket.settimeout(PATIENCE)  # the kernel may still be sending

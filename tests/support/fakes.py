@@ -23,7 +23,7 @@ class FakeSocket:
     def __init__(self) -> None:
         self.arrived = bytearray()
         self.ended = False  # by the peer
-        self.error: OSError | None = None  # that the next call meets
+        self.error: OSError | None = None  # which the next call raises
         self.room = 1 << 30  # bytes that the kernel takes for now
         self.taken = bytearray()
         self.closed = False
@@ -157,6 +157,6 @@ class Connection:
         self.loop.run()
 
     def meet(self, error: OSError) -> None:
-        """The next call on the socket meets an error, and the loop goes round."""
+        """The next call on the socket raises an error; then the loop runs a round."""
         self.end.error = error
         self.loop.run()

@@ -1,4 +1,4 @@
-"""Servers that are not echod: what a probe may meet."""
+"""Servers other than echod, for tests of the probe."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def prefixing(*prefixes: bytes) -> Behaviour:
 
 
 def saying(data: bytes, *, first: bool = False) -> Behaviour:
-    """Says the same whatever it is asked; ``first``: before it is asked."""
+    """Sends the same reply to everything; ``first``: without waiting for a request."""
 
     def behave(connection: socket.socket, _number: int) -> None:
         if first:

@@ -180,7 +180,7 @@ def scrape(echod: Echod, path: str = "/metrics") -> bytes:
 
 @contextmanager
 def pending(echod: Echod) -> Iterator[socket.socket]:
-    """A client that takes nothing, and to whom more replies are due than the kernel keeps."""
+    """A client that reads nothing, with more pending replies than the kernel buffers."""
     with connect(echod.port, receive_buffer=4096) as client:
         take_nothing(client, echod.metrics)
         yield client
@@ -188,9 +188,7 @@ def pending(echod: Echod) -> Iterator[socket.socket]:
 
 @contextmanager
 def stopwatch(echod: Echod) -> Iterator[Callable[[], float]]:
-    """Seconds from now to the end of the process, measured whatever else goes on. At the end
-    it is waited for.
-    """
+    """Seconds until the end of the process, which is reaped."""
     ends: list[float] = []
     began, process = time.monotonic(), os.pidfd_open(echod.process.pid)
 

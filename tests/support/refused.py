@@ -10,7 +10,7 @@ import pytest
 
 
 class Refusing(socket.socket):
-    """``refuse`` names a call and the error that it meets the next time."""
+    """``refuse`` sets the error that a call raises the next time."""
 
     to_refuse: ClassVar[dict[str, int]] = {}  # of all sockets made from now on
 
@@ -47,7 +47,7 @@ class Refusing(socket.socket):
 
 
 def accept_refusing(monkeypatch: pytest.MonkeyPatch, **calls: int) -> None:
-    """The next accepted socket of an echo port meets these errors."""
+    """The next accepted socket of an echo port raises these errors."""
 
     def accepted(*kind: int) -> Refusing:
         made = Refusing(*kind)

@@ -84,7 +84,7 @@ class StandingClock:
         self._going_since = monotonic()
 
     def move(self, seconds: float, *loops: EventLoop) -> None:
-        """Moves it, and has each of these threads do what is due by then."""
+        """Moves the clock, and has each of these threads run the timers that have expired."""
         self.now += seconds
         for loop in loops:
             for _ in range(2):  # the second call is made when the round of the first is over
@@ -104,7 +104,7 @@ def made_in(loop: EventLoop) -> None:
 
 
 class Timed(Running):
-    """The same by a clock of its own, which stands still until it is moved."""
+    """The same with its own clock, which stands still until it is moved."""
 
     def __init__(self, **flags: str) -> None:
         self.clock = StandingClock()
@@ -122,7 +122,7 @@ class Timed(Running):
         self.exporter = self.service.exporter.loop
 
     def move(self, seconds: float) -> None:
-        """Moves the clock, and has all threads do what is due by then."""
+        """Moves the clock, and has all threads run the timers that have expired."""
         self.clock.move(seconds, *self.service.handlers, self.exporter)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A real Prometheus for the tests, what is asked of it, and what the dashboard would ask."""
+"""A real Prometheus for the tests, with the dashboard's queries."""
 
 from __future__ import annotations
 

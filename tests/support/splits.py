@@ -52,7 +52,7 @@ def tally(**seen: int) -> Tally:
 
 
 def drawn(chance: random.Random, shares: Mapping[str, float]) -> Iterator[str]:
-    """Names for ever, each drawn by these shares."""
+    """An endless sequence of names, each drawn by these shares."""
     names, weights = list(shares), list(shares.values())
     while True:
         yield from chance.choices(names, weights, k=256)

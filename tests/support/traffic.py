@@ -53,7 +53,7 @@ class Tally:
         self.opened = self.closed = self.lines = self.received = self.sent = 0
 
     def saw(self, sent: bytes, reply: bytes) -> None:
-        """A client has sent and got this, on a connection of its own."""
+        """A client has sent and received this, on a new connection."""
         self.opened += 1
         self.lines += sent.count(b"\n")
         self.received += len(sent)
@@ -158,7 +158,7 @@ class Odd:
         return self.echod.metrics()("echod_connections_active")
 
     def _reject(self, port: int, slots: int) -> None:
-        """Takes all slots, and asks for more."""
+        """Takes all connection slots, and tries more connections."""
         with connections(port, slots):
             until(lambda: self._active() == ODD_LIMIT)
             for _ in range(6):
@@ -169,7 +169,7 @@ class Odd:
         self.rejected = 6
 
     def _starve(self, port: int) -> None:
-        """No descriptor for a moment; those who have waited are served after it."""
+        """No free descriptor for a moment; waiting clients are served afterwards."""
         with ExitStack() as waiting:
             with without_descriptors(self.echod):
                 clients = waiting.enter_context(connections(port, 3))

@@ -15,7 +15,7 @@ def load_with(*environ: dict[str, str], **flags: str) -> Config:
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
-    """A user who sets nothing gets limits that no client of the reference meets."""
+    """Without settings, the limits are beyond what clients of the reference need."""
     assert (
         Config(
             ports=(9000,),

@@ -38,7 +38,7 @@ def test_a_duration_counts_in_the_bucket_whose_bound_it_does_not_pass() -> None:
 
 
 class Read:
-    """Counters that are read while the threads go on: after each reading, ``meanwhile``."""
+    """Counters that are read while threads continue: after each reading, ``meanwhile``."""
 
     def __init__(self, real: Counters, meanwhile: Callable[[], None]) -> None:
         self._real = real

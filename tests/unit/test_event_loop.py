@@ -41,7 +41,7 @@ def loop() -> Iterator[EventLoop]:
 def test_a_handler_whose_on_error_raises_is_unregistered_and_the_loop_goes_on(
     loop: EventLoop,
 ) -> None:
-    """Nothing that a loop calls can end it or keep it busy for ever."""
+    """No handler can end a loop or keep it busy without end."""
     ours, theirs = socket.socketpair()
     with ours:
         broken = Broken(theirs)
@@ -188,7 +188,7 @@ def test_a_periodic_call_that_raises_is_reported_and_made_again(loop: EventLoop)
 
 
 def test_a_broken_wake_up_socket_is_reported(loop: EventLoop) -> None:
-    """The loop goes on: it has other calls to make."""
+    """The loop continues with its other calls."""
     loop.ask(lambda: loop._inbox.on_error(OSError()))
     assert loop.bugs == ["bug"]  # type: ignore[attr-defined]
     loop.ask(lambda: None)
@@ -230,7 +230,7 @@ def test_a_loop_that_has_no_memory_for_a_round_goes_on(report: str) -> None:
 
 
 def test_a_handler_is_unregistered_though_reporting_its_bug_raises() -> None:
-    """It would be called again at once and for ever."""
+    """It would be called again at once, without end."""
 
     def report_bug() -> NoReturn:
         raise MemoryError

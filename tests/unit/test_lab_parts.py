@@ -268,7 +268,7 @@ def test_the_socket_of_a_lab_that_was_killed_is_replaced(tmp_path: Path) -> None
 
 
 def test_a_lab_that_closes_without_an_answer_is_an_error(tmp_path: Path) -> None:
-    """It has ended while it was asked."""
+    """It ends during the request."""
     path = str(tmp_path / "control")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)

@@ -25,7 +25,7 @@ def loop() -> Iterator[EventLoop]:
 
 
 class Sockets:
-    """Both ends; ours is of a kind whose calls can be made to fail."""
+    """Both ends; the calls of echod's end can be made to fail."""
 
     def __init__(self) -> None:
         ours, self.theirs = socket.socketpair()

@@ -118,7 +118,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def test_a_stalled_reader_of_the_log_costs_events_and_never_the_caller(
     pipe: tuple[int, int],
 ) -> None:
-    """The queue is bounded; what does not fit is counted, and writing goes on afterwards."""
+    """The queue is bounded; excess events are counted, and writing continues afterwards."""
     reader, descriptor = pipe
     writer = LogWriter(descriptor)
     writer.start()

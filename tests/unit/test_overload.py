@@ -78,7 +78,7 @@ def test_an_overload_state_lasts_while_its_cause_does(clock: Clock) -> None:
 
 
 def test_the_budget_has_eased_when_most_of_much_is_free_again() -> None:
-    """Once each time: what was little, or is still held, is nothing to act on."""
+    """Once each time: small amounts, and bytes that are still buffered, need no action."""
     budget = Budget(100 * limits.MUCH_BYTES)
     budget.change(limits.MUCH_BYTES - 1)
     budget.change(-(limits.MUCH_BYTES - 1))
@@ -92,8 +92,8 @@ def test_the_budget_has_eased_when_most_of_much_is_free_again() -> None:
 
 
 def test_the_budget_eases_once_more_when_the_rest_is_free_as_well() -> None:
-    """A look may come while the last megabytes are still held; of those nothing would be given
-    back for ever.
+    """A check may come while the last megabytes are still buffered; their memory would never be
+    returned.
     """
     budget = Budget(100 * limits.MUCH_BYTES)
     budget.change(40 * limits.MUCH_BYTES)

@@ -34,7 +34,7 @@ def shares(one: int, two: int) -> Weights:
     return {"v1": one, "v2": two}
 
 
-# What may be asked of a lab.
+# The requests that a lab accepts.
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_the_verdict_falls_where_the_probes_own_does(
 
 
 def test_a_split_that_holds_is_still_tested_against() -> None:
-    """The intervals go on to narrow; when v2 answers all, that turns into a difference."""
+    """The intervals narrow further; if only v2 answers, the verdict turns into a difference."""
     judge = judged(shares(80, 20), islice(outcomes(*["one"] * 4, "two"), 1_000))
     assert fallen(judge) == (Status.HOLDS, 399)
     (row, _) = judge.rows()
@@ -194,7 +194,7 @@ def test_weights_that_no_sample_could_tell_apart_are_refused() -> None:
 
 
 def test_samples_of_before_a_shift_are_not_judged() -> None:
-    """They are counted and shown all the same."""
+    """They are still counted and shown."""
     board = Board()
     assert board.verdict() is None
     board.begin(judging.Following(shares(50, 50), "target"), 10.0)
@@ -263,7 +263,7 @@ def test_a_tab_begins_with_all_and_follows() -> None:
 
 
 def test_a_tab_that_has_fallen_behind_begins_anew() -> None:
-    """It asks for everything, and gets nothing else before."""
+    """It requests a complete event, and gets nothing before it."""
     stream = feed.Feed()
     tab = stream.watch()
     stream.publish(feed.event("all"), whole=True)
@@ -369,7 +369,7 @@ JSON = {"CONTENT_TYPE": "application/json"}
 
 
 class Page:
-    """An application, with what was asked of the lab."""
+    """An application, and the commands that it has passed to the lab."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -588,7 +588,7 @@ def refuse(*_: Any, **__: Any) -> Any:
 
 
 def test_traffic_that_this_host_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And there is none; the next rate is tried anew."""
+    """There is no traffic; the next rate tries again."""
     monkeypatch.setattr(traffic, "Sampler", refuse)
     made = traffic.Traffic(Target("127.0.0.1", 1, 1.0), Board().take)
     made.set(5)
@@ -668,7 +668,7 @@ def test_a_connection_that_stays_comes_back_when_it_is_cut(monkeypatch: pytest.M
 def test_a_connection_that_this_host_refuses_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At its start, or later for want of a descriptor; the reason is shown."""
+    """At its start, or later without a free descriptor; the reason is shown."""
     made: list[Held] = []
     monkeypatch.setattr(stays, "Held", refuse)
     kept = stays.Stays(Target("127.0.0.1", 1, 1.0), 100.0, count=1)

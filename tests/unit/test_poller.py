@@ -22,7 +22,7 @@ def ready(poller: Poller) -> list[int]:
 
 
 def test_a_socket_is_polled_for_reading_or_writing_or_not_at_all(poller: Poller) -> None:
-    """For reading at first, for writing when that is asked for, for nothing when it is out."""
+    """For reading at first, for writing after a change, and not at all once removed."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         fd = ours.fileno()

@@ -69,7 +69,7 @@ def test_a_version_that_must_not_be_there_ends_a_run_at_once() -> None:
 
 @pytest.mark.parametrize("wrong", ["two", "three"])
 def test_what_must_not_be_there_is_seen_beyond_the_judged_samples(wrong: str) -> None:
-    """A sample that was under way at the verdict turns it, and leaves where it fell."""
+    """A sample in progress at the verdict changes it, but not the number where it was reached."""
     judge = Sequential(rules("one=100,two=0"))
     feed(judge, repeat("one"), 100)
     assert judge.conclude(1.0, [outcome("one")]).status is Status.HOLDS
@@ -100,7 +100,7 @@ def test_errors_can_have_a_share() -> None:
 
 
 def test_a_few_failures_do_not_keep_a_run_from_passing() -> None:
-    """Many leave it open, as they may have been any version's."""
+    """Many leave it open, because they may belong to any version."""
     few = [*["one", "one", "one", "one", "two"] * 20, FAILED]
     assert judged(rules(max_errors=1000), cycle(few), 5000).status is Status.HOLDS
     many = [*["one", "one", "one", "one", "two"] * 2, FAILED]
@@ -155,7 +155,7 @@ def test_without_an_expectation_there_are_exact_intervals_alone() -> None:
 
 
 def test_a_tally_shows_how_often_samples_fail() -> None:
-    """It goes on for a while beyond what is allowed, unless nothing answers at all."""
+    """It continues for some failures beyond the allowed ones, unless there is no answer at all."""
     judge = Sequential(rules(""))
     assert judge.take(outcome(FAILED))
     judge = Sequential(rules(""))

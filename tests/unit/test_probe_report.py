@@ -170,7 +170,7 @@ def test_samples_that_depend_on_each_other_are_said(z: float, words: str | None)
 
 
 def test_one_version_alone_may_be_affinity() -> None:
-    """Where several were expected, and one source asked."""
+    """If several versions were expected, and one source was used."""
     alone = result("one=80,two=20", one=40)
     assert "only one version answered: possibly affinity; use several sources" in text(alone)
     assert "affinity" not in text(replace(alone, sources=2))
@@ -222,7 +222,7 @@ def test_a_run_that_this_host_ended_says_why() -> None:
     [({"": 100}, True), ({"": 102}, True), ({"": 103}, False), ({"": 99}, False), ({}, False)],
 )
 def test_servers_may_have_answered_what_failed_here(requests: dict[str, int], match: bool) -> None:
-    """But neither less than was answered, nor more than was asked."""
+    """But neither less than the answered samples, nor more than all samples."""
     counts = Counts(Counter(requests), 100)
     assert counts.match(100, 2) is match
 

@@ -44,7 +44,7 @@ def test_a_name_that_is_forgotten_is_looked_up_again(monkeypatch: pytest.MonkeyP
 
 
 def test_a_name_is_looked_up_once_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first address that answers is taken for all; one where nobody listens is not."""
+    """The first address that answers is used for all samples; one without a listener is not."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as free:
         free.bind(("127.0.0.2", 0))
         places = [free.getsockname(), server.getsockname(), ("127.0.0.3", 9)]

@@ -86,7 +86,7 @@ def test_the_limit_counts_the_bytes_before_the_newline(
 
 
 def test_an_unfinished_line_over_the_limit_needs_no_newline_to_end_it() -> None:
-    """What is held for one line is bounded."""
+    """The bytes buffered for one line are bounded."""
     protocol = LineProtocol(LineFormat(b"p ", 10))
     assert protocol.receive(b"a\n" + b"x" * 11) == (b"p a\n", 1)
     assert protocol.overlong

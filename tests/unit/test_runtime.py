@@ -159,7 +159,7 @@ def test_a_bare_chroot_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_memory_is_given_back_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing happens where it cannot be asked: musl, a sandbox, no free descriptor."""
+    """It does nothing where that is impossible: musl, a sandbox, no free descriptor."""
     asked: list[int] = []
     library = SimpleNamespace(malloc_trim=asked.append)
     monkeypatch.setattr("ctypes.CDLL", lambda _: library)

@@ -84,7 +84,7 @@ def test_an_inherited_descriptor_that_is_no_socket_is_a_wrong_call() -> None:
 def test_a_descriptor_for_which_there_is_no_socket_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """For want of memory: its client would wait for ever."""
+    """Without memory for it; otherwise its client would wait forever."""
 
     def without_memory(*_: object) -> None:
         raise MemoryError

@@ -62,7 +62,7 @@ def look(stops: StopSignals, clock: Clock, now: float) -> None:
 def test_a_sigint_forces_the_end_a_second_after_the_first_and_not_before(
     stops: StopSignals, clock: Clock
 ) -> None:
-    """An operator who means it, not a wrapper that forwards what its group has got."""
+    """An operator insists; a wrapper only forwards the signals of its group."""
     start = clock.now
     assert not forces(stops, signal.SIGINT)
     for seconds in (0.001, 0.01, 0.2, FORCE_SECONDS - 0.01):

@@ -120,7 +120,7 @@ class Dying(threading.Thread):
 
 
 class Silent(threading.Thread):
-    """A thread that ends without a word before it has said that it runs."""
+    """A thread that ends before it has reported that it runs."""
 
     def _bootstrap(self) -> None:
         pass

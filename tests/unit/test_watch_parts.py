@@ -52,7 +52,7 @@ def test_samples_begin_at_their_rate() -> None:
 
 @pytest.mark.parametrize("rate", [0.1, 1.0, 30.0, 1000.0])
 def test_no_burst_follows_a_pause(rate: float) -> None:
-    """A process that was suspended, or a clock that jumps: what was due is left out."""
+    """After a suspension of the process, or a jump of the clock, missed samples are skipped."""
     schedule = Schedule(rate, 0.0)
     begun(schedule, 0.0)
     assert begun(schedule, 3600.0) <= 1 + rate * sampling.LEAST_LOOK_UP_SECONDS / 10
@@ -126,7 +126,7 @@ def test_outcomes_are_taken_in_the_order_in_which_they_began() -> None:
 
 
 def test_a_target_that_hangs_leaves_samples_out_and_none_is_caught_up() -> None:
-    """So many are under way, and no more; when they end the schedule goes on."""
+    """At most this many are in progress; when they end, the schedule continues."""
     go = threading.Event()
     hanging: list[int] = []
 
@@ -316,7 +316,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_an_invalid_content_keeps_the_one_before(tmp_path: Path, how: str) -> None:
-    """With a problem that is told once, and is over when the file is valid again."""
+    """The problem is reported once, and ends when the file is valid again."""
     path = tmp_path / "expected"
     path.write_text("one=80,two=20")
     one = followed(path)
