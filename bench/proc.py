@@ -27,9 +27,9 @@ def family(pid: int) -> list[int]:
 def cpu_seconds(pid: int) -> float:
     """CPU time, user and system, of a process and its children.
 
-    The clocks of the processes count nanoseconds (the scheduler's own sums, as in schedstat) and,
-    unlike the files of the threads, keep what ended threads have used. Children that have ended
-    and been waited for are known in ticks of 10 ms alone. Raises Failed if it has ended.
+    The clocks of the processes count nanoseconds (the scheduler's own sums, as in schedstat).
+    Unlike the files of the threads, they include ended threads. The time of reaped children is
+    known only in ticks of 10 ms. Raises Failed if the process has ended.
     """
     total = 0.0
     for one in family(pid):

@@ -59,8 +59,8 @@ def end(process: subprocess.Popen[bytes], seconds: float) -> None:
 class Server:
     """A peer that runs and answers on its port. Raises Failed if it does not come that far.
 
-    ``ready`` is the time from its start to the first connection, in seconds; ``readyz`` that to
-    a 200 from /readyz, where it has a metrics port.
+    ``ready`` is the time from the start to the first connection, in seconds. ``readyz`` is the time
+    to a 200 from /readyz, if there is a metrics port.
     """
 
     def __init__(self, peer: Peer, directory: Path) -> None:

@@ -30,8 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Room for the sockets of many clients, and the signals as at a terminal: what a shell's
-    background job or nohup ignores, children would ignore too.
+    """Raises the open-file limit for many clients, and resets signals to those of a terminal.
+    Signals that a background job or nohup ignores would be ignored by children too.
     """
     raise_open_file_limit()
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):

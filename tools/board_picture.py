@@ -1,9 +1,9 @@
 """Draws the top of the dashboard while weights move: ``make dashboard-picture``.
 
-Runs ``echod lab`` with its Prometheus for a quarter of an hour, puts connections on it, shifts the
-weights through the exercise, and asks every query of the panels. Grafana's own components (React,
-from npm) draw the panels of ``monitoring/dashboard.json`` from the answers; a headless Chromium
-takes the picture. Needs prometheus, npm and chromium on the path.
+Runs ``echod lab`` with its Prometheus for a quarter of an hour, makes connections, and shifts the
+weights through the exercise. Then it runs every query of the panels. Grafana's own components
+(React, from npm) draw the panels of ``monitoring/dashboard.json`` from the answers; a headless
+Chromium takes the picture. Needs prometheus, npm and chromium on the path.
 
 ``python tools/board_picture.py ANSWERS`` draws once more what an earlier run has saved there.
 """

@@ -1,8 +1,8 @@
 """Builds the files of a release: ``python tools/dist.py DIRECTORY``.
 
 A source distribution, a wheel, and ``echod.pyz``, one file with echod and the two libraries that it
-needs. The same sources give the same bytes: every file in them bears the time SOURCE_DATE_EPOCH or,
-without that variable, the time of the commit that is checked out.
+needs. The same sources give the same bytes. Every file in them has the time SOURCE_DATE_EPOCH, or
+without that variable the time of the current commit.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ EXPECTED = 'max by (version) (echod_expected_share{version=~"$version"})'
 def opened_in_range(*, versions: bool = True) -> str:
     """Connections opened in the time shown, as selected or whatever the version.
 
-    As in the recording rules: series by series less those that ended unused, never below 0, and all
-    of them where an older echod does not count those.
+    As in the recording rules, unused connections are subtracted series by series, and a series
+    never falls below 0. All connections count if an older echod does not count unused ones.
     """
     opened = raw(OPENED, PORT, "increase", RANGE, versions=versions)
     unused = raw(CLOSED, f'{PORT}, reason="unused"', "increase", RANGE, versions=versions)
@@ -86,8 +86,9 @@ def opened_in_range(*, versions: bool = True) -> str:
 def deviation() -> str:
     """How far the split is from the expected one, in standard errors.
 
-    Each connection falls to a version by itself, so n of them give n p of it, with a standard error
-    of sqrt(n p (1 - p)). Shares of 0 and 1 leave nothing to chance and are left out.
+    Each connection goes to a version independently. So n connections give n p of it, with a
+    standard error of sqrt(n p (1 - p)). Shares of 0 and 1 leave nothing to chance, and are left
+    out.
     """
     total = f"scalar(sum({opened_in_range(versions=False)}) > 0)"
     chance = f"({EXPECTED} > 0 < 1)"

@@ -17,8 +17,8 @@ class Failed(AssertionError):
 def kubectl(*words: str, stdin: str = "", seconds: float = SECONDS) -> str:
     """What a call prints. Raises Failed, also when it takes too long.
 
-    Each call has a session of its own: Ctrl-C at a terminal ends the tests, which then clean up by
-    calls that it must not end.
+    Each call runs in its own session. Ctrl-C in a terminal ends the tests, which then clean up by
+    further calls that Ctrl-C must not end.
     """
     try:
         done = subprocess.run(

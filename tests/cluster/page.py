@@ -55,8 +55,8 @@ def _is_for_a_cluster(block: Block) -> bool:
 
 
 def applies(section: Section, block: Block, facts: Facts, shell: Shell) -> bool:
-    """Whether a block is for this cluster: the gateway's address is of use with its port alone, and
-    a forward is ended where there is one.
+    """Whether a block is for this cluster. The gateway's address is needed only with Istio's API,
+    and a forward is ended only if one runs.
     """
     if block.condition not in ("", "load balancer" if facts.balanced else "no load balancer"):
         return False

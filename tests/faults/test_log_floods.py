@@ -166,8 +166,8 @@ print(count)
 
 
 def knock(port: int, *kinds: int) -> list[int]:
-    """As many connections in 1.5 seconds as the machine makes, from a process for each kind: the
-    number of lines in each, of which none waits for a reply if it is negative.
+    """Connects as fast as possible for 1.5 seconds, in one process per kind. A kind is the number
+    of lines per connection; if it is negative, none waits for a reply.
     """
     processes = [
         subprocess.Popen(

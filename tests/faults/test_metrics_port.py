@@ -39,8 +39,8 @@ FEW = 5  # descriptors beside those of the clients
 
 
 class Crowd(threading.Thread):
-    """Clients who hold the port and come back when they are thrown out: half of them are silent,
-    the others send their request a byte at a time.
+    """Clients that occupy the port, and reconnect when they are disconnected. Half of them are
+    silent; the others send their request byte by byte.
     """
 
     HEAD = b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 1000

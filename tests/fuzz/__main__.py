@@ -1,5 +1,5 @@
-"""``python -m fuzz --minutes 10``: every target, two at a time; ``python -m fuzz --target NAME`` is
-one of them, in this process, with the fuzzer's own options after it.
+"""``python -m fuzz --minutes 10`` runs every target, two at a time. ``python -m fuzz --target
+NAME`` runs one of them in this process, with the fuzzer's own options after it.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def arcs(target: str, data: bytes) -> set[tuple[str, int, int]]:
 
 
 def keep(target: str, kept: Path, found: Path) -> None:
-    """Of the new inputs those that go where no other goes, short ones first; what was put into a
-    corpus by hand, under a name with a dash or a dot, stays.
+    """Keep the new inputs that reach code which no other reaches, short ones first. Inputs added by
+    hand, under a name with a dash or a dot, stay.
     """
     by_hand = [path for path in kept.iterdir() if "-" in path.name or "." in path.name]
     inputs = [path for path in (*kept.iterdir(), *found.iterdir()) if path not in by_hand]

@@ -1,7 +1,7 @@
 """Every alert that is shipped: caused for real in a real Prometheus, and over when its cause is.
 
-Time is scaled: each duration in the rules is divided by ``FASTER``, and what is scraped every
-fifteen seconds in earnest is scraped as much more often.
+Time is scaled: each duration in the rules is divided by ``FASTER``, and the scrape interval of
+fifteen seconds is shortened likewise.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ def test_every_alert_fires_when_it_is_caused_and_resolves_after(scene: Scene, wa
     assert set(cases) == alerts, "an alert without a cause here, or a cause without an alert"
 
     def settled() -> bool:
-        """All have been scraped for longer than any alert waits, and so often that a few scrapes
-        which a busy machine does not answer in time are no gaps.
+        """All targets have been scraped for longer than any alert waits. Scrapes are so frequent
+        that a few missed ones on a busy machine are no gaps.
         """
         watch.look()
         assert watch.fired == {}

@@ -1,9 +1,9 @@
 """What the dashboard shows in a real Prometheus, against traffic of which everything is known.
 
-Two versions behind a real Envoy at 80/20, and one beside them whose connections end in odd ways.
-The mesh's own row is checked with stand-ins for its names: an Envoy of a mesh exports
-``istio_tcp_*`` by a filter that this one has not. What is counted here are Envoy's own connections
-and bytes to each cluster; the scrape puts the mesh's names and labels on them.
+Two versions behind a real Envoy at 80/20, and one beside them whose connections end in unusual
+ways. Stand-ins replace the mesh's own metrics, because a mesh's Envoy exports ``istio_tcp_*`` by a
+filter that this one lacks. They are Envoy's own counts of connections and bytes to each cluster,
+with the mesh's names and labels set by the scrape.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ WINDOW = 180
 """Seconds of the recorded rates, and of the panels' own here."""
 
 MOST = 1.06
-"""A rate reaches beyond the last sample, by a scrape at most, as if all went on: of the 20 seconds
-and more since the first sample that is a twentieth, and a little. It never falls short, for all
-counters were scraped at 0 first."""
+"""A rate extrapolates beyond the last sample, by at most a scrape. Since the first sample is at
+least 20 seconds old, that is about a twentieth. It never falls short, because all counters were
+scraped at 0 first."""
 ENVOY = {
     "envoy_cluster_upstream_cx_total": "istio_tcp_connections_opened_total",
     "envoy_cluster_upstream_cx_tx_bytes_total": "istio_tcp_received_bytes_total",

@@ -255,8 +255,8 @@ class Mixed:
 
 
 class Restarted:
-    """Dialogues with a server that is replaced again and again: none is refused, every one gets
-    a first reply, and after it whole lines of replies up to an end in order.
+    """Dialogues with a server that is replaced repeatedly. None is refused, and every one gets a
+    first reply. After it come whole lines of replies, up to a clean close.
     """
 
     def __init__(self, host: str, port: int, board: Board) -> None:

@@ -50,8 +50,8 @@ def altered(clock: str = "", **constants: float | str) -> Callable[..., list[str
 
 
 class Clock:
-    """The monotonic clock of processes. It goes on as ever, and can be moved as well: so that what
-    happens at which time need not be waited for, and does not depend on how busy the machine is.
+    """The monotonic clock of processes, which runs as usual and can also be moved. So tests need
+    not wait for the time of an event, and do not depend on the load of the machine.
     """
 
     def __init__(self, path: Path) -> None:

@@ -27,9 +27,9 @@ SLOW_BYTES = 16384
 
 @dataclass(frozen=True)
 class Habit:
-    """What a kind of client does. It sends so many lines (at random, from ``least`` to ``most``)
-    and, if it has a ``window``, some more as soon as fewer than so many are unanswered. One that
-    is ``late`` takes no reply before the signal.
+    """The behavior of a kind of client. It sends a random number of lines, from ``least`` to
+    ``most``. If it has a ``window``, it sends more as soon as fewer lines than that are unanswered.
+    A ``late`` client reads no reply before the signal.
     """
 
     least: int = 0
@@ -189,8 +189,8 @@ class Crowd:
         self._chance = chance
 
     def run(self, seconds: float) -> None:
-        """Lets all of them act, in random order and not equally often, until the mute ones have
-        sent more than will ever be taken of the replies to it.
+        """Lets all clients act in random order and not equally often. It stops when the mute ones
+        have sent more than can be taken of the replies.
         """
         began = monotonic()
         while (now := monotonic()) < began + seconds or not self._mutes_are_stuck():

@@ -1,7 +1,7 @@
 """Clients that come RATE a second, served or not, until a file is removed.
 
-usage: restart_load.py PORT PREFIX FILE; prints, as JSON, how many connections were made in how
-many seconds, what was sent and received on them, and what became of them.
+usage: restart_load.py PORT PREFIX FILE. It prints, as JSON, the number of connections, the time in
+seconds, the bytes sent and received, and the outcomes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MOST_AT_ONCE = 1000
 PATIENCE = 60  # seconds for one conversation
 HESITATION = 0.2  # seconds
 LATE = 0.5
-"""Who has said nothing for about a second may be let go by a process that stops: an answer is not
-owed to a client that the machine has kept from asking for so long."""
+"""A process that stops may close a client that has sent nothing for about a second. A client that
+the machine has kept from sending for so long is owed no answer."""
 LINES = 4
 
 
