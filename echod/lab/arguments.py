@@ -23,7 +23,7 @@ running Envoy, and judges each split as echod probe does.
 
 EPILOG = """\
 examples:
-  echod lab                                  walk through the exercise, again and again
+  echod lab                                  walk through the exercise, repeatedly
   echod lab --once                           walk once: exit status 0 if every step holds, else 1
   echod lab --serve                          stay, with a page for a browser; from another
                                              terminal: echod lab shift 80/20

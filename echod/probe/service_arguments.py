@@ -166,7 +166,7 @@ def add_to(add: Callable[..., object]) -> None:
         action="append",
         default=[],
         metavar="FOUND=VERSION",
-        help="report FOUND, a match or a certificate, as VERSION; may be repeated",
+        help="report FOUND (a prefix, match or certificate) as VERSION; may be repeated",
     )
 
 
