@@ -58,8 +58,10 @@ class Control:
 
     def close(self) -> None:
         """Remove the socket."""
-        self._socket.close()
-        Path(self._path).unlink(missing_ok=True)
+        try:
+            self._socket.close()
+        finally:
+            Path(self._path).unlink(missing_ok=True)
 
 
 def _remove_stale(path: str) -> None:

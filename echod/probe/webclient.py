@@ -1,5 +1,7 @@
 """HTTP connections that also work on kernels with fewer socket options."""
 
+# At the start: if Python's codec for host names fails to load on its first use, it stays unknown.
+import encodings.idna  # noqa: F401
 from http.client import HTTPConnection, HTTPResponse
 from urllib.request import HTTPHandler, Request
 

@@ -295,6 +295,22 @@ def ending(child: Process) -> str:
     return ""
 
 
+def test_a_control_socket_is_removed_though_its_close_fails(tmp_path: Path) -> None:
+    """The error is reported all the same."""
+
+    class Refusing(socket.socket):
+        def close(self) -> None:
+            super().close()
+            raise OSError(errno.EIO, "Input/output error")
+
+    path = tmp_path / "socket"
+    made = control.Control(str(path))
+    made._socket = Refusing(fileno=made._socket.detach())
+    with pytest.raises(OSError, match="Input/output error"):
+        made.close()
+    assert not path.exists()
+
+
 def test_a_child_that_ends_is_reported_with_its_last_line(tmp_path: Path) -> None:
     """Or with that it has written none."""
     for script, said in (("echo a; echo why >&2; exit 3", "why"), ("exit 3", "no output")):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
+from pathlib import Path
 from threading import Thread
 from time import monotonic
 
 import pytest
-from support import PATIENCE
+from support import PATIENCE, call
 
 from echod.errors import SystemRefused, UsageError
 from echod.probe.arguments import _sources
@@ -222,3 +224,13 @@ def test_no_time_left_is_a_timeout() -> None:
     with pytest.raises(Failed) as caught:
         Target("127.0.0.1", 1, 1.0).connect(1, 0.0)
     assert caught.value.kind == "timeout"
+
+
+def test_host_names_can_be_encoded_whatever_can_be_loaded_later(tmp_path: Path) -> None:
+    """Python looks for the codec once: without a file descriptor then, it would stay unknown."""
+    script = (
+        "import socket, sys; import echod.probe.command; sys.meta_path.clear();"
+        "socket.getaddrinfo('127.0.0.1', 1)"
+    )
+    result = call(tmp_path, [sys.executable, "-c", script])
+    assert (result.returncode, result.stderr) == (0, "")
