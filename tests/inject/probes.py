@@ -142,7 +142,7 @@ class Encrypted(Probe):
         return certified("one", then=split)
 
     def kinds(self, fault: Fault) -> set[str]:
-        """Up to Python 3.11.8 its ssl takes any error of a read or a write for an end."""
+        """The ssl module of Python 3.11.7 takes any error of a read or a write for an end."""
         of_ssl = {"tls", "closed"} if fault.kind in ("read, TCP", "write, TCP") else set()
         return super().kinds(fault) | of_ssl
 

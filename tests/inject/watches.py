@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,9 @@ class _Pages:
                 raise Refused
             body = self.get("/metrics")
             if len(self._run.failed) > MOST_FAILED:
+                with suppress(Hang):  # it may be about to end
+                    wait_for(lambda: self._process.process.poll() is not None, "the end", 5.0)
+                    raise Refused
                 raise Hang(f"scrapes fail again and again: {self._run.failed}")
             return bool(body) and look(Metrics(body.decode()))
 
