@@ -33,7 +33,7 @@ RUN PYTHONPYCACHEPREFIX=/opt/echod/pycache \
     /tools/bin/python -I tools/self_test.py /opt/echod/bin/echod
 
 FROM ${BASE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 # The repository's address, if it has one.
 ARG SOURCE=

@@ -70,7 +70,7 @@ test-real: $(VENV)/real.stamp
 	$(BIN)/pytest -n 2 -m long tests/inject
 
 # The cluster's page, typed in the cluster of KUBECONFIG, and what it leaves out. Changes that cluster:
-# CONTRIBUTING.md says how. CLUSTER='--image REGISTRY/echod:0.1.0' and the like are its options.
+# CONTRIBUTING.md says how. CLUSTER='--image REGISTRY/echod:0.2.0' and the like are its options.
 test-cluster: $(VENV)/real.stamp
 	cd tests && ../$(BIN)/python -m cluster $(CLUSTER)
 
