@@ -208,6 +208,14 @@ def test_a_full_metrics_port_closes_the_client_with_least_to_lose(
         assert len(read_to_end(reading)) > len(BIG)
 
 
+@pytest.mark.parametrize("version", [b"", b" HTTP/0.9", b" HTTP/1.0"])
+def test_an_old_request_gets_a_head_too(started: Started, version: bytes) -> None:
+    """HTTP/0.9 has none, and today's clients cannot tell such a response from a broken one."""
+    with connect(started.port) as client:
+        client.sendall(b"GET /ok" + version + b"\r\n\r\n")
+        assert read_to_end(client).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 def test_the_metrics_port_drops_data_after_a_request(started: Started) -> None:
     """One answer a connection."""
     with connect(started.port) as client:
