@@ -240,7 +240,7 @@ def test_a_ring_of_hashes_is_affinity_by_source(tmp_path: Path, backends: tuple[
     policy: dict[str, Any] = {"hash_policy": [{"source_ip": {}}]}
     with one_cluster(tmp_path, "RING_HASH", backends, policy) as port:
         status, _, table = probe(tmp_path, port, "--expect", "one=50,two=50")
-        assert (status, "perhaps affinity" in table) == (1, True)
+        assert (status, "possibly affinity" in table) == (1, True)
         words = ("-n", 1000, "--source", "127.0.0.0/25", "--source", "127.0.1.0/25")
         _, found, table = probe(tmp_path, port, *words)
     assert min(row["seen"] for row in found["versions"]) > 200
