@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
@@ -39,9 +40,9 @@ class Quiet:
     delay, drain_timeout = 0.3, 3.0
     command = staticmethod(command)
 
-    def run_to_the_end(self, echod: Echod, mixed: Crowd, delay: float) -> None:
-        """Sees to it that the stop ends in its time."""
-        with stopwatch(echod) as seconds:
+    def run_to_the_end(self, echod: Echod, mixed: Crowd, delay: float, stopped: float) -> None:
+        """Sees to it that the stop, which began at ``stopped``, ends in its time."""
+        with stopwatch(echod, stopped) as seconds:
             mixed.run_to_the_end(delay)
         assert seconds() < delay + self.drain_timeout + PROMISED_SECONDS
         if mixed.mutes:
@@ -61,7 +62,7 @@ class Busy:
             loop__lingering_close__LINGER_SECONDS=PATIENCE, process__shutdown__LATE_LOOKS=1000
         )
 
-    def run_to_the_end(self, echod: Echod, mixed: Crowd, delay: float) -> None:
+    def run_to_the_end(self, echod: Echod, mixed: Crowd, delay: float, stopped: float) -> None:
         """Sees to it that the stop ends when its time is over, and that only mutes wait for it."""
         if delay:
             mixed.run(Quiet.delay)
@@ -93,10 +94,11 @@ def stop_amid_everything(
         mixed.run(0.05)
         for client in mixed.clients:
             client.note_what_has_arrived()
+        stopped = time.monotonic()
         echod.terminate()
         echod.thaw()
         with repeated(echod, again):
-            pace.run_to_the_end(echod, mixed, delay)
+            pace.run_to_the_end(echod, mixed, delay, stopped)
         for client in mixed.mutes:
             client.hear_out()
     assert echod.wait() == 0

@@ -187,10 +187,11 @@ def pending(echod: Echod) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def stopwatch(echod: Echod) -> Iterator[Callable[[], float]]:
-    """Seconds until the end of the process, which is reaped."""
+def stopwatch(echod: Echod, began: float | None = None) -> Iterator[Callable[[], float]]:
+    """Seconds from now, or from ``began``, until the end of the process, which is reaped."""
     ends: list[float] = []
-    began, process = time.monotonic(), os.pidfd_open(echod.process.pid)
+    began = time.monotonic() if began is None else began
+    process = os.pidfd_open(echod.process.pid)
 
     def wait() -> None:
         select.select([process], [], [], PATIENCE)
