@@ -64,7 +64,7 @@ class Command:
         raise NotImplementedError
 
     def act(self, process: Process, run: Run) -> None:
-        """What is done with it, until it ends or is told to."""
+        """Do the script's part, until the process ends or gets a signal."""
 
     def lived(self, run: Run, clean: Run, fault: Fault | None) -> Verdict:
         """The verdict on a run that was not refused."""

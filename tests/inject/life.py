@@ -59,7 +59,7 @@ class Record:
 
 class Waiting:
     """A client that has sent all. It takes its replies amid the drain that a stop begins, or when
-    it is told to.
+    the script calls for them.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import release
 from rules import made
-from support import PATIENCE, ROOT
+from support import ROOT, call
 from support.pages import blocks, pages
 
 import echod
@@ -81,14 +81,7 @@ def test_the_tables_of_the_documents_are_those_of_the_code(tmp_path: Path) -> No
     """An option or a metric cannot be added without being documented."""
     words = [sys.executable, str(ROOT / "tools/tables.py"), "--check"]
     # Not measured: the sizes of plans would take three times their 12 s of a CPU.
-    result = subprocess.run(
-        ["/usr/bin/env", "-u", "COVERAGE_PROCESS_CONFIG", *words],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=5 * PATIENCE,
-        check=False,
-    )
+    result = call(tmp_path, ["/usr/bin/env", "-u", "COVERAGE_PROCESS_CONFIG", *words])
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
