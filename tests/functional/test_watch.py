@@ -227,7 +227,7 @@ def test_a_host_without_descriptors_is_a_failure_and_not_the_end(watch: Watch) -
     """A separate kind of failure, which ends once descriptors are free again."""
     one = watch("--expect", "one=80,two=20")
     until(lambda: one.metrics()(CONNECTIONS) > 10)
-    with without_descriptors(one):
+    with without_descriptors(one, limit=3):
         told = one.event("sample failed")
         assert told["kind"] == "this host"
     before = one.metrics()(CONNECTIONS)

@@ -208,12 +208,17 @@ def stopwatch(echod: Echod, began: float | None = None) -> Iterator[Callable[[],
 
 
 @contextmanager
-def without_descriptors(echod: Echod) -> Iterator[None]:
-    """Meanwhile the process, once ready, may not open another file; afterwards as before."""
+def without_descriptors(echod: Echod, limit: int | None = None) -> Iterator[None]:
+    """Meanwhile the process, once ready, may not open another file; afterwards as before.
+
+    ``limit`` is for a process whose files come and go: what it has open now may be more than what
+    it needs a moment later.
+    """
     echod.event("ready")
     pid = echod.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (echod.open_files(), before[1]))
+    limit = echod.open_files() if limit is None else limit
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
     try:
         yield
     finally:
