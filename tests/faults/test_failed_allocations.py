@@ -1,19 +1,32 @@
-"""Memory that runs out at any allocation of a handler's or the exporter's life, one by one."""
+"""Memory that runs out: at each allocation of a handler's or the exporter's life, one by one, and
+amid a full address space.
+"""
 
 from __future__ import annotations
 
 import http.client
 import importlib.util
+import resource
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pytest
-from support import Echod, Start, connect, expected, get, read_to_end, until, without_memory
+from support import (
+    Echod,
+    Start,
+    connect,
+    connections,
+    expected,
+    get,
+    read_to_end,
+    until,
+    without_memory,
+)
 from support.without_memory import METHODS, Plan
 
 ENOUGH = 30
@@ -114,4 +127,65 @@ def test_an_allocation_that_fails_costs_one_connection(
     until(lambda: echod.open_files() == files)
     assert echod.threads() == threads
     assert call()
+    echod.stop()
+
+
+@contextmanager
+def full_address_space(echod: Echod, room: int) -> Iterator[None]:
+    """Meanwhile the process may have that many bytes of address space more than now."""
+    pid = echod.process.pid
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    before = resource.prlimit(pid, resource.RLIMIT_AS)
+    most = pages * resource.getpagesize() + room
+    resource.prlimit(pid, resource.RLIMIT_AS, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_AS, before)
+
+
+def send_and_finish(clients: list[socket.socket], line: bytes) -> list[bytes]:
+    """What each client heard whose line is complete only when all others have begun theirs."""
+    for one in clients:
+        with suppress(OSError):  # echod has ended it
+            one.sendall(line)
+    heard = [b""] * len(clients)
+    for number, one in enumerate(clients):
+        with suppress(ConnectionError):
+            one.sendall(b"\n")
+            one.shutdown(socket.SHUT_WR)
+            heard[number] = read_to_end(one)
+    return heard
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("room", [0, 64 << 10, 1 << 20, 8 << 20])
+def test_a_full_address_space_costs_connections_alone(start: Start, room: int) -> None:
+    """On any interpreter: whoever is not answered is closed, and what was counted is true; with
+    memory to be had again all is as before.
+    """
+    line = b"x" * 900_000
+    echod = start("--max-buffered-bytes", "1000000000")
+    client = Client(echod)
+    assert client.converse(LINES)
+    assert client.scrape("/metrics")
+    files, threads = echod.open_files_at_rest(), echod.threads()
+    # more than glibc keeps of address space for a thread, which is 64 MiB
+    with full_address_space(echod, room), connections(echod.port, 150) as clients:
+        heard = send_and_finish(clients, line)
+        client.converse(LINES)
+    client.connections += len(heard)
+    answer = expected(line + b"\n")
+    assert all(answer.startswith(one) for one in heard)
+    assert any(one != answer for one in heard)
+    until(lambda: echod.metrics()("echod_connections_active") == 0)
+    metrics = echod.metrics()
+    assert metrics("echod_connections_opened_total") == client.connections
+    ends = {one: metrics("echod_connections_closed_total", reason=one) for one in ("eof", "error")}
+    assert sum(ends.values()) == client.connections
+    assert ends["error"] > 0
+    assert metrics("echod_buffered_bytes") == 0
+    until(lambda: echod.open_files() == files)
+    assert echod.threads() == threads
+    assert client.converse(LINES)
     echod.stop()

@@ -101,6 +101,16 @@ class Echod:
                 targets.append(os.readlink(descriptor))
         return sum("/libffi.so" not in target for target in targets)
 
+    def open_files_at_rest(self) -> int:
+        """The same once what has ended is closed, as a scrape's connection is after its client has
+        the answer: the number that stays for a while.
+        """
+        before = None
+        while (now := self.open_files()) != before:
+            before = now
+            pause(0.2, "time for the process to close what has ended")
+        return now
+
     def threads(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
 
@@ -217,7 +227,7 @@ def without_descriptors(echod: Echod, limit: int | None = None) -> Iterator[None
     echod.event("ready")
     pid = echod.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    limit = echod.open_files() if limit is None else limit
+    limit = echod.open_files_at_rest() if limit is None else limit
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
     try:
         yield
