@@ -43,6 +43,17 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert first[1] == echod.__version__
 
 
+def test_the_changelog_tells_each_change_once() -> None:
+    """In each section: a release publishes its own as notes."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        entries = re.split(r"^- ", section, flags=re.MULTILINE)[1:]
+        words = [set(re.findall(r"\w{4,}", entry.lower())) for entry in entries]
+        for number, one in enumerate(words):
+            for other in words[:number]:
+                assert len(one & other) < 0.7 * min(len(one), len(other)) + 3, (one, other)
+
+
 def test_files_name_the_version_of_this_release() -> None:
     """In calls to copy, manifests and the build."""
     found = release.places()
