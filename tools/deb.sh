@@ -15,6 +15,8 @@ version=$1 maintainer=$2 repository=$3
 command -v dpkg-buildpackage >/dev/null ||
   fail "dpkg-buildpackage is missing: make deb needs Debian 12 or later, with what debian/control names"
 case $maintainer in
+  *"
+"*) fail "MAINTAINER: must be one line" ;;
   *" <"*@*">") ;;
   *) fail "MAINTAINER '$maintainer': must be a name and an address: make deb MAINTAINER='NAME <ADDRESS>'" ;;
 esac
@@ -36,7 +38,9 @@ echod ($version) unstable; urgency=medium
 
  -- $maintainer  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 END
-sed -i "s|^Maintainer: .*|Maintainer: $maintainer|${repository:+;s|^Rules-|Homepage: $repository\\n&|}" \
+literal() { printf %s "$1" | sed 's/[&|\\]/\\&/g'; } # in what sed puts in
+repository=$(literal "$repository")
+sed -i "s|^Maintainer: .*|Maintainer: $(literal "$maintainer")|${repository:+;s|^Rules-|Homepage: $repository\\n&|}" \
   "$work/echod/debian/control"
 (cd "$work/echod" && dpkg-buildpackage --build=binary --no-sign >"$work/log" 2>&1) || {
   cat "$work/log" >&2

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from echod import __version__, cli
+from echod.lab import requests
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,9 @@ FILE_NAMES = {"FILE", "PATH"}
 
 
 def completion() -> str:
-    """Bash completion for ``echod``: the commands, the options of each, and file names."""
+    """Bash completion for ``echod``: the commands, the options of each, file names, and the words
+    for a running lab.
+    """
     parsers = {
         "health": cli.health_parser(),
         "lab": cli.lab_parser(),
@@ -154,6 +157,7 @@ def completion() -> str:
         name: " ".join(word for action in parser._actions for word in action.option_strings)
         for name, parser in parsers.items()
     }
+    options["lab"] = " ".join((*requests.VERBS, options["lab"]))
     cases = [f"    {name}) words='{options[name]}' ;;" for name in parsers if name != "serve"]
     return COMPLETION.format(
         files=" | ".join(sorted(files)),

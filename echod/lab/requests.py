@@ -15,6 +15,8 @@ MOST_RATE = 500
 OFF = "off"
 
 _OF_VERSIONS = ("stop", "kill", "start", "drain")
+VERBS = ("shift", *_OF_VERSIONS, "traffic", "judge")
+"""The first words of requests."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import echod
 
 TREES = ["/", *os.environ.get("ECHOD_DEBIAN_TREES", "").split()]
 """Systems to boot: this one, and others that debootstrap made."""
-MAINTAINER = "Test <test@example.org>"
+MAINTAINER = "R&D | Tests <test@example.org>"
 NAME = f"echod_{echod.__version__}_all.deb"
 
 
@@ -157,6 +157,7 @@ def test_manual_pages_and_completion_are_those_of_the_parsers(guest: Guest) -> N
         completed = guest.run(COMPLETE.format(command)).split()
         assert options <= set(completed)
     assert "probe" in guest.run(COMPLETE.format("")).split()
+    assert {"shift", "drain", "judge"} < set(guest.run(COMPLETE.format("lab")).split())
 
 
 COMPLETE = """
@@ -183,6 +184,13 @@ def test_two_builds_of_the_package_are_the_same_bytes(package: Path) -> None:
     again = built()
     assert again.read_bytes() == package.read_bytes()
     again.unlink()
+
+
+def test_the_package_names_its_maintainer(package: Path) -> None:
+    """Whatever characters are in the name."""
+    words = ["dpkg-deb", "--field", str(package), "Maintainer"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == MAINTAINER + "\n"
 
 
 def test_a_maintainer_without_an_address_is_refused() -> None:
