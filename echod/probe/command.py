@@ -183,7 +183,7 @@ def _hold(settings: Settings, held: Held, signals: Signals, output: Output) -> i
             output.say(f"{printable(name)}: connections {_ranges(numbers)}\n")
         output.say(
             f"{len(held.stays):,} of {settings.hold:,} connections were open at the end,"
-            f" {held.lost:,} were cut or never answered, {held.moved:,} changed their version\n"
+            f" {held.lost:,} ended or never answered, {held.moved:,} changed their version\n"
         )
     return int(Status.ERRORS if held.lost > settings.max_errors else Status.HOLDS)
 

@@ -70,7 +70,7 @@ class Held:
 
     @property
     def lost(self) -> int:
-        """Connections that were cut or have not been answered yet."""
+        """Connections that have ended or have not been answered yet."""
         return len(self._threads) - len(self.stays)
 
     def stop(self, timeout: float) -> None:

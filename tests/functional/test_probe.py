@@ -710,7 +710,7 @@ def test_held_connections_show_where_they_stay_and_when_they_are_cut(
     assert run.returncode == 3
     assert len(re.findall(r"connection \d \(one\) ended after", output)) == 3
     assert output.splitlines()[-1] == (
-        "0 of 3 connections were open at the end, 3 were cut or never answered,"
+        "0 of 3 connections were open at the end, 3 ended or never answered,"
         " 0 changed their version"
     )
 
@@ -729,7 +729,7 @@ def test_held_connections_can_be_let_go(tmp_path: Path, split: str, clock: Clock
     (listed,) = re.findall(r"^one: connections ([\d, -]+)$", output, re.MULTILINE)
     spans = [part.split("-") for part in listed.split(", ")]
     assert others == [n for span in spans for n in range(int(span[0]), int(span[-1]) + 1)]
-    assert "5 of 5 connections were open at the end, 0 were cut" in output
+    assert "5 of 5 connections were open at the end, 0 ended" in output
     run = running(tmp_path, split, "--hold", 5)
     assert run.stdout
     until(lambda: "two" in (run.stdout.readline() if run.stdout else ""))
@@ -750,7 +750,7 @@ def test_a_version_that_changes_on_an_open_connection_is_seen(tmp_path: Path) ->
     with serving(behave) as port:
         result = probe(tmp_path, f"127.0.0.1:{port}", "--hold", 1)
     assert "connection 1 (two) ended after" in result.stdout
-    assert "1 were cut or never answered, 1 changed their version" in result.stdout
+    assert "1 ended or never answered, 1 changed their version" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -866,7 +866,7 @@ def test_held_connections_to_a_silent_server_can_be_interrupted(tmp_path: Path) 
         run.send_signal(signal.SIGINT)
         output, _ = run.communicate(timeout=PATIENCE)
     assert run.returncode == 3
-    assert "0 of 3 connections were open at the end, 3 were cut or never answered" in output
+    assert "0 of 3 connections were open at the end, 3 ended or never answered" in output
 
 
 def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path, split: str) -> None:
