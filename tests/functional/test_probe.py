@@ -203,7 +203,7 @@ def test_a_version_that_hangs_is_a_failure_and_not_one_that_was_counted_short(
         (peers.silent if number == 20 else peers.prefixing(b"one"))(connection, number)
 
     with serving(behave) as port:
-        words = (f"127.0.0.1:{port}", "--expect", "one=100,two=0", "--timeout", 1)
+        words = (f"127.0.0.1:{port}", "--expect", "one=100,two=0", "--timeout", 5)
         status, found = document(tmp_path, *words)
         # The tenth that began may be the first that is accepted.
         assert status == 3
@@ -211,7 +211,7 @@ def test_a_version_that_hangs_is_a_failure_and_not_one_that_was_counted_short(
         assert found["failures"] == {"timeout": 1}
     with serving(behave) as port:
         words = (f"127.0.0.1:{port}", "--expect", "one=100,two=0", "--max-errors", 1)
-        status, found = document(tmp_path, *words, "--timeout", 1)
+        status, found = document(tmp_path, *words, "--timeout", 5)
         assert (status, found["stopped_at"], found["failures"]) == (0, 60, {"timeout": 1})
 
 
