@@ -6,8 +6,8 @@
 PYTHON = python3
 VENV = .venv
 BIN = $(VENV)/bin
-PORTS = $(if $(value ECHOD_PORTS),$(call quoted,$(value ECHOD_PORTS)),9000,9001,9002)
-PREFIX = $(if $(value ECHOD_PREFIX),$(call quoted,$(value ECHOD_PREFIX)),hello)
+PORTS = $(if $(value ECHOD_PORTS),$(value ECHOD_PORTS),9000,9001,9002)
+PREFIX = $(if $(value ECHOD_PREFIX),$(value ECHOD_PREFIX),hello)
 quoted = '$(subst ','\'',$1)'
 LAB =
 SOAK =
@@ -25,7 +25,7 @@ unexport PYTHONPATH PYTHONHOME
   lint-workflows deb version sbom
 
 run: $(VENV)/run.stamp
-	$(BIN)/echod $(PORTS) $(PREFIX)
+	$(BIN)/echod $(call quoted,$(PORTS)) $(call quoted,$(PREFIX))
 
 # The traffic shifting exercise behind a real Envoy; LAB='--serve' and the like are its options.
 lab: $(VENV)/lab.stamp

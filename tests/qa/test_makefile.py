@@ -75,8 +75,8 @@ def test_exported_variables_do_not_change_what_make_does(target: str) -> None:
 
 def test_variables_on_the_command_line_change_what_make_does() -> None:
     """As the README says, and a prefix of the user's own may have spaces."""
-    run = make("-n", "run", "PORTS=9000", "PREFIX='it is one'", "VENV=other").splitlines()
-    assert run[-1] == "other/bin/echod 9000 'it is one'"
+    run = make("-n", "run", "PORTS=9000", "PREFIX=it's one", "VENV=other").splitlines()
+    assert run[-1] == r"other/bin/echod '9000' 'it'\''s one'"
     image = make(
         "-n", "image", "IMAGE=mine", "BASE=base", "BUILDER=builder", "BUILD_OPTIONS=--pull"
     )
