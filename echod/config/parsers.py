@@ -62,16 +62,18 @@ def raw(most_bytes: int) -> Callable[[str], bytes]:
     return parse
 
 
-def text(most_bytes: int) -> Callable[[str], str]:
-    """Non-empty text without control characters."""
-    allowed = f"1 to {most_bytes} bytes of UTF-8 without control characters"
+def text(most_bytes: int) -> Callable[[str], str | None]:
+    """Text without control characters; empty text is None."""
+    allowed = f"empty, or 1 to {most_bytes} bytes of UTF-8 without control characters"
 
-    def parse(value: str) -> str:
+    def parse(value: str) -> str | None:
         try:
             size = len(value.encode())
         except UnicodeEncodeError as error:  # bytes that are not UTF-8
             raise ValueError(allowed) from error
-        if not 1 <= size <= most_bytes or _CONTROL.search(value):
+        if not size:
+            return None
+        if size > most_bytes or _CONTROL.search(value):
             raise ValueError(allowed)
         return value
 

@@ -119,7 +119,7 @@ def test_a_version_in_another_encoding_is_refused_by_name(locale: Any, tmp_path:
     )
     assert run.returncode == 2
     assert run.stderr.startswith(
-        rb"echod: error: --service-version 'caf\xe9': must be 1 to 128 bytes of UTF-8"
+        rb"echod: error: --service-version 'caf\xe9': must be empty, or 1 to 128 bytes of UTF-8"
     )
 
 

@@ -82,6 +82,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         ("handler_threads", "Auto", None),
         ("handler_threads", "2", 2),
         ("service_version", "none", "none"),
+        ("service_version", "", None),
         ("service_version", "größer", "größer"),
         ("log_level", "INFO", "info"),
         ("log_level", "Debug", "debug"),
@@ -116,7 +117,7 @@ def test_good_values_are_read(name: str, text: str, value: object) -> None:
         ("address", "localhost", "an IPv4 or IPv6 address"),
         ("metrics_port", "off", "0 for any free one, or none"),
         ("metrics_port", "tcp://10.0.0.1:9464", "enableServiceLinks: false"),
-        ("service_version", "x" * 129, "1 to 128 bytes"),
+        ("service_version", "x" * 129, "empty, or 1 to 128 bytes"),
         ("service_version", "a\x85b", "1 to 128 bytes of UTF-8 without control characters"),
         ("max_line_bytes", "0", "a whole number from 1 on"),
         ("max_connections", "-5", "a whole number from 1 on"),
@@ -159,7 +160,8 @@ def test_a_version_that_is_not_utf8_is_refused_by_name_and_its_bytes_shown(
     text: str, shown: str
 ) -> None:
     """Prometheus takes label values in UTF-8 alone."""
-    allowed = re.escape(f"{shown}: must be 1 to 128 bytes of UTF-8 without control characters")
+    allowed = f"{shown}: must be empty, or 1 to 128 bytes of UTF-8 without control characters"
+    allowed = re.escape(allowed)
     with pytest.raises(UsageError, match=f"^--service-version {allowed}$"):
         load_with(service_version=text)
     with pytest.raises(UsageError, match=f"^ECHOD_SERVICE_VERSION {allowed}$"):
