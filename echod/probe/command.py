@@ -141,7 +141,7 @@ def _cap(settings: Settings, rules: Rules, output: Output) -> float:
     most = planning.limit(tests) if tests else WITHOUT_EXPECTATION
     if not settings.n:
         return math.inf if settings.wait or settings.duration else most
-    if tests and not settings.wait and settings.n < (least := planning.earliest(tests)):
+    if tests and settings.n < (least := planning.earliest(tests)):
         output.warn(
             f"echod: warning: -n {settings.n}: the split cannot pass, which takes at least"
             f" {least:,} connections\n"

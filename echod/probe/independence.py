@@ -72,6 +72,15 @@ class Addresses:
         return homogeneity(enough)
 
 
+@dataclass
+class Mark:
+    """A point in an order: what came before it."""
+
+    total: int
+    counts: Counter[str]
+    runs: int = 0
+
+
 class Order:
     """The order of samples, as blocks of counts. The block size doubles when there are many."""
 
@@ -83,12 +92,21 @@ class Order:
         self._size = 1
         self._blocks: list[Counter[str]] = []
         self._open: Counter[str] = Counter()
+        self._marks: list[Mark] = []  # those that the next sample comes after
+
+    def mark(self) -> Mark:
+        """The point between the last sample and the next one."""
+        mark = Mark(self.total, self.counts.copy())
+        self._marks.append(mark)
+        return mark
 
     def add(self, name: str) -> None:
         """Count one more sample."""
         self.total += 1
         self.counts[name] += 1
         self.runs += name != self._last
+        while self._marks:
+            self._marks.pop().runs = self.runs - 1  # this sample begins a run behind the mark
         self._last = name
         self._open[name] += 1
         if self.total % self._size == 0:
@@ -99,13 +117,13 @@ class Order:
             self._blocks = [a + b for a, b in pairs]
             self._size *= 2
 
-    def homogeneity(self, since: int = 0) -> Homogeneity | None:
-        """The test of whether the shares stayed the same, from sample number ``since`` on.
+    def homogeneity(self, since: Mark | None = None) -> Homogeneity | None:
+        """The test of whether the shares stayed the same, from a mark on.
 
         Few stretches detect a single change best, many stretches a change back and forth. The
         smallest p-value of several numbers of stretches is returned, times their count.
         """
-        blocks = self._blocks[-(-since // self._size) :]
+        blocks = self._blocks[-(-since.total // self._size) :] if since else self._blocks
         if self._open:
             blocks = [*blocks, self._open]
         counts = sum(blocks, Counter[str]())
@@ -119,16 +137,18 @@ class Order:
         best = min(known, key=lambda one: one.p)
         return replace(best, p=min(1.0, len(known) * best.p))
 
-    def said(self) -> Runs | None:
-        """The test of the runs of equal neighbors."""
-        return mood(self.runs, list(self.counts.values()))
+    def said(self, since: Mark | None = None) -> Runs | None:
+        """The test of the runs of equal neighbors, from a mark on."""
+        if since is None:
+            return mood(self.runs, list(self.counts.values()))
+        return mood(self.runs - since.runs, list((self.counts - since.counts).values()))
 
 
-def independence(order: Order, addresses: Addresses, since: int = 0) -> Independence:
-    """All tests at the end of a run: by the order of samples and by address."""
+def independence(order: Order, addresses: Addresses, since: Mark | None = None) -> Independence:
+    """All tests at the end of a run: by the order of samples, from a mark on, and by address."""
     several = len(addresses.counts) > 1
     return Independence(
-        runs=order.said(),
+        runs=order.said(since),
         homogeneity=order.homogeneity(since),
         by_address=addresses.counts if several else {},
         addresses=addresses.homogeneity() if several else None,

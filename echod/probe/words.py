@@ -153,14 +153,15 @@ def _why_not(result: Result) -> str:
         )
     silent = _never_seen(result) if rules.tolerance is not None else ""
     if silent:
-        reasons.append(f"{silent} has never answered, and the split cannot pass without it")
+        when = "did not answer at the end" if result.waited else "has never answered"
+        reasons.append(f"{silent} {when}, and the split cannot pass without it")
     elif not result.interrupted and not result.waited:
         reasons.append("a verdict takes more connections")
     return "".join(f"; {reason}" for reason in reasons)
 
 
 def _never_seen(result: Result) -> str:
-    """The first version with an expected share that has never answered, if any."""
+    """The first version with an expected share that has not answered in the judged part, if any."""
     expectation, seen = result.rules.expectation, result.judgement.tally.versions
     shares = expectation.shares if expectation else {}
     silent = (printable(name) for name, share in shares.items() if share and not seen[name])
@@ -174,13 +175,24 @@ def remarks(result: Result) -> list[str]:
     if result.addresses > 1 and result.taken:
         lines.append(f"the name has {result.addresses:,} addresses: {result.taken} was taken")
     lines += _by_address(said)
-    runs = said.runs
-    if runs and abs(runs.z) >= STICKS:
+    lines += _by_order(said, told=result.judgement.changed)
+    if _is_alone(result):
+        reasons = _IN_RUNS if result.sources > 1 else f"{_AFFINITY}, or {_IN_RUNS}"
+        lines.append(f"only one version answered: possibly {reasons}")
+    return lines
+
+
+def _by_order(said: Independence, *, told: bool) -> list[str]:
+    """Whether shares changed (unless ``told`` elsewhere), and how versions follow each other."""
+    runs, lines = said.runs, []
+    speaks = runs is not None and abs(runs.z) >= STICKS
+    if said.homogeneity and said.homogeneity.p < CHANGED and not told:
+        why = "other weights, or what follows" if speaks else "other weights"
+        lines.append(f"the shares changed during the run: {why}")
+    if runs and speaks:
         kind = "equal versions follow each other" if runs.z < 0 else "versions take turns"
         chance = f"more often than chance ({runs.seen:,} runs, {runs.expected:,.0f} expected)"
         lines.append(f"{kind} {chance}: {_STICKY if runs.z < 0 else _IN_TURN}")
-    if _is_alone(result):
-        lines.append("only one version answered: possibly affinity; use several sources (--source)")
     return lines
 
 
@@ -201,14 +213,16 @@ def _by_address(said: Independence) -> list[str]:
 
 
 _MOST_LISTED = 10
-_STICKY = "affinity, or a balancer that works in runs; then a verdict takes whole cycles of it"
+_IN_RUNS = "a balancer that works in runs; then a verdict takes whole cycles of it"
+_STICKY = f"affinity, or {_IN_RUNS}"
+_AFFINITY = "affinity (use several sources: --source)"
 _IN_TURN = "a balancer that takes turns is closer to its weights than chance"
 
 
 def _is_alone(result: Result) -> bool:
     """Whether all answers came from one version where several were expected."""
     expectation, tally = result.rules.expectation, result.judgement.tally
-    if expectation is None or result.sources > 1:
+    if expectation is None:
         return False
     several = sum(share > 0 for share in expectation.shares.values()) > 1
     return several and tally.answered > 1 and tally.answered in tally.versions.values()

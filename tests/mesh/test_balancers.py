@@ -213,6 +213,11 @@ def test_a_balancer_that_goes_in_runs_is_seen(tmp_path: Path, backends: tuple[in
     with in_runs((801, 199), backends) as port:
         status, found, table = probe(tmp_path, port, "--expect", "one=80.1,two=19.9")
         assert (status, found["versions"][1]["seen"]) == (1, 0)
+        assert "a balancer that works in runs; then a verdict takes whole cycles of it" in table
+        sources = ("--source", "127.0.0.0/29", "--expect", "one=80.1,two=19.9")
+        status, found, table = probe(tmp_path, port, *sources)
+        assert status == 1
+        assert "whole cycles" in table
         status, found, table = probe(tmp_path, port, "-n", 2000, "--concurrency", 1)
     assert (status, found["versions"][0]["seen"]) == (0, 1602)
     assert z(found) < -4
@@ -228,7 +233,7 @@ def test_affinity_by_source_is_seen_and_many_sources_undo_it(
         status, found, table = probe(tmp_path, port, "--expect", "one=80,two=20")
         assert status == 1
         assert min(row["seen"] for row in found["versions"]) == 0
-        assert "possibly affinity; use several sources" in table
+        assert "possibly affinity (use several sources: --source)" in table
         status, found, table = probe(tmp_path, port, "-n", 500, "--source", "127.0.0.0/24")
     assert found["sources"] == 254
     assert min(row["seen"] for row in found["versions"]) > 0

@@ -255,7 +255,12 @@ def test_the_order_of_a_long_run_is_kept_in_little_room() -> None:
     """In blocks that grow; what comes since a moment is known nearly as well."""
     order = ordered(chain(islice(cycle(["one"]), 4000), cycle(["one", "two"])), 10_000)
     assert len(order._blocks) < 2048
-    whole, since = order.homogeneity(), order.homogeneity(4004)
+    half = ordered(cycle(["one"]), 4004)
+    mark = half.mark()
+    for name in islice(cycle(["one", "two"]), 5996):
+        half.add(name)
+    assert half.said(mark) == ordered(cycle(["one", "two"]), 5996).said()
+    whole, since = order.homogeneity(), half.homogeneity(mark)
     assert whole
     assert since
     assert whole.p < 1e-6 < since.p

@@ -11,7 +11,7 @@ import pytest
 from support.splits import FAILED, judged, outcome, rules
 
 from echod.probe.formats import as_json, as_junit
-from echod.probe.independence import Independence, Runs
+from echod.probe.independence import Homogeneity, Independence, Runs
 from echod.probe.judge import Sequential
 from echod.probe.report import text
 from echod.probe.result import Result, printable
@@ -121,6 +121,8 @@ def test_an_inconclusive_run_says_why() -> None:
     rare = last_lines(result("one=99,two=1", tolerance=0.05, one=2000))
     assert "two has never answered, and the split cannot pass without it" in rare
     assert "takes more connections" not in rare
+    waited = replace(result("one=99,two=1", tolerance=0.05, one=2000), waited=True)
+    assert "two did not answer at the end, and the split cannot pass" in last_lines(waited)
     alone = last_lines(result("one=80,two=20", one=1))
     assert "inconclusive: 1 connection does not contradict one=80,two=20" in alone
     failing = last_lines(result("one=80,two=20", 30, None, 100, one=240, two=60))
@@ -169,12 +171,30 @@ def test_samples_that_depend_on_each_other_are_said(z: float, words: str | None)
     assert again.count("\n") - text(quiet).count("\n") == bool(words)
 
 
-def test_one_version_alone_may_be_affinity() -> None:
-    """If several versions were expected, and one source was used."""
+def test_shares_that_changed_are_said_beside_a_verdict() -> None:
+    """They explain few runs as well as a balancer does."""
+    one = result("one=50,two=50", one=800, two=200)
+    changed = Homogeneity(20, 500.0, 1e-90)
+    for said, words in (
+        (Independence(None, changed), "the shares changed during the run: other weights\n"),
+        (Independence(Runs(9, 320.0, -9), changed), "other weights, or what follows\nequal vers"),
+        (Independence(None, replace(changed, p=1e-3)), ""),
+    ):
+        again = text(replace(one, judgement=replace(one.judgement, independence=said)))
+        assert ("the shares changed" in again) is bool(words)
+        assert words in again
+    told = replace(one.judgement, independence=Independence(None, changed), changed=True)
+    assert "the shares changed" not in text(replace(one, judgement=told))
+
+
+def test_one_version_alone_may_be_affinity_or_a_long_run() -> None:
+    """If several versions were expected; with several sources affinity is not likely."""
     alone = result("one=80,two=20", one=40)
-    assert "only one version answered: possibly affinity; use several sources" in text(alone)
+    said = "only one version answered: possibly affinity (use several sources: --source), or a bal"
+    assert said in text(alone)
+    assert "possibly a balancer that works in runs" in text(replace(alone, sources=2))
     assert "affinity" not in text(replace(alone, sources=2))
-    assert "affinity" not in text(result("one=100,two=0", one=60))
+    assert "only one version" not in text(result("one=100,two=0", one=60))
 
 
 def test_json_has_what_a_verdict_rests_on() -> None:

@@ -20,6 +20,20 @@ def test_a_change_from_one_side_to_the_other_is_no_arrival() -> None:
         assert waited(chain(*halves)).status is not Status.HOLDS
 
 
+def test_new_weights_that_arrive_are_no_affinity() -> None:
+    """The diagnostics look at the part that is judged."""
+    judge = Waiting(rules(tolerance=0.05), 20)
+    samples = enumerate(chain(repeat("one", 1500), split(0.8, 7)))
+    while not judge.take(outcome((sample := next(samples))[1], began=sample[0] / 800)):
+        pass
+    made = judge.conclude(20.0)
+    assert made.status is Status.HOLDS
+    assert made.independence.runs
+    whole = judge.order.said()
+    assert whole
+    assert whole.z < -4 < made.independence.runs.z
+
+
 def test_a_version_that_must_not_be_there_ends_every_start_and_not_the_wait() -> None:
     """It may belong to the old weights."""
     made = waited(chain(["two"] * 300, repeat("one")), expect="one=100,two=0", seconds=10)
