@@ -38,8 +38,7 @@ class Listener:
         self.host, self.port, *more = bound.getsockname()
         if more and more[1]:
             self.host += f"%{_zone_name(more[1])}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        self.address = f"{host}:{self.port}"
+        self.address = _joined(self.host, self.port)
 
 
 def bind(option: str, address: str, port: int) -> Listener:
@@ -55,8 +54,8 @@ def bind(option: str, address: str, port: int) -> Listener:
                 raise
             return _bound("0.0.0.0", port)  # noqa: S104  # "::" means all addresses
     except OSError as error:
-        message = f"{option} {port}: cannot listen on it at address {address}: {_why(error)}"
-        raise SystemRefused(message) from error
+        where = _joined(address, port)
+        raise SystemRefused(f"{option} {port}: cannot listen on {where}: {_why(error)}") from error
 
 
 def inherit(descriptor: int) -> Listener:
@@ -86,6 +85,10 @@ def listen(listener: Listener) -> None:
         listener.socket.listen(BACKLOG)
     except OSError as error:
         raise SystemRefused(f"cannot listen on {listener.address}: {_why(error)}") from error
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def normalized(address: str) -> tuple[object, int]:

@@ -84,7 +84,7 @@ def test_a_refused_so_reuseaddr_ends_the_start(tmp_path: Path, error: str) -> No
     reason = os.strerror(getattr(errno, error))
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        "echod: error: PORTS 0: cannot listen on it at address ::: SO_REUSEADDR: " + reason + "\n"
+        "echod: error: PORTS 0: cannot listen on [::]:0: SO_REUSEADDR: " + reason + "\n"
     )
 
 

@@ -378,7 +378,7 @@ def test_a_metrics_port_in_use_is_named(tmp_path: Path) -> None:
         words = ("--metrics-port", number, "--metrics-address", "127.0.0.1")
         status, line = refused(tmp_path, "127.0.0.1:9", "--watch", "--expect", "a=1", *words)
     assert status == 3
-    assert f"--metrics-port {number}: cannot listen on it at address 127.0.0.1" in line
+    assert f"--metrics-port {number}: cannot listen on 127.0.0.1:{number}: " in line
 
 
 def test_what_ends_the_samples_ends_the_watch(watch: Watch) -> None:

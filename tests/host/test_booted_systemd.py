@@ -255,7 +255,7 @@ def test_systemd_retries_a_start_on_a_port_in_use_slowly(guest: Guest) -> None:
     guest.run("pkill -x nc")
     until(lambda: show(guest, "echod@v1", "ActiveState") == "active")
     lines = guest.journal("echod@v1").splitlines()
-    assert any(line.startswith("echod: error: PORTS 9001: cannot listen on it") for line in lines)
+    assert any(line.startswith("echod: error: PORTS 9001: cannot listen on ") for line in lines)
 
 
 def test_sockets_by_name_start_it_in_a_network_of_its_own(guest: Guest) -> None:

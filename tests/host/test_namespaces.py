@@ -92,7 +92,7 @@ def test_without_the_privilege_a_low_port_is_refused_by_name() -> None:
     """
     result = in_network(Path("/"), script)
     assert result.returncode == 1
-    assert "PORTS 7: cannot listen on it at address ::: Permission denied" in result.stderr
+    assert "PORTS 7: cannot listen on [::]:7: Permission denied" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
