@@ -18,8 +18,9 @@ import pytest
 from support import PATIENCE, clean_environment, until
 
 from echod.errors import SystemRefused
-from echod.lab.page import server, watch
+from echod.lab.page import page, server, watch
 from echod.lab.page.app import App
+from echod.lab.page.board import MOST_DOTS
 from echod.lab.page.feed import MOST_TABS, Feed, event
 from echod.lab.page.page import FIRST_RATE, Page
 from echod.lab.page.server import LIMITS, Server
@@ -352,6 +353,21 @@ def test_a_tab_sees_traffic_judged(shown: Shown) -> None:
         return bool(0 <= v1["connections"] - v1["seen"] <= 2 * AHEAD * THREADS)
 
     tab.until(agree)
+
+
+def test_traffic_that_no_tab_sees_is_not_kept(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next tab's first dots are of now."""
+    monkeypatch.setattr(page, "EVENT_SECONDS", 0.0)
+    shown.page.set_traffic(200)
+    metrics = shown.lab.versions["v1"].metrics_url
+    shown.until(lambda: (ask(metrics).connections or 0) > 3 * MOST_DOTS)
+    shown.page.set_traffic(None)  # ends all samples, so that there is none of now
+    shown.page.poll(shown.answer)
+    tab = Tab(shown)
+    tab.until(lambda state: state["traffic"]["rate"] is None)
+    assert (tab.whole["dots"], tab.whole["each"]) == ("", 1)
 
 
 def test_other_weights_and_faults_are_judged_anew(shown: Shown) -> None:

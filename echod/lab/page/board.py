@@ -25,7 +25,7 @@ _COLUMNS = (*_DOTS.values(), FAILED, OTHER)
 class Board:
     """Collects samples. Any thread may call ``take``; the lab's thread calls everything else.
 
-    Samples must come in the order in which they began.
+    Samples must come in the order in which they began. Dots are kept until ``dots`` is called.
     """
 
     def __init__(self) -> None:

@@ -125,12 +125,16 @@ class Page:
         self._traffic.poll()
         company.stays.poll(now)
         self._board.tick(int(time()), self._lab.weights)
-        if self._feed.tabs and now >= self._due:
+        if now >= self._due:
             self._due = now + EVENT_SECONDS
-            whole = self._whole or self._feed.wants_all
-            self._whole = False
-            view = self._view(company.stays.view(now), whole=whole)
-            self._feed.publish(event(json.dumps(view)), whole=whole)
+            dots = self._board.dots()  # without a tab too, or they would pile up for the next one
+            if self._feed.tabs:
+                self._publish(dots, company.stays.view(now))
+
+    def _publish(self, dots: tuple[str, int], stays: list[dict[str, Any]]) -> None:
+        whole = self._whole or self._feed.wants_all
+        self._whole = False
+        self._feed.publish(event(json.dumps(self._view(dots, stays, whole=whole))), whole=whole)
 
     def _judge_anew(self) -> None:
         self._problem = ""
@@ -164,16 +168,17 @@ class Page:
             self._said = said
             self._seen = {name: answered[one] + opened[one] for name, one in VERSIONS.items()}
 
-    def _view(self, stays: list[dict[str, Any]], *, whole: bool) -> dict[str, Any]:
+    def _view(
+        self, dots: tuple[str, int], stays: list[dict[str, Any]], *, whole: bool
+    ) -> dict[str, Any]:
         """The changing part of the page's data, or with ``whole`` all of it."""
-        dots, each = self._board.dots()
         verdict = self._board.verdict()
         view: dict[str, Any] = {
             "time": round(time(), 3),
             "weights": self._lab.weights,
             "traffic": {"rate": self._traffic.rate, "problem": self._traffic.problem},
-            "dots": dots,
-            "each": each,
+            "dots": dots[0],
+            "each": dots[1],
             "verdict": verdict and {**verdict, "since": self._judge_since},
             "problem": self._problem,
             "stays": stays,
