@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Route, expect, sync_playwright
 from playwright.sync_api import Page as Tab
-from support import ROOT, call, command, until
+from support import ROOT, call, command, pause, until
 from test_lab import Running
 
 PATIENCE_MS = 60_000
@@ -177,6 +177,67 @@ def test_the_keyboard_and_the_slider_shift_too(lab: Running, opened: Opened) -> 
             break
     opened.tab.keyboard.press("Enter")
     lab.wait_for("v1 is killed")
+
+
+def test_the_slider_shows_the_chosen_weights_until_they_are_answered(
+    lab: Running, opened: Opened
+) -> None:
+    """Nothing from elsewhere changes them meanwhile; afterwards it does, focus or not."""
+    slider = opened["#slider"]
+    held: list[Route] = []
+    opened.tab.route("**/command", lambda route: held.append(route))  # noqa: PLW0108  # no builtin
+    opened.tab.evaluate(
+        "window.heard = new Set(); const one = document.getElementById('slider');"
+        "new MutationObserver(() => heard.add(one.getAttribute('aria-valuetext') + one.value))"
+        ".observe(document.body, { subtree: true, childList: true, attributes: true })"
+    )
+    slider.focus()
+    with opened.tab.expect_request("**/command"):
+        for _ in range(3):
+            opened.tab.keyboard.press("ArrowLeft")
+    lab.shift("80/20")
+    expect(opened["#t-envoy"]).to_have_text("80 : 20")
+    expect(opened["#t-v1"]).to_have_text("80 %")
+    expect(opened["#weights"]).to_have_text("v1 97, v2 3")
+    expect(slider).to_have_value("97")
+    assert set(opened.tab.evaluate("[...heard]")) <= {
+        "v1 100, v2 0100",
+        "v1 99, v2 199",
+        "v1 98, v2 298",
+        "v1 97, v2 397",
+    }
+    (only,) = held
+    only.continue_()
+    opened.tab.unroute("**/command")
+    lab.wait_for("now v1 97, v2 3")
+    lab.shift("50/50")
+    expect(slider).to_have_value("50")
+    expect(slider).to_have_attribute("aria-valuetext", "v1 50, v2 50")
+    expect(opened["#weights"]).to_have_text("v1 50, v2 50")
+    opened.tab.keyboard.press("ArrowLeft")
+    lab.wait_for("now v1 49, v2 51")
+
+
+def test_a_refused_choice_gives_the_slider_back(lab: Running, opened: Opened) -> None:
+    """And a button's weights take the place of those that were just chosen."""
+    slider = opened["#slider"]
+    opened.tab.route("**/command", lambda route: route.abort())
+    slider.focus()
+    opened.tab.keyboard.press("ArrowLeft")
+    expect(opened["#answer"]).not_to_be_empty()
+    expect(slider).to_have_value("100")
+    expect(slider).to_have_attribute("aria-valuetext", "v1 100, v2 0")
+    expect(opened["#weights"]).to_have_text("v1 100, v2 0")
+    opened.tab.unroute("**/command")
+    opened.tab.evaluate(
+        "const one = document.getElementById('slider'); one.value = 30;"
+        "one.dispatchEvent(new Event('input'));"
+        "document.querySelector('[data-command=\"shift 80/20\"]').click()"
+    )
+    lab.wait_for("now v1 80, v2 20")
+    expect(slider).to_have_value("80")
+    pause(1.0, "the slider waits 0.35 s for another value")
+    assert "now v1 30" not in lab.said()
 
 
 def test_hostile_names_are_shown_as_text(browser: Browser, tmp_path: Path) -> None:

@@ -38,15 +38,20 @@ async function send(command, words = command) {
     const json = response.headers.get("Content-Type") === "application/json";
     const text = json ? (await response.json()).answer : await response.text();
     put($("answer"), response.ok ? "" : text);
+    return response.ok;
   } catch {
     put($("answer"), t.lost);
+    return false;
+  } finally {
+    showLast(words);
   }
-  showLast(words);
 }
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-command]");
-  if (button) send(button.dataset.command);
+  const command = event.target.closest("button[data-command]")?.dataset.command;
+  if (!command) return;
+  if (/^(shift|drain) /.test(command)) choose(null); // its weights are newer than the slider's
+  send(command);
 });
 
 for (const step of STEPS) {
@@ -54,13 +59,24 @@ for (const step of STEPS) {
 }
 
 const slider = $("slider");
+let weights = {}; // as the lab has them
+let chosen = null; // on the slider, from the first input until the command is answered
 let sliding = 0;
-slider.addEventListener("input", () => {
+
+function choose(some) { // null: the slider follows the lab again
   clearTimeout(sliding);
-  showWeights({ v1: Number(slider.value), v2: 100 - slider.value });
-  sliding = setTimeout(() => {
-    sliding = 0;
-    send(`shift ${slider.value}/${100 - slider.value}`);
+  chosen = some;
+  showSlider();
+}
+
+slider.addEventListener("input", () => {
+  const mine = { v1: Number(slider.value), v2: 100 - slider.value };
+  choose(mine);
+  sliding = setTimeout(async () => {
+    const done = await send(`shift ${mine.v1}/${mine.v2}`);
+    if (chosen !== mine) return; // another one since
+    if (done) weights = mine;
+    choose(null);
   }, 350);
 });
 
@@ -73,18 +89,27 @@ $("rate").value = 20;
 
 // What the lab says.
 
-function showWeights(weights) {
-  const [one, two] = [weights.v1, weights.v2];
-  const known = one !== undefined;
-  put($("weights"), known ? t.weightsNow(number(one), number(two)) : t.unknown);
-  slider.setAttribute("aria-valuetext", known ? t.weightsNow(one, two) : t.unknown);
-  const share = known ? one / (one + two) : null;
+const shareOf = ({ v1, v2 }) => (v1 === undefined ? null : v1 / (v1 + v2));
+
+function showSlider() { // text, value and thumb say the same
+  const shown = chosen ?? weights;
+  const share = shareOf(shown);
+  const text = share === null ? t.unknown : t.weightsNow(number(shown.v1), number(shown.v2));
+  put($("weights"), text);
+  if (slider.getAttribute("aria-valuetext") !== text) slider.setAttribute("aria-valuetext", text);
+  if (share === null) return;
+  const value = String(Math.round(100 * share));
+  if (slider.value !== value) slider.value = value;
+}
+
+function showWeights() {
+  const share = shareOf(weights);
   for (const button of $("steps").children) {
-    const [a, b] = button.textContent.split("/").map(Number);
-    button.setAttribute("aria-pressed", String(share !== null && a / (a + b) === share));
+    const [v1, v2] = button.textContent.split("/").map(Number);
+    button.setAttribute("aria-pressed", String(share === shareOf({ v1, v2 })));
   }
-  put($("t-envoy"), known ? `${one} : ${two}` : "");
-  return share;
+  put($("t-envoy"), share === null ? "" : `${weights.v1} : ${weights.v2}`);
+  showSlider();
 }
 
 function showTraffic(traffic) {
@@ -286,8 +311,8 @@ function showNotes(notes) {
 
 let before = 0;
 function show(event) {
-  const share = showWeights(event.weights);
-  if (share !== null && !sliding && document.activeElement !== slider) slider.value = Math.round(100 * share);
+  weights = event.weights;
+  showWeights();
   showTraffic(event.traffic);
   path.add(event.dots, 1000 * (event.time - before));
   before = event.time;
