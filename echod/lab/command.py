@@ -191,6 +191,7 @@ class _Course:
         """Stop, kill, start or drain a version."""
         version = self._lab.versions[name]
         if verb == "drain":
+            version.must_run(verb)  # a refused drain must not shift
             (other,) = set(VERSIONS) - {name}
             if self._lab.versions[other].state is not State.RUNNING:
                 raise SystemRefused(f"drain {name}: {other} does not run")
@@ -201,7 +202,7 @@ class _Course:
         if verb == "kill":
             version.kill()
             return self._done(f"{name} is killed")
-        version.terminate()
+        version.terminate(verb)
         return self._done(f"{name} is {'draining' if verb == 'drain' else 'stopping'}")
 
     def _done(self, text: str, *, judged_anew: bool = True) -> str:

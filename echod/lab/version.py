@@ -85,15 +85,20 @@ class Version:
         if self.state is State.ENDED and not self._asked:
             self._process.check()
 
-    def terminate(self) -> None:
+    def must_run(self, verb: str) -> None:
+        """Raise SystemRefused, for a request named ``verb``, if it has ended."""
+        if self.state is State.ENDED:
+            raise SystemRefused(f"{verb} {self.name}: it has ended")
+
+    def terminate(self, verb: str = "stop") -> None:
         """Start its graceful shutdown. Raises SystemRefused if it has ended."""
-        self._must_run("stop")
+        self.must_run(verb)
         self._asked = State.STOPPING
         self._process.terminate()
 
     def kill(self) -> None:
         """Kill it. Raises SystemRefused if it has ended."""
-        self._must_run("kill")
+        self.must_run("kill")
         self._asked = State.STOPPING
         self._process.kill()
 
@@ -110,10 +115,6 @@ class Version:
     def stop(self) -> None:
         """Stop it, and wait for its end."""
         self._process.stop(STOP_SECONDS)
-
-    def _must_run(self, verb: str) -> None:
-        if self.state is State.ENDED:
-            raise SystemRefused(f"{verb} {self.name}: it has ended")
 
     def _started(self) -> Process:
         words = [sys.executable, "-P", "-m", "echod", str(self.port), VERSIONS[self.name]]

@@ -62,8 +62,9 @@ def test_a_version_is_stopped_killed_and_started_again(version: Version) -> None
     assert version.pid != pid
     version.kill()
     until(partial(is_in, version, State.ENDED))
-    with pytest.raises(SystemRefused, match="stop v1: it has ended"):
-        version.terminate()
+    for verb in ("stop", "drain"):
+        with pytest.raises(SystemRefused, match=f"{verb} v1: it has ended"):
+            version.terminate(verb)
 
 
 def test_a_version_that_ends_unasked_is_an_error(version: Version) -> None:

@@ -120,8 +120,12 @@ def test_a_killed_version_shows_in_errors_readiness_and_verdict(
     expect(card).to_contain_text("no answer")
     expect(card).to_contain_text("ended")
     assert "kubectl -n $NS delete pod" in (opened["#last"].text_content() or "")
+    for name in ("Drain v2", "Stop v2", "Kill v2"):
+        expect(opened.tab.get_by_role("button", name=name)).to_be_disabled()
+    expect(opened.tab.get_by_role("button", name="Drain v1")).to_be_enabled()
     opened.press("Start v2")
     expect(card).to_contain_text("200 ok")
+    expect(opened.tab.get_by_role("button", name="Drain v2")).to_be_enabled()
     expect(opened["#headline"]).to_contain_text("Holds, after")
     opened.press("Stop v2")
     expect(card).to_contain_text("503 draining")
@@ -354,3 +358,6 @@ def test_faults_from_a_terminal_do_what_the_buttons_do(lab: Running) -> None:
     assert ask("judge") == (0, "judging anew\n")
     until(lambda: ask("kill", "v1")[0] == 1)
     assert ask("drain", "v2") == (1, "echod: error: drain v2: v1 does not run\n")
+    assert ask("shift", "80/20") == (0, "now v1 80, v2 20\n")
+    assert ask("drain", "v1") == (1, "echod: error: drain v1: it has ended\n")
+    assert lab.said().count("now v1 0, v2 100") == 1  # the refused drain has shifted nothing

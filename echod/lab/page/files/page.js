@@ -242,8 +242,9 @@ function showVersions(versions, weights) {
     put(shown.counted, count(one.connections));
     put(shown.seen, number(one.seen));
     put(shown.requests, count(one.requests));
-    shown.stop.disabled = shown.kill.disabled = one.state === "ended";
-    shown.start.disabled = one.state !== "ended";
+    const ended = one.state === "ended";
+    shown.stop.disabled = shown.kill.disabled = $(`drain-${name}`).disabled = ended;
+    shown.start.disabled = !ended;
     $(`n-${name}`).classList.toggle("down", one.state !== "running" || one.ready !== 200);
     const total = (weights.v1 ?? 0) + (weights.v2 ?? 0);
     const share = total ? percent(weights[name] / total, 0) : "";
