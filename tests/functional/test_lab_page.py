@@ -158,6 +158,19 @@ def test_requests_are_answered_on_the_loopback_address_alone(served: Served) -> 
         socket.create_connection(("127.0.0.2", served.server.port))
 
 
+def test_a_connection_goes_on_after_a_head_request(served: Served) -> None:
+    """The next answer is that of the next request."""
+    host = {"Host": f"127.0.0.1:{served.server.port}"}
+    with closing(HTTPConnection("127.0.0.1", served.server.port, timeout=PATIENCE)) as connection:
+        for path, status in (("/", 200), ("/nothing", 404), ("/events", 405)):
+            connection.request("HEAD", path, headers=host)
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (status, b"")
+            assert connection.sock, path  # kept alive
+        connection.request("GET", "/icon.svg", headers=host)
+        assert connection.getresponse().read().startswith(b"<svg")
+
+
 def test_a_taken_port_is_refused_in_one_line(served: Served) -> None:
     """It names the option and the port."""
     with pytest.raises(SystemRefused, match=rf"^--page-port {served.server.port}: .* in use"):

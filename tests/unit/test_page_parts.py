@@ -411,8 +411,18 @@ def test_the_page_and_its_files_are_served(page: Page) -> None:
     assert " style=" not in html
     assert "<script>" not in html
     assert not any(f" on{name}=" in html for name in ("click", "load", "error"))
-    head = Answered(page.app, "HEAD", "/", b"")
-    assert head.status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/nothing", "/events", "/command"])
+@pytest.mark.parametrize("host", [f"127.0.0.1:{PORT}", "evil.example"])
+def test_a_head_request_has_the_headers_alone(page: Page, path: str, host: str) -> None:
+    """A body would be taken for the next response."""
+    head = Answered(page.app, "HEAD", path, b"", HTTP_HOST=host)
+    assert list(head.pieces) == []
+    if path in app.files():
+        get = page.get(path, HTTP_HOST=host)
+        assert (head.status, head.headers) == (get.status, get.headers)
+        assert int(head.headers["Content-Length"]) == len(get.text.encode())
 
 
 def test_scripts_never_make_markup_of_text() -> None:

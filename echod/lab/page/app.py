@@ -43,7 +43,11 @@ class App:
         self._files = files()
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
+        """Answer one request, of HEAD with the headers alone."""
+        pieces = self._respond(environ, start)
+        return pieces if environ["REQUEST_METHOD"] != "HEAD" else []
+
+    def _respond(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         refused = refusal(environ, self.port)
         if refused:
             return _answer(start, *refused)
