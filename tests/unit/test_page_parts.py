@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support import ROOT, until
+from support import PATIENCE, ROOT, until
 
 from echod.errors import SystemRefused, UsageError
 from echod.lab import judging, requests, route
@@ -321,21 +321,92 @@ def test_commands_are_answered_by_the_labs_own_thread() -> None:
     assert sorted(answers) == ["did a", "did b"]
 
 
-def test_a_lab_that_does_not_answer_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a time, or at once when many wait already; what raises is not waited for."""
+def test_a_command_that_is_answered_as_busy_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is withdrawn, so that a second click does it once."""
     monkeypatch.setattr(inbox, "PATIENCE_SECONDS", 0.001)
     box = inbox.Inbox()
+    done: list[str] = []
     for _ in range(inbox.MOST_WAITING + 1):
-        assert box.ask("a") == inbox.BUSY
+        assert box.ask("kill v1") == inbox.BUSY
 
-    box.poll(str)
+    def do(line: str) -> str:
+        done.append(line)
+        return "did it"
+
+    box.poll(do)
+    assert done == []
+
+
+def test_a_lab_with_many_waiting_commands_is_busy_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait are done in order."""
+    box = inbox.Inbox()
+    done: list[str] = []
+
+    class Patient(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            return True  # at once, instead of a thread for each
+
+    def do(line: str) -> str:
+        done.append(line)
+        return "did it"
+
+    monkeypatch.setattr(inbox, "Event", Patient)
+    lines = [f"traffic {number}" for number in range(1, inbox.MOST_WAITING + 1)]
+    for line in lines:
+        box.ask(line)
+    assert box.ask("one more") == inbox.BUSY
+    box.poll(do)
+    assert done == lines
+
+
+def test_a_command_that_is_being_done_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that takes: it is not called busy."""
+    box = inbox.Inbox()
+    answers: list[str] = []
+    being_done, waits_on = threading.Event(), threading.Event()
+
+    class Late(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if timeout is None:
+                waits_on.set()
+                return super().wait(PATIENCE)
+            being_done.wait(PATIENCE)
+            return False
+
+    monkeypatch.setattr(inbox, "Event", Late)
+    asking = threading.Thread(target=lambda: answers.append(box.ask("shift 80/20")))
+    asking.start()
+
+    def take_long(line: str) -> str:
+        being_done.set()
+        until(lambda: waits_on.is_set() or answers)
+        return f"did {line}"
+
+    until(lambda: box.poll(take_long) or being_done.is_set())  # type: ignore[func-returns-value]
+    asking.join(PATIENCE)
+    assert answers == ["did shift 80/20"]
+
+
+def test_a_command_that_ends_the_lab_is_answered() -> None:
+    """Not as busy: there is no lab for another try."""
+    box = inbox.Inbox()
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(box.ask("b")))
+    asking.start()
 
     def fail(line: str) -> str:
         raise SystemRefused(line)
 
-    box.ask("b")
-    with pytest.raises(SystemRefused):
-        box.poll(fail)
+    def failed() -> bool:
+        try:
+            box.poll(fail)
+        except SystemRefused:
+            return True
+        return False
+
+    until(failed)
+    asking.join(PATIENCE)
+    assert answers == [inbox.ENDED]
 
 
 # Requests.
