@@ -52,6 +52,7 @@ class Control:
                 with client, suppress(OSError):
                     client.settimeout(_SILENCE_SECONDS)
                     line = client.recv(_LINE_BYTES)  # a line is sent and arrives in one piece
+                    client.send(b"")  # raises if the client has left: its request is not wanted
                     if line.endswith(b"\n"):
                         reply = answer(line.decode("utf-8", "replace").strip())
                         client.sendall(reply.encode() + b"\n")

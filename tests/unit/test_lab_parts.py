@@ -255,6 +255,29 @@ def test_the_lab_answers_another_terminal(tmp_path: Path) -> None:
         control.ask(path, "shift 1/2")
 
 
+def test_a_request_whose_caller_has_left_is_not_done(tmp_path: Path) -> None:
+    """By Ctrl-C, or because the lab took too long; a caller that can still read has its answer."""
+    path = str(tmp_path / "control")
+    door = control.Control(path)
+    heard: list[str] = []
+
+    def answer(line: str) -> str:
+        heard.append(line)
+        return "done"
+
+    with socket.socket(socket.AF_UNIX) as left, socket.socket(socket.AF_UNIX) as waits:
+        left.connect(path)
+        left.send(b"kill v1\n")
+        left.close()
+        waits.connect(path)
+        waits.send(b"kill v2\n")
+        waits.shutdown(socket.SHUT_WR)  # as nc -N does
+        door.poll(answer)
+        assert waits.recv(100) == b"done\n"
+    door.close()
+    assert heard == ["kill v2"]
+
+
 def test_the_socket_of_a_lab_that_was_killed_is_replaced(tmp_path: Path) -> None:
     """And no other file at its path."""
     path = tmp_path / "control"
