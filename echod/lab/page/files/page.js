@@ -28,23 +28,22 @@ function put(one, text) { // only what has changed, so that screen readers are l
 
 // Commands.
 
-async function send(command, words = command) {
+async function send(command) { // true: done, false: refused, null: no answer
+  let [done, text] = [null, t.unanswered];
+  put($("answer"), ""); // so that the same answer is read out again
   try {
     const response = await fetch("/command", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ command: words }),
+      body: JSON.stringify({ command }),
     });
     const json = response.headers.get("Content-Type") === "application/json";
-    const text = json ? (await response.json()).answer : await response.text();
-    put($("answer"), response.ok ? "" : text);
-    return response.ok;
-  } catch {
-    put($("answer"), t.lost);
-    return false;
-  } finally {
-    showLast(words);
-  }
+    text = json ? (await response.json()).answer : await response.text();
+    done = response.ok;
+  } catch { /* the connection is lost */ }
+  if (!done) put($("answer"), text);
+  showLast(command, done);
+  return done;
 }
 
 document.addEventListener("click", (event) => {
@@ -290,12 +289,13 @@ function showCommands(given) {
   );
 }
 
-function showLast(command) {
+function showLast(command, done) {
   if (!commands) return;
+  const label = done ? t.done : done === null ? t.perhaps : t.notDone;
   const suffix = commands.judge.slice("echod lab judge".length);
   const known = commands.faults.find((one) => one.do === command);
-  const items = [copyable(`${t.last} · ${t.terminal}`, `echod lab ${command}${suffix}`)];
-  if (known) items.push(copyable(`${t.last} · ${t.cluster}`, known.cluster));
+  const items = [copyable(`${label} · ${t.terminal}`, `echod lab ${command}${suffix}`)];
+  if (known) items.push(copyable(`${label} · ${t.cluster}`, known.cluster));
   $("last").replaceChildren(...items);
 }
 
