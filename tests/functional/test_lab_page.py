@@ -30,6 +30,7 @@ from echod.lab.processes import free_port
 from echod.lab.version import State, Version
 from echod.lab.weights import Weights
 from echod.loop.threads import start
+from echod.probe import hold, sampler
 from echod.probe.sampler import AHEAD
 
 
@@ -384,6 +385,37 @@ def test_traffic_that_no_tab_sees_is_not_kept(
     assert (tab.whole["dots"], tab.whole["each"]) == ("", 1)
 
 
+def refuse(*_: object, **__: object) -> None:
+    raise SystemRefused("cannot start thread 1 of 1: no memory")
+
+
+def test_a_first_tab_on_a_host_without_threads_says_so(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lab goes on, and starts what was refused when it can."""
+    monkeypatch.setattr(watch, "start", refuse)
+    monkeypatch.setattr(sampler, "start", refuse)
+    monkeypatch.setattr(hold, "start", refuse)
+    monkeypatch.setattr(watch, "AGAIN_SECONDS", 0.0)
+    tab = Tab(shown)
+    tab.until(lambda state: state["traffic"]["problem"])
+    assert tab.state["traffic"]["problem"] == "cannot start thread 1 of 1: no memory"
+    assert tab.state["traffic"]["rate"] is None
+    texts = [text for _, text in tab.state["notes"]]
+    assert texts == ["/readyz and counts: cannot start thread 1 of 1: no memory"]
+    with pytest.raises(SystemRefused, match=r"^traffic 5: cannot start thread"):
+        shown.page.set_traffic(5)
+    other = watch.Watch({})
+    assert [other.poll(0.0), other.poll(1.0)] == ["cannot start thread 1 of 1: no memory", ""]
+    other.stop()
+    monkeypatch.undo()
+    tab.until(lambda state: state["versions"]["v1"]["ready"] == 200)
+    shown.page.set_traffic(100)
+    tab.until(lambda state: state["traffic"] == {"rate": 100, "problem": ""})
+    tab.until(lambda state: state["verdict"]["total"])
+    assert tab.whole["commands"]["traffic"].startswith("echod lab traffic 100")
+
+
 def test_other_weights_and_faults_are_judged_anew(shown: Shown) -> None:
     """The verdict begins at nothing; new counters begin with a new process."""
     shown.page.set_traffic(100)
@@ -459,6 +491,7 @@ def test_the_watch_goes_on_when_a_version_does_not_answer(
     """It asks again, until it is stopped."""
     monkeypatch.setattr(watch, "EVERY_SECONDS", 0.01)
     watching = watch.Watch({"v1": version.metrics_url})
+    assert watching.poll(0.0) == ""
     until(lambda: watching.said["v1"].ready == 200)
     version.kill()
     until(lambda: watching.said["v1"] == Said())

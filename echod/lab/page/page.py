@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any, Protocol
 
-from echod.errors import UsageError
+from echod.errors import SystemRefused, UsageError
 from echod.lab.judging import Following
 from echod.lab.page import manifests
 from echod.lab.page.app import App
@@ -86,7 +87,8 @@ class Page:
         """Answer commands, update the connections, and send events to the tabs. Call it often."""
         self._inbox.poll(answer)
         if not self._company and self._feed.tabs:
-            self.set_traffic(FIRST_RATE)
+            with suppress(SystemRefused):  # the page shows it
+                self.set_traffic(FIRST_RATE)
         if self._company:
             self._look_after(self._company)
 
@@ -98,7 +100,9 @@ class Page:
             self._judge_anew()
 
     def set_traffic(self, rate: int | None) -> None:
-        """Set the traffic's rate in connections per second; None: no traffic."""
+        """Set the traffic's rate in connections per second; None: no traffic. Raises SystemRefused
+        if this host refuses the traffic.
+        """
         if not self._company:
             versions = self._lab.versions.items()
             self._states = {name: version.state for name, version in versions}
@@ -108,6 +112,9 @@ class Page:
             )
             self._judge_anew()
         self._traffic.set(rate)
+        self._whole = True
+        if self._traffic.problem:
+            raise SystemRefused(f"traffic {rate}: {self._traffic.problem}")
 
     def stop(self, reason: str = "") -> None:
         """Stop the page, and send ``reason`` to the tabs."""
@@ -121,6 +128,9 @@ class Page:
     def _look_after(self, company: _Company) -> None:
         now = monotonic()
         self._look_at_versions(company)
+        refused = company.watch.poll(now)
+        if refused:
+            self._notes.append((time(), f"/readyz and counts: {refused}"))
         self._count(company)
         self._traffic.poll()
         company.stays.poll(now)

@@ -14,6 +14,8 @@ from echod.probe import servers
 from echod.probe.webclient import Connection
 
 EVERY_SECONDS = 0.5
+AGAIN_SECONDS = 1.0
+"""Time until a refused thread is started again."""
 TIMEOUT_SECONDS = 2.0
 _ANSWER_BYTES = 200
 
@@ -29,22 +31,37 @@ class Said:
 
 
 class Watch:
-    """A thread that polls the versions until ``stop``. ``urls`` are those of the metrics.
-
-    Raises SystemRefused if the thread cannot start.
+    """Polls the versions in a thread, from ``poll`` until ``stop``. ``urls`` are those of the
+    metrics.
     """
 
     def __init__(self, urls: Mapping[str, str]) -> None:
         self.said = {name: Said() for name in urls}
         self._urls = urls
         self._stopping = Event()
-        self._thread = Thread(target=self._work, name="watch", daemon=True)
-        start([self._thread])
+        self._thread: Thread | None = None
+        self._problem = ""
+        self._again = 0.0
+
+    def poll(self, now: float) -> str:
+        """Start the thread if it does not run. Return why this host refuses it, once per reason."""
+        if self._thread or now < self._again:
+            return ""
+        before, self._again = self._problem, now + AGAIN_SECONDS
+        thread = Thread(target=self._work, name="watch", daemon=True)
+        try:
+            start([thread])
+        except SystemRefused as refused:
+            self._problem = str(refused)
+            return self._problem if self._problem != before else ""
+        self._thread = thread
+        return ""
 
     def stop(self) -> None:
         """End the thread, after its current poll."""
         self._stopping.set()
-        self._thread.join(TIMEOUT_SECONDS)
+        if self._thread:
+            self._thread.join(TIMEOUT_SECONDS)
 
     def _work(self) -> None:
         while not self._stopping.is_set():
