@@ -120,7 +120,8 @@ def test_a_killed_version_shows_in_errors_readiness_and_verdict(
     card = opened[".version.two"]
     expect(card).to_contain_text("no answer")
     expect(card).to_contain_text("ended")
-    assert "kubectl -n $NS delete pod" in (opened["#last"].text_content() or "")
+    deletes = "kubectl -n istio-io-tcp-traffic-shifting delete pod -l app=tcp-echo,version=v2"
+    assert deletes in (opened["#last"].text_content() or "")
     for name in ("Drain v2", "Stop v2", "Kill v2"):
         expect(opened.tab.get_by_role("button", name=name)).to_be_disabled()
     expect(opened["#last span"].first).to_have_text("You did · terminal")

@@ -638,13 +638,17 @@ STEPS = {
 
 @pytest.mark.parametrize("step", STEPS)
 def test_the_shown_routes_are_those_of_the_exercise(step: str, tmp_path: Path) -> None:
-    """As the files in k8s/ have them, and the lab itself reads them."""
+    """As k8s/ applies them, with its namespace, and the lab itself reads them."""
     for kind, text in (
         ("istio", manifests.virtual_service(STEPS[step])),
         ("gateway-api", manifests.tcp_route(STEPS[step])),
     ):
-        shipped = (ROOT / "k8s" / kind / step / "route.yaml").read_text()
-        assert list(yaml.safe_load_all(text)) == list(yaml.safe_load_all(shipped))
+        directory = ROOT / "k8s" / kind / step
+        shipped = list(yaml.safe_load_all((directory / "route.yaml").read_text()))
+        settings = yaml.safe_load((directory / "kustomization.yaml").read_text())
+        for one in shipped:
+            one["metadata"]["namespace"] = settings["namespace"]
+        assert list(yaml.safe_load_all(text)) == shipped
         (tmp_path / "route.yaml").write_text(text)
         read = route.read(str(tmp_path / "route.yaml"))
         total = sum(read.values())
@@ -657,8 +661,36 @@ def test_commands_name_the_socket_of_the_lab() -> None:
     assert manifests.terminal("judge", "a b") == "echod lab judge --socket 'a b'"
     rows = manifests.faults()
     assert [row["do"] for row in rows[:4]] == ["stop v1", "kill v1", "start v1", "drain v1"]
-    assert "k8s/istio/all-v2" in rows[3]["cluster"]
-    assert (ROOT / "k8s/istio/all-v2").is_dir()
+
+
+def test_faults_in_a_cluster_need_nothing_but_a_checkout() -> None:
+    """No variable of a shell; namespace, names and labels are those of k8s/."""
+    (made,) = yaml.safe_load_all((ROOT / "k8s/mesh/namespace.yaml").read_text())
+    namespace = made["metadata"]["name"]
+    for row in manifests.faults():
+        verb, version = row["do"].split()
+        deployment = next(
+            one
+            for one in yaml.safe_load_all((ROOT / f"k8s/base/{version}.yaml").read_text())
+            if one["kind"] == "Deployment"
+        )
+        text, name = row["cluster"], deployment["metadata"]["name"]
+        assert "$" not in text
+        *first, last = text.split(" && ")
+        assert last.startswith(f"kubectl -n {namespace} ")
+        labels = ",".join(
+            f"{key}={value}" for key, value in deployment["spec"]["selector"]["matchLabels"].items()
+        )
+        ends = {
+            "stop": f"scale deployment/{name} --replicas=0",
+            "drain": f"scale deployment/{name} --replicas=0",
+            "start": f"scale deployment/{name} --replicas={deployment['spec']['replicas']}",
+            "kill": f"delete pod -l {labels} --grace-period=0 --force",
+        }
+        assert last.endswith(f" {ends[verb]}")
+        other = {"v1": "all-v2", "v2": "all-v1"}[version]
+        assert first == ([f"kubectl apply -k k8s/istio/{other}"] if verb == "drain" else [])
+        assert (ROOT / "k8s/istio" / other).is_dir()
 
 
 # What this host may refuse.

@@ -6,11 +6,15 @@ import shlex
 
 from echod.lab.weights import VERSIONS, Weights
 
+NAMESPACE = "istio-io-tcp-traffic-shifting"
+"""The namespace of k8s/. Its files get it from kustomize; what is copied must name it."""
+
 _SERVICE = """\
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata:
   name: {name}
+  namespace: {namespace}
 spec:
   hosts: [{host}]
   gateways: [{gateway}]
@@ -33,6 +37,7 @@ apiVersion: gateway.networking.k8s.io/v1
 kind: TCPRoute
 metadata:
   name: tcp-echo
+  namespace: {namespace}
 spec:
   parentRefs:
     - name: tcp-echo-gateway
@@ -54,8 +59,8 @@ _MESH = "---\n# The same for calls from inside the mesh, which the route above d
 
 def virtual_service(weights: Weights) -> str:
     """Istio's routes, at the gateway and inside the mesh."""
-    gateway = _SERVICE.format(name="tcp-echo", host='"*"', gateway="tcp-echo-gateway")
-    mesh = _SERVICE.format(name="tcp-echo-mesh", host="tcp-echo", gateway="mesh")
+    gateway = _service("tcp-echo", '"*"', "tcp-echo-gateway")
+    mesh = _service("tcp-echo-mesh", "tcp-echo", "mesh")
     inside = "".join(_rule(port, port, weights) for port in (9000, 9001))
     return f"{gateway}{_rule(31400, 9000, weights)}{_MESH}{mesh}{inside}"
 
@@ -63,11 +68,15 @@ def virtual_service(weights: Weights) -> str:
 def tcp_route(weights: Weights) -> str:
     """The Gateway API's route, for the gateway and the mesh."""
     used = _used(weights)
-    return _TCP_ROUTE + "".join(
+    return _TCP_ROUTE.format(namespace=NAMESPACE) + "".join(
         _BACKEND.format(version=version)
         + (f"          weight: {weight}\n" if len(used) > 1 else "")
         for version, weight in used.items()
     )
+
+
+def _service(name: str, host: str, gateway: str) -> str:
+    return _SERVICE.format(name=name, namespace=NAMESPACE, host=host, gateway=gateway)
 
 
 def _rule(matched: int, port: int, weights: Weights) -> str:
@@ -92,11 +101,12 @@ def faults(socket: str = "") -> list[dict[str, str]]:
     """The page's buttons of each version as commands, for a terminal and for a cluster."""
     rows = []
     for version, other in zip(VERSIONS, reversed(VERSIONS), strict=True):
-        scale = f"kubectl -n $NS scale deployment/tcp-echo-{version} --replicas="
+        kubectl = f"kubectl -n {NAMESPACE}"
+        scale = f"{kubectl} scale deployment/tcp-echo-{version} --replicas="
         pods = f"-l app=tcp-echo,version={version}"
         for verb, cluster in (
             ("stop", f"{scale}0"),
-            ("kill", f"kubectl -n $NS delete pod {pods} --grace-period=0 --force"),
+            ("kill", f"{kubectl} delete pod {pods} --grace-period=0 --force"),
             ("start", f"{scale}2"),
             ("drain", f"kubectl apply -k k8s/istio/all-{other} && {scale}0"),
         ):

@@ -268,6 +268,8 @@ function copyable(label, text) {
   return el("div", { className: "copy" }, el("span", { textContent: label }), code, button);
 }
 
+const clusterOf = (fault) => (fault.do.startsWith("drain ") ? t.istio : t.cluster); // a drain shifts
+
 let commands = null;
 let commandsText = "";
 
@@ -279,7 +281,7 @@ function showCommands(given) {
   const group = (title, ...items) => el("details", { open: open.shift() ?? false }, el("summary", { textContent: title }), ...items);
   const faults = (version) => given.faults.filter((one) => one.do.endsWith(version)).flatMap((one) => [
     copyable(`${t[one.do.split(" ")[0]](version)} · ${t.terminal}`, one.terminal),
-    copyable(`${t[one.do.split(" ")[0]](version)} · ${t.cluster}`, one.cluster),
+    copyable(`${t[one.do.split(" ")[0]](version)} · ${clusterOf(one)}`, one.cluster),
   ]);
   $("commands").replaceChildren(
     group(t.shiftCommands, copyable(t.terminal, given.shift), copyable(t.service, given.virtual_service), copyable(t.route, given.tcp_route)),
@@ -295,7 +297,7 @@ function showLast(command, done) {
   const suffix = commands.judge.slice("echod lab judge".length);
   const known = commands.faults.find((one) => one.do === command);
   const items = [copyable(`${label} · ${t.terminal}`, `echod lab ${command}${suffix}`)];
-  if (known) items.push(copyable(`${label} · ${t.cluster}`, known.cluster));
+  if (known) items.push(copyable(`${label} · ${clusterOf(known)}`, known.cluster));
   $("last").replaceChildren(...items);
 }
 
