@@ -211,7 +211,7 @@ def test_the_process_that_searches_answers_until_the_end(channel: socket.socket)
         sign, size, left = ANSWER.unpack_from(said)
         found, said = said[ANSWER.size :][:size], said[ANSWER.size + size :]
         answers.append((sign, found))
-        assert left <= 9
+        assert left < 9.001  # rounded, where the clock of CPU time stood still
     assert answers == [
         (NOT_YET, b""),
         (FOUND, b"two"),
