@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from echod.probe.independence import Homogeneity, Independence
+from echod.probe.independence import Homogeneity
 from echod.probe.report import failures, text
-from echod.probe.result import HEADLINES, MOST_TOLD, Result, printable
+from echod.probe.result import HEADLINES, Result, printable
 from echod.probe.tally import Latencies, Tally
 from echod.probe.verdict import WRONG, Row, Status
 from echod.probe.words import verdict_lines, wrong
@@ -35,14 +35,12 @@ def as_json(result: Result) -> str:
         "tolerance": rules.tolerance,
         "versions": [_row_document(row, tally) for row in judgement.rows],
         "failures": dict(tally.failures),
-        "first_failures": {
-            kind: printable(tally.examples[kind], MOST_TOLD) for kind in tally.failures
-        },
+        "first_failures": {kind: result.first_failure(kind) for kind in tally.failures},
         "addresses": result.addresses,
         "address": result.taken or None,
         "sources": result.sources,
         "later": {printable(name): number for name, number in judgement.later.items()},
-        "independence": _independence(judgement.independence),
+        "independence": _independence(result),
         "servers": servers
         and {
             "match": result.servers_match,
@@ -53,20 +51,21 @@ def as_json(result: Result) -> str:
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
-def _independence(said: Independence) -> dict[str, Any]:
+def _independence(result: Result) -> dict[str, Any]:
+    said = result.judgement.independence
     runs = said.runs
     return {
         "runs": runs and {"seen": runs.seen, "expected": runs.expected, "z": runs.z},
         "homogeneity": _homogeneity(said.homogeneity),
-        "by_address": None
-        if len(said.by_address) < 2
-        else {
+        "by_address": {
             "addresses": {
                 address: {printable(name): number for name, number in counts.items()}
-                for address, counts in said.by_address.items()
+                for address, counts in result.by_address.items()
             },
             "homogeneity": _homogeneity(said.addresses),
-        },
+        }
+        if result.by_address
+        else None,
     }
 
 
@@ -101,9 +100,8 @@ def as_junit(result: Result) -> bytes:
         (f"share of {printable(row.name)}", wrong(row) if row.verdict in WRONG else "")
         for row in result.judgement.rows
     ]
-    tally = result.judgement.tally
     failed = result.judgement.status is Status.ERRORS
-    cases.append(("errors", failures(tally) if failed else ""))
+    cases.append(("errors", failures(result) if failed else ""))
     lines = verdict_lines(result)
     cases.append(("verdict", "" if result.status is Status.HOLDS else lines[0]))
     return _junit(result, cases)

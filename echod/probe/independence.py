@@ -49,7 +49,7 @@ class Independence:
     runs: Runs | None = None
     homogeneity: Homogeneity | None = None
     by_address: Mapping[str, Counter[str]] = field(default_factory=dict)
-    """Counts by name for each address that samples went to, if there are several."""
+    """Counts by name for each address that samples went to."""
     addresses: Homogeneity | None = None
 
 
@@ -146,12 +146,11 @@ class Order:
 
 def independence(order: Order, addresses: Addresses, since: Mark | None = None) -> Independence:
     """All tests at the end of a run: by the order of samples, from a mark on, and by address."""
-    several = len(addresses.counts) > 1
     return Independence(
         runs=order.said(since),
         homogeneity=order.homogeneity(since),
-        by_address=addresses.counts if several else {},
-        addresses=addresses.homogeneity() if several else None,
+        by_address=addresses.counts,
+        addresses=addresses.homogeneity(),
     )
 
 
@@ -180,9 +179,9 @@ def homogeneity(parts: Iterable[Mapping[str, int]]) -> Homogeneity | None:
     for part in tables:
         whole.update(part)
     names = [name for name, count in whole.items() if count]
-    freedom = (len(tables) - 1) * (len(names) - 1)
-    if freedom < 1:
+    if len(tables) < 2 or len(names) < 2:
         return None
+    freedom = (len(tables) - 1) * (len(names) - 1)
     total, statistic = whole.total(), 0.0
     for part in tables:
         size = sum(part.values())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from echod.probe.result import MOST_TOLD, Result, decimals, interval, percent, printable
+from echod.probe.result import Result, decimals, interval, percent, printable
 from echod.probe.servers import Counts
-from echod.probe.tally import Latencies, Tally
+from echod.probe.tally import Latencies
 from echod.probe.words import connections, remarks, verdict_lines
 
 
@@ -21,7 +21,7 @@ def text(result: Result) -> str:
         ]
     lines += table(result)
     if result.judgement.tally.failed:
-        lines.append("failed: " + failures(result.judgement.tally))
+        lines.append("failed: " + failures(result))
     if result.servers:
         lines.append(_servers(result, result.servers))
     lines += remarks(result)
@@ -80,9 +80,7 @@ def _servers(result: Result, servers: Counts) -> str:
     )
 
 
-def failures(tally: Tally) -> str:
+def failures(result: Result) -> str:
     """Each kind of failure, its count, and the details of the first one."""
-    return "; ".join(
-        f"{kind} {number:,} ({printable(tally.examples[kind], MOST_TOLD)})"
-        for kind, number in tally.failures.most_common()
-    )
+    counts = result.judgement.tally.failures.most_common()
+    return "; ".join(f"{kind} {number:,} ({result.first_failure(kind)})" for kind, number in counts)

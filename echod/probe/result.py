@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, log10
 
@@ -77,6 +79,18 @@ class Result:
         if status is Status.HOLDS and self.interrupted and not self.rules.expectation:
             return Status.INCONCLUSIVE
         return status
+
+    @property
+    def by_address(self) -> Mapping[str, Counter[str]]:
+        """Counts by name for each address that samples went to, if the name has several."""
+        counts = self.judgement.independence.by_address
+        return counts if self.addresses > 1 or len(counts) > 1 else {}
+
+    def first_failure(self, kind: str) -> str:
+        """The details of the first failure of a kind, with its address if the name has several."""
+        first = self.judgement.tally.first[kind]
+        place = f"{printable(first.address)}: " if self.addresses > 1 and first.address else ""
+        return place + printable(first.detail, MOST_TOLD)
 
 
 def printable(name: str, most: int = MOST_SHOWN) -> str:

@@ -59,7 +59,7 @@ class Tally:
         self.answered = 0  # samples with the right reply
         self.failed = 0  # all other samples
         self.failures: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}  # details of the first failure of each kind
+        self.first: dict[str, Outcome] = {}  # the first failure of each kind
         self.connect: dict[str, Latencies] = {}
         self.reply: dict[str, Latencies] = {}
 
@@ -74,7 +74,7 @@ class Tally:
         if name is None:
             self.failed += 1
             self.failures[outcome.failure] += 1
-            self.examples.setdefault(outcome.failure, outcome.detail)
+            self.first.setdefault(outcome.failure, outcome)
             return None
         self.answered += 1
         if name not in self.versions and len(self.versions) >= MAX_NAMES:
@@ -101,5 +101,5 @@ class Tally:
         made.beyond = self.beyond - before.beyond
         made.answered = self.answered - before.answered
         made.failed = self.failed - before.failed
-        made.examples, made.connect, made.reply = self.examples, self.connect, self.reply
+        made.first, made.connect, made.reply = self.first, self.connect, self.reply
         return made

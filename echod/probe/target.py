@@ -170,6 +170,9 @@ class Target:
             else:
                 self.taken = address
                 return connection
+        if failed and len(known) > 1:
+            detail = f"{failed.detail} at {failed.address}, the last of {len(known):,} addresses"
+            failed = Failed(failed.kind, detail)  # no single address is to blame
         raise refused or failed or Failed("name not found", "")
 
     def _look_up(self) -> list[Address]:

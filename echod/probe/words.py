@@ -174,7 +174,7 @@ def remarks(result: Result) -> list[str]:
     lines = []
     if result.addresses > 1 and result.taken:
         lines.append(f"the name has {result.addresses:,} addresses: {result.taken} was taken")
-    lines += _by_address(said)
+    lines += _by_address(result)
     lines += _by_order(said, told=result.judgement.changed)
     if _is_alone(result):
         reasons = _IN_RUNS if result.sources > 1 else f"{_AFFINITY}, or {_IN_RUNS}"
@@ -196,9 +196,9 @@ def _by_order(said: Independence, *, told: bool) -> list[str]:
     return lines
 
 
-def _by_address(said: Independence) -> list[str]:
+def _by_address(result: Result) -> list[str]:
     """Which of several addresses fail, and whether their splits differ."""
-    counts = said.by_address
+    said, counts = result.judgement.independence, result.by_address
     failing = [f"{address} {one[FAILURES]:,}" for address, one in counts.items() if one[FAILURES]]
     lines = []
     if failing:

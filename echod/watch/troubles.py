@@ -44,8 +44,13 @@ class Troubles:
         else:
             self._reported[kind] = now
             more = self._left_out.pop(kind, 0)
-            detail = printable(outcome.detail)
-            self._logger.warning("sample failed", kind=kind, detail=detail, more=more or None)
+            self._logger.warning(
+                "sample failed",
+                kind=kind,
+                detail=printable(outcome.detail),
+                address=(outcome.address and printable(outcome.address)) or None,
+                more=more or None,
+            )
         if not self._silent and now - self._answered >= SILENT_SECONDS:
             self._silent = True
             self._logger.error("target does not answer", **self._facts(outcome))

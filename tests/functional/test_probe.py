@@ -472,6 +472,27 @@ def test_an_address_of_a_name_that_fails_is_seen(tmp_path: Path) -> None:
         assert "the name has 2 addresses: 127.0.0.1 was taken\n" in said
 
 
+def test_a_failure_says_its_address_if_the_name_has_several(tmp_path: Path) -> None:
+    """Also the first, which ends the run; and all of them, where none answers."""
+    call_it = [sys.executable, "-c", TWO_ADDRESSES, "probe"]
+    with serving(peers.prefixing(b"one")) as port:
+        words = [*call_it, f"two.example:{port}", "--expect", "one=1", "--resolve", "each"]
+        said = call(tmp_path, words).stdout
+        assert "failed: refused 1 (127.0.0.2: connection refused)\n" in said
+        assert "failed by address: 127.0.0.2 1\n" in said
+        found = json.loads(call(tmp_path, [*words, "--json"]).stdout)
+        assert found["first_failures"] == {"refused": "127.0.0.2: connection refused"}
+        assert found["independence"]["by_address"] == {
+            "addresses": {"127.0.0.2": {"error": 1}},
+            "homogeneity": None,
+        }
+    said = call(tmp_path, [*call_it, f"two.example:{port}", "--expect", "one=1"]).stdout
+    assert "refused 1 (connection refused at 127.0.0.1, the last of 2 addresses)\n" in said
+    said = call(tmp_path, [*call_it, f"127.0.0.1:{port}", "--expect", "one=1"]).stdout
+    assert "failed: refused 1 (connection refused)\n" in said
+    assert "by address" not in said
+
+
 def test_a_black_hole_is_found_as_soon_as_that_is_sure(tmp_path: Path) -> None:
     """If failures have a share. A terminal shows the connections in progress."""
     with serving(peers.silent) as port:

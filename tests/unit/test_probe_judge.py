@@ -249,6 +249,7 @@ def test_stretches_that_differ_are_seen() -> None:
     assert few.parts == 2
     assert ordered(cycle(["one"] * 9 + ["two"]), 90).homogeneity() is None
     assert homogeneity([Counter(a=1), Counter()]) is None
+    assert homogeneity([]) is None
 
 
 def test_the_order_of_a_long_run_is_kept_in_little_room() -> None:

@@ -415,7 +415,8 @@ class Log:
 
 
 def failing(kind: str, began: float) -> Outcome:
-    return Outcome(None, kind, f"it was {kind}\n", began=began)
+    address = "192.0.2.1" if kind == "refused" else ""
+    return Outcome(None, kind, f"it was {kind}\n", began=began, address=address)
 
 
 def test_failures_are_logged_by_kind_and_rarely() -> None:
@@ -428,6 +429,7 @@ def test_failures_are_logged_by_kind_and_rarely() -> None:
         if second % 2:
             troubles.add(failing("timeout", second))
     told = [(facts["kind"], facts["more"], facts["detail"]) for _, _, facts in log.events]
+    assert [facts["address"] for _, _, facts in log.events[:2]] == ["192.0.2.1", None]
     assert told == [
         ("refused", None, "it was refused\\n"),
         ("timeout", None, "it was timeout\\n"),
