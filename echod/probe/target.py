@@ -37,6 +37,9 @@ _LOCAL_LOOK_UP = {
 """Look-up errors that this host causes, not the name. The last two mean that -4 or -6 excludes
 the name's addresses."""
 
+LEAST_LOOK_UP_SECONDS = 1.0
+"""Minimum time from a failed look-up of a name to the next one, unless each sample has its own."""
+
 _BEFORE_BIND = [(socket.IPPROTO_IP, 24, 1)] if sys.platform == "linux" else []
 """IP_BIND_ADDRESS_NO_PORT: the port is chosen at the connect, when more ports are available."""
 
@@ -118,6 +121,8 @@ class Target:
         self._family = family
         self._known: list[Address] = []
         self._choosing = Lock()
+        self._not_found: tuple[float, Failed | SystemRefused] | None = None
+        """The last failed look-up, and the time until which it counts (monotonic seconds)."""
 
     def __str__(self) -> str:
         """The target as given: ``[::1]:9000``."""
@@ -133,7 +138,7 @@ class Target:
             self.found = len(found)
             turn, place = divmod(number, len(found))
             return self._connect(found[place], self._source(turn), deadline)
-        taken = self.taken  # read once: another thread may call forget
+        taken = self.taken  # read once: another thread may call choose_again
         if not taken:
             if not self._choosing.acquire(timeout=max(0.0, deadline - monotonic())):
                 raise Failed("timeout", "no answer in time")
@@ -145,16 +150,30 @@ class Target:
                 self._choosing.release()
         return self._connect(taken, self._source(number), deadline)
 
-    def forget(self) -> None:
-        """Have the next sample look the name up again, and choose among its addresses."""
-        self._known, self.taken = [], None
+    def choose_again(self) -> None:
+        """Have the next sample choose again among the known addresses."""
+        self.taken = None
+
+    def renew(self) -> None:
+        """Look the name up again. An address that is taken stays taken if the name still has it.
+
+        Does nothing before a sample has found the name. Raises Failed and SystemRefused; then the
+        addresses found before stay known.
+        """
+        if not self._known:
+            return
+        known = self._look_up()
+        with self._choosing:
+            self._known, self.found = known, len(known)
+            if self.taken not in known:
+                self.taken = None
 
     def _source(self, number: int) -> str | None:
         return self.sources[number % len(self.sources)] if self.sources else None
 
     def _choose(self, source: str | None, deadline: float) -> socket.socket:
         """A connection to the first address that answers, which is then the target's."""
-        self._known = known = self._known or self._look_up()
+        self._known = known = self._known or self._first_look_up()
         self.found = len(known)
         refused: SystemRefused | None = None
         failed: Failed | None = None
@@ -174,6 +193,16 @@ class Target:
             detail = f"{failed.detail} at {failed.address}, the last of {len(known):,} addresses"
             failed = Failed(failed.kind, detail)  # no single address is to blame
         raise refused or failed or Failed("name not found", "")
+
+    def _first_look_up(self) -> list[Address]:
+        """The addresses of the name. A failure counts for a while, for samples that follow."""
+        if self._not_found and monotonic() < self._not_found[0]:
+            raise self._not_found[1].with_traceback(None)
+        try:
+            return self._look_up()
+        except (Failed, SystemRefused) as error:
+            self._not_found = monotonic() + LEAST_LOOK_UP_SECONDS, error
+            raise
 
     def _look_up(self) -> list[Address]:
         try:

@@ -91,6 +91,7 @@ class Watch:
         self.sampling = Sampling(
             self._target,
             self._take,
+            lambda problem: self._troubles.look_up(problem, self.sampling.seconds),
             rate=rate,
             concurrency=settings.concurrency,
         )

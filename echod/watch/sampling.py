@@ -11,7 +11,7 @@ from echod.errors import SystemRefused
 from echod.loop.threads import start
 from echod.probe.sampler import payloads, refusal, sampled
 from echod.probe.tally import Outcome
-from echod.probe.target import Target
+from echod.probe.target import LEAST_LOOK_UP_SECONDS, Failed, Target
 from echod.watch.counts import LOCAL
 from echod.watch.schedule import Schedule
 
@@ -19,26 +19,31 @@ MOST_WAITING = 1000
 """Maximum number of ended samples that wait for an earlier one."""
 
 LOOK_UP_SECONDS = 30.0
-"""Time after which a name is resolved again."""
-
-LEAST_LOOK_UP_SECONDS = 1.0
-"""The same after a failed sample."""
+"""Time after which a name is looked up again; after a failure it is LEAST_LOOK_UP_SECONDS."""
 
 
 class Sampling:
     """Takes samples at a rate until stopped, with at most ``concurrency`` at a time.
 
     ``take`` is called with the outcomes in the order in which the samples began. Errors of this
-    host count as failures too.
+    host count as failures too. ``looked_up`` is called after each later look-up of the name, with
+    the problem, or without if there is none. It is never called at the same time as ``take``.
     """
 
     def __init__(
-        self, target: Target, take: Callable[[Outcome], None], *, rate: float, concurrency: int
+        self,
+        target: Target,
+        take: Callable[[Outcome], None],
+        looked_up: Callable[[str], None],
+        *,
+        rate: float,
+        concurrency: int,
     ) -> None:
         self.refused: SystemRefused | None = None
         self.ended = 0
         self._target = target
         self._take = take
+        self._told = looked_up
         self._concurrency = concurrency
         self._start = monotonic()
         self._schedule = Schedule(rate, self._start)
@@ -50,7 +55,8 @@ class Sampling:
         self._under_way = 0
         self._taken = 0
         self._finished: dict[int, Outcome] = {}  # by number, waiting for an earlier one
-        self._looked_up = self._start
+        self._look_up_at = self._start + LOOK_UP_SECONDS
+        self._failed = False  # since the last look-up
         self._left_out = 0
 
     @property
@@ -65,12 +71,15 @@ class Sampling:
 
     def begin(self) -> None:
         """Start all threads. Raises SystemRefused if this host refuses one."""
-        works = [
-            Thread(target=self._work, name=f"sampler-{number}", daemon=True)
-            for number in range(self._concurrency)
-        ]
+        works = [(f"sampler-{number}", self._work) for number in range(self._concurrency)]
+        works += [("look-ups", self._look_up_again), ("schedule", self._keep)]
         try:
-            start([*works, Thread(target=self._keep, name="schedule", daemon=True)])
+            start(
+                [
+                    Thread(target=self._run, args=(work,), name=name, daemon=True)
+                    for name, work in works
+                ]
+            )
         except SystemRefused:
             self.stop()
             raise
@@ -81,6 +90,12 @@ class Sampling:
             self._stopped.set()
         for _ in range(self._concurrency):
             self._begun.put(None)
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  # reported by the main thread
+            self.refused = self.refused or refusal(error)
 
     def _keep(self) -> None:
         """Begin a sample whenever one is scheduled and a thread is free for it."""
@@ -99,11 +114,8 @@ class Sampling:
                 self._begun.put((self._number, self.seconds))
 
     def _work(self) -> None:
-        try:
-            while (begun := self._begun.get()) is not None:
-                self._finish(begun[0], self._sample(*begun))
-        except Exception as error:  # noqa: BLE001  # reported by the main thread
-            self.refused = self.refused or refusal(error)
+        while (begun := self._begun.get()) is not None:
+            self._finish(begun[0], self._sample(*begun))
 
     def _sample(self, number: int, began: float) -> Outcome:
         try:
@@ -116,16 +128,32 @@ class Sampling:
             self._under_way -= 1
             if self._stopped.is_set():
                 return
-            self._look_up_again(failed=outcome.version is None)
+            self._failed |= outcome.version is None
             self.ended += 1
             self._finished[number] = outcome
             while (one := self._finished.pop(self._taken + 1, None)) is not None:
                 self._taken += 1
                 self._take(one)
 
-    def _look_up_again(self, *, failed: bool) -> None:
-        """Have the name resolved again from time to time, because its service may have moved."""
-        now = monotonic()
-        if now - self._looked_up >= (LEAST_LOOK_UP_SECONDS if failed else LOOK_UP_SECONDS):
-            self._looked_up = now
-            self._target.forget()
+    def _look_up_again(self) -> None:
+        """Look the name up from time to time, because its service may have moved."""
+        while not self._stopped.wait(LEAST_LOOK_UP_SECONDS):
+            self._look_up_if_due()
+
+    def _look_up_if_due(self) -> None:
+        if not self._failed and monotonic() < self._look_up_at:
+            return
+        if self._failed:
+            self._target.choose_again()
+        self._failed = False
+        problem, again = "", LOOK_UP_SECONDS
+        try:
+            self._target.renew()
+        except Failed as failed:
+            problem, again = failed.detail, LEAST_LOOK_UP_SECONDS
+        except SystemRefused as refused:
+            problem, again = str(refused), LEAST_LOOK_UP_SECONDS
+        self._look_up_at = monotonic() + again
+        with self._lock:
+            if not self._stopped.is_set():
+                self._told(problem)

@@ -1,4 +1,4 @@
-"""Log events for failed samples, few even if many fail."""
+"""Log events for failed samples and look-ups, few even if many fail."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ SILENT_SECONDS = 10.0
 """Time without an answer after which an event reports it."""
 
 
+LOOK_UP = "look-up failed"
+"""The kind of failed look-ups. They are no samples: the addresses stay known."""
+
+
 class Troubles:
     """Reports failures by kind, and when a target stops answering and when it answers again."""
 
@@ -26,6 +30,8 @@ class Troubles:
         self._answered = 0.0
         self._failed = 0
         self._silent = False
+        self._failed_look_ups = 0
+        self._name_lost = False  # and that was logged
 
     def add(self, outcome: Outcome) -> None:
         """Take one more outcome, in the order in which they began."""
@@ -36,24 +42,48 @@ class Troubles:
             self._logger.warning("target answers again", **self._facts(outcome))
         self._answered, self._failed, self._silent = outcome.began, 0, False
 
+    def look_up(self, problem: str, now: float) -> None:
+        """Take one more look-up of the name: its problem, or an empty text if it has succeeded."""
+        if problem:
+            self._failed_look_ups += 1
+            if self._is_due(LOOK_UP, now):
+                self._name_lost = True
+                self._logger.warning(
+                    f"{LOOK_UP}, keeping the known addresses",
+                    detail=printable(problem),
+                    more=self._more(LOOK_UP),
+                )
+            return
+        if self._name_lost:
+            self._logger.info("look-up succeeds again", failures=self._failed_look_ups)
+        self._failed_look_ups, self._name_lost = 0, False
+
     def _fail(self, outcome: Outcome) -> None:
         kind, now = outcome.failure, outcome.began
         self._failed += 1
-        if now - self._reported.get(kind, -inf) < EVENT_SECONDS:
-            self._left_out[kind] = self._left_out.get(kind, 0) + 1
-        else:
-            self._reported[kind] = now
-            more = self._left_out.pop(kind, 0)
+        if self._is_due(kind, now):
             self._logger.warning(
                 "sample failed",
                 kind=kind,
                 detail=printable(outcome.detail),
                 address=(outcome.address and printable(outcome.address)) or None,
-                more=more or None,
+                more=self._more(kind),
             )
         if not self._silent and now - self._answered >= SILENT_SECONDS:
             self._silent = True
             self._logger.error("target does not answer", **self._facts(outcome))
+
+    def _is_due(self, kind: str, now: float) -> bool:
+        """Whether another event of this kind may be logged; counts those that may not."""
+        if now - self._reported.get(kind, -inf) < EVENT_SECONDS:
+            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+            return False
+        self._reported[kind] = now
+        return True
+
+    def _more(self, kind: str) -> int | None:
+        """The number of events of this kind that were not logged."""
+        return self._left_out.pop(kind, None)
 
     def _facts(self, outcome: Outcome) -> dict[str, Any]:
         return {"seconds": round(outcome.began - self._answered, 3), "failures": self._failed}

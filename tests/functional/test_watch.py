@@ -381,9 +381,10 @@ def test_a_metrics_port_in_use_is_named(tmp_path: Path) -> None:
     assert f"--metrics-port {number}: cannot listen on 127.0.0.1:{number}: " in line
 
 
-def test_what_ends_the_samples_ends_the_watch(watch: Watch) -> None:
+@pytest.mark.parametrize("constant", ["LEAST_LOOK_UP_SECONDS", "MOST_WAITING"])
+def test_what_ends_a_thread_of_the_samples_ends_the_watch(watch: Watch, constant: str) -> None:
     """With exit status 3, one line and the last report: a supervisor restarts it."""
-    one = watch("--expect", "one=1", by=altered(watch__sampling__LOOK_UP_SECONDS=""))
+    one = watch("--expect", "one=1", by=altered(**{f"watch__sampling__{constant}": ""}))
     assert one.process.wait(PATIENCE) == 3
     assert one.error_path.read_text().startswith("echod: error: ")
     assert one.events()[-1]["event"] == "stopped"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from time import monotonic
 
 import pytest
 from support import PATIENCE, call
+from support.running import StandingClock
 
 from echod.errors import SystemRefused, UsageError
+from echod.probe import target as target_module
 from echod.probe.arguments import _sources
 from echod.probe.independence import Addresses
 from echod.probe.target import Failed, Target, failure, peer
@@ -33,16 +36,82 @@ def named(monkeypatch: pytest.MonkeyPatch, *places: tuple[str, int]) -> list[int
     return looked
 
 
-def test_a_name_that_is_forgotten_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_is_looked_up_again_when_it_is_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a run of weeks, in which a service moves to another address."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        looked = named(monkeypatch, server.getsockname())
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.2", 0)) as two,
+    ):
         target = Target("x", 1, PATIENCE)
-        for _ in range(2):
-            for number in range(2):
-                target.connect(number, monotonic() + PATIENCE).close()
-            target.forget()
-    assert len(looked) == 2
+
+        def ask() -> str:
+            with target.connect(1, monotonic() + PATIENCE) as made:
+                return peer(made)
+
+        looked = named(monkeypatch, one.getsockname())
+        target.renew()
+        assert (looked, target.found) == ([], 0)
+        assert [ask(), ask()] == ["127.0.0.1"] * 2
+        target.renew()
+        assert (ask(), len(looked), target.found) == ("127.0.0.1", 2, 1)
+        # The same address has come second: it stays.
+        named(monkeypatch, two.getsockname(), one.getsockname())
+        target.renew()
+        assert (ask(), target.found) == ("127.0.0.1", 2)
+        target.choose_again()
+        assert ask() == "127.0.0.2"
+        # Moved.
+        named(monkeypatch, one.getsockname())
+        target.renew()
+        assert (ask(), target.found) == ("127.0.0.1", 1)
+
+
+def test_a_look_up_that_fails_later_keeps_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver is gone, and the target is not."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        named(monkeypatch, server.getsockname())
+        target = Target("x", 1, PATIENCE)
+        target.connect(1, monotonic() + PATIENCE).close()
+        monkeypatch.setattr(socket, "getaddrinfo", failing(socket.EAI_AGAIN, []))
+        with pytest.raises(Failed, match="name not found"):
+            target.renew()
+        target.connect(2, monotonic() + PATIENCE).close()
+        target.choose_again()
+        target.connect(3, monotonic() + PATIENCE).close()
+        assert target.found == 1
+
+
+def failing(number: int, looked: list[int]) -> Callable[..., object]:
+    """A resolver that fails; it counts the look-ups."""
+
+    def look_up(*_: object, **__: object) -> object:
+        looked.append(len(looked))
+        raise socket.gaierror(number, "no such name")
+
+    return look_up
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(socket.EAI_NONAME, Failed), (socket.EAI_MEMORY, SystemRefused)]
+)
+def test_a_name_that_is_not_found_is_looked_up_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, number: int, raised: type[Exception]
+) -> None:
+    """However many samples ask for it; each of them fails."""
+    clock, looked = StandingClock(), list[int]()
+    monkeypatch.setattr(target_module, "monotonic", clock)
+    monkeypatch.setattr(socket, "getaddrinfo", failing(number, looked))
+    target = Target("x", 1, PATIENCE)
+    for _ in range(30):
+        with pytest.raises(raised):
+            target.connect(1, clock() + PATIENCE)
+        clock.move(0.1)
+    assert len(looked) in (3, 4)
+    each = Target("x", 1, PATIENCE, afresh=True)
+    for _ in range(5):
+        with pytest.raises(raised):
+            each.connect(1, clock() + PATIENCE)
+    assert len(looked) in (8, 9)
 
 
 def test_a_name_is_looked_up_once_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:

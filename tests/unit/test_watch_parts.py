@@ -25,7 +25,7 @@ from echod.watch import health, sampling
 from echod.watch.following import Followed, from_text
 from echod.watch.health import STALLED_SECONDS, Health
 from echod.watch.sampling import MOST_WAITING, Sampling
-from echod.watch.schedule import Schedule
+from echod.watch.schedule import GRACE_SECONDS, Schedule
 from echod.watch.troubles import Troubles
 
 
@@ -55,7 +55,7 @@ def test_no_burst_follows_a_pause(rate: float) -> None:
     """After a suspension of the process, or a jump of the clock, missed samples are skipped."""
     schedule = Schedule(rate, 0.0)
     begun(schedule, 0.0)
-    assert begun(schedule, 3600.0) <= 1 + rate * sampling.LEAST_LOOK_UP_SECONDS / 10
+    assert begun(schedule, 3600.0) <= 1 + rate * GRACE_SECONDS
     assert schedule.skipped == pytest.approx(3600 * rate, abs=2)
     assert begun(schedule, 3600.0 + 1 / rate) in (1, 2)
 
@@ -74,13 +74,20 @@ class Scripted:
 
     def __init__(self, script: Callable[[int], Exception]) -> None:
         self.script = script
-        self.forgotten = 0
+        self.chosen_again = 0
+        self.renewed = 0
+        self.problem: Exception | None = None
 
     def connect(self, number: int, _deadline: float) -> socket.socket:
         raise self.script(number)
 
-    def forget(self) -> None:
-        self.forgotten += 1
+    def choose_again(self) -> None:
+        self.chosen_again += 1
+
+    def renew(self) -> None:
+        self.renewed += 1
+        if self.problem:
+            raise self.problem
 
 
 def sampled(
@@ -88,7 +95,7 @@ def sampled(
 ) -> tuple[Sampling, list[Outcome], Scripted]:
     taken: list[Outcome] = []
     target: Any = Scripted(script)
-    made = Sampling(target, taken.append, rate=rate, concurrency=concurrency)
+    made = Sampling(target, taken.append, lambda _: None, rate=rate, concurrency=concurrency)
     made.begin()
     return made, taken, target
 
@@ -165,22 +172,71 @@ def test_so_many_wait_for_an_earlier_one_and_no_more(monkeypatch: pytest.MonkeyP
     assert MOST_WAITING > 100
 
 
-def test_a_name_is_looked_up_again_after_a_failure_and_from_time_to_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """At most once a second where all fail; what answers is asked where it is for half a minute."""
+def looking(monkeypatch: pytest.MonkeyPatch) -> tuple[Sampling, Any, list[str], StandingClock]:
+    """A watch that samples nothing, its target, and what its look-ups said."""
     clock = StandingClock()
     monkeypatch.setattr(sampling, "monotonic", clock)
     target: Any = Scripted(lambda _: Failed("refused", ""))
-    made = Sampling(target, lambda _: None, rate=1.0, concurrency=1)
-    forgotten = []
+    told: list[str] = []
+    return (
+        Sampling(target, lambda _: None, told.append, rate=1.0, concurrency=1),
+        target,
+        told,
+        clock,
+    )
+
+
+def test_a_name_is_looked_up_again_after_a_failure_and_from_time_to_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once a second where all fail; what answers is asked where it is for half a minute."""
+    made, target, told, clock = looking(monkeypatch)
+    found = []
     for number, name in enumerate([FAILED] * 4 + ["one"] * 40, 1):
-        clock.move(0.5 if number < 5 else 1)
+        clock.move(1)
         made._finish(number, outcome(name))
-        forgotten.append(target.forgotten)
-    assert forgotten[:4] == [0, 1, 1, 2]
-    assert forgotten[4:33] == [2] * 29
-    assert forgotten[33] == 3
+        made._look_up_if_due()
+        found.append(target.renewed)
+    assert found[:5] == [1, 2, 3, 4, 4]
+    assert found[4:33] == [4] * 29
+    assert found[33:] == [5] * 11
+    assert (target.chosen_again, told) == (4, [""] * 5)
+
+
+def test_a_look_up_that_fails_is_repeated_and_keeps_the_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is no failed sample; after it the name is looked up every second."""
+    made, target, told, clock = looking(monkeypatch)
+    target.problem = Failed("name not found", "try again")
+    clock.move(29)
+    for number in range(1, 5):
+        made._finish(number, outcome("one"))
+        clock.move(0.5)
+        made._look_up_if_due()
+    assert told == ["try again"] * 2
+    target.problem = SystemRefused("no free file descriptor")
+    clock.move(1)
+    made._look_up_if_due()
+    target.problem = None
+    for _ in range(20):
+        clock.move(1)
+        made._look_up_if_due()
+    assert told == ["try again", "try again", "no free file descriptor", ""]
+    assert (target.chosen_again, made.ended) == (0, 4)
+
+
+def test_names_are_looked_up_while_samples_go_on_and_not_after_the_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a thread of its own, which a bug ends like any other."""
+    monkeypatch.setattr(sampling, "LEAST_LOOK_UP_SECONDS", 0.01)
+    made, taken, target = sampled(lambda _: Failed("refused", ""))
+    until(lambda: target.renewed > 2 and len(taken) > 20)
+    target.problem = ValueError("odd")
+    until(lambda: made.refused)
+    made.stop()
+    assert "ValueError('odd')" in str(made.refused)
 
 
 def test_a_bug_in_a_sample_ends_the_watch_with_its_reason() -> None:
@@ -407,6 +463,9 @@ class Log:
     def __init__(self) -> None:
         self.events: list[tuple[str, str, dict[str, Any]]] = []
 
+    def info(self, event: str, **facts: Any) -> None:
+        self.events.append(("info", event, facts))
+
     def warning(self, event: str, **facts: Any) -> None:
         self.events.append(("warning", event, facts))
 
@@ -455,3 +514,22 @@ def test_a_target_that_is_gone_for_an_hour_has_two_events() -> None:
         ("target answers again", {"seconds": 3601, "failures": 3600}),
     ]
     assert len(log.events) == 2 + 60
+
+
+def test_look_ups_that_fail_are_logged_rarely_and_when_they_succeed_again() -> None:
+    """Two events for an hour without a resolver, and one a minute at most if it comes and goes."""
+    log: Any = Log()
+    troubles = Troubles(log)
+    for second in range(100, 3700):
+        troubles.look_up("try again\n", second)
+    for second in (3700, 3730):
+        troubles.look_up("", second)
+    lost = "look-up failed, keeping the known addresses"
+    assert [event for _, event, _ in log.events] == [lost] * 60 + ["look-up succeeds again"]
+    assert log.events[0] == ("warning", lost, {"detail": "try again\\n", "more": None})
+    assert log.events[1][2]["more"] == 59
+    assert log.events[-1] == ("info", "look-up succeeds again", {"failures": 3600})
+    log.events.clear()
+    for second in range(4000, 4120):
+        troubles.look_up("try again" if second % 2 else "", second)
+    assert len(log.events) <= 4
