@@ -32,6 +32,7 @@ class Troubles:
         self._silent = False
         self._failed_look_ups = 0
         self._name_lost = False  # and that was logged
+        self._address = ""
 
     def add(self, outcome: Outcome) -> None:
         """Take one more outcome, in the order in which they began."""
@@ -57,6 +58,22 @@ class Troubles:
         if self._name_lost:
             self._logger.info("look-up succeeds again", failures=self._failed_look_ups)
         self._failed_look_ups, self._name_lost = 0, False
+
+    def take_address(self, address: str, addresses: int, now: float) -> None:
+        """Take the address to which samples now go, one of ``addresses``. The first one is worth an
+        event only if there are several.
+        """
+        before = self._address
+        if address == before or (before and not self._is_due("address", now)):
+            return
+        self._address = address
+        if before or addresses > 1:
+            self._logger.info(
+                "address taken",
+                address=printable(address),
+                addresses=addresses,
+                before=printable(before) if before else None,
+            )
 
     def _fail(self, outcome: Outcome) -> None:
         kind, now = outcome.failure, outcome.began

@@ -36,6 +36,7 @@ from support import (
     until,
     with_open_files,
 )
+from support.commands import two_addresses
 from support.peers import serving
 from support.processes import holds_back
 
@@ -435,27 +436,11 @@ def test_it_connects_from_where_it_is_told(tmp_path: Path) -> None:
         assert (result.returncode, "stopped: " in result.stdout) == (3, True)
 
 
-TWO_ADDRESSES = """
-import socket, sys
-from echod.cli import main
-
-real = socket.getaddrinfo
-
-def look_up(host, port, *words, **flags):
-    if host != "two.example":
-        return real(host, port, *words, **flags)
-    return [real(f"127.0.0.{one}", port, *words, **flags)[0] for one in (2, 1)]
-
-socket.getaddrinfo = look_up
-sys.exit(main())
-"""
-
-
 def test_an_address_of_a_name_that_fails_is_seen(tmp_path: Path) -> None:
     """With each sample to the next address in turn; a name that is looked up once takes one."""
     with serving(peers.prefixing(b"one")) as port:
         words = ["probe", f"two.example:{port}", "--expect", "one=1", "--max-errors", "100"]
-        words = [sys.executable, "-c", TWO_ADDRESSES, *words]
+        words = two_addresses(*words)
         result = call(tmp_path, [*words, "--resolve", "each", "--json"])
         found = json.loads(result.stdout)
         assert (result.returncode, found["addresses"], found["address"]) == (0, 2, None)
@@ -474,7 +459,7 @@ def test_an_address_of_a_name_that_fails_is_seen(tmp_path: Path) -> None:
 
 def test_a_failure_says_its_address_if_the_name_has_several(tmp_path: Path) -> None:
     """Also the first, which ends the run; and all of them, where none answers."""
-    call_it = [sys.executable, "-c", TWO_ADDRESSES, "probe"]
+    call_it = two_addresses("probe")
     with serving(peers.prefixing(b"one")) as port:
         words = [*call_it, f"two.example:{port}", "--expect", "one=1", "--resolve", "each"]
         said = call(tmp_path, words).stdout

@@ -26,6 +26,7 @@ from support import (
     peers,
     until,
 )
+from support.commands import two_addresses
 from support.peers import serving
 from support.processes import without_descriptors
 
@@ -221,6 +222,16 @@ def test_a_name_that_cannot_be_found_is_a_failure_of_its_own(watch: Watch) -> No
     assert one.event("sample failed")["kind"] == "name not found"
     assert one.get("/livez")[0] == 200
     one.stop()
+
+
+def test_it_says_which_of_several_addresses_it_has_taken(watch: Watch, port: int) -> None:
+    """One of a name that it looks up once; the first does not answer."""
+    one = watch("--expect", "one=80,two=20", target=f"two.example:{port}", by=two_addresses)
+    taken = one.event("address taken")
+    assert (taken["address"], taken["addresses"]) == ("127.0.0.1", 2)
+    assert one.stop()["failures"] == {}
+    assert len(one.events("address taken")) == 1
+    assert one.events("sample failed") == []
 
 
 def test_a_host_without_descriptors_is_a_failure_and_not_the_end(watch: Watch) -> None:

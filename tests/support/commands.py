@@ -49,6 +49,27 @@ def altered(clock: str = "", **constants: float | str) -> Callable[..., list[str
     return lambda *arguments: [sys.executable, "-c", ALTERED, clock, json.dumps(named), *arguments]
 
 
+TWO_ADDRESSES = """
+import socket, sys
+from echod.cli import main
+
+real = socket.getaddrinfo
+
+def look_up(host, port, *words, **flags):
+    if host != "two.example":
+        return real(host, port, *words, **flags)
+    return [real(f"127.0.0.{one}", port, *words, **flags)[0] for one in (2, 1)]
+
+socket.getaddrinfo = look_up
+sys.exit(main())
+"""
+
+
+def two_addresses(*arguments: str) -> list[str]:
+    """The command on a host where the name two.example is that of 127.0.0.2 and 127.0.0.1."""
+    return [sys.executable, "-c", TWO_ADDRESSES, *arguments]
+
+
 class Clock:
     """The monotonic clock of processes, which runs as usual and can also be moved. So tests need
     not wait for the time of an event, and do not depend on the load of the machine.

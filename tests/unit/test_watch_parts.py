@@ -516,6 +516,25 @@ def test_a_target_that_is_gone_for_an_hour_has_two_events() -> None:
     assert len(log.events) == 2 + 60
 
 
+def test_the_address_taken_is_logged_if_there_are_several_or_it_changes() -> None:
+    """Once a minute at most, however often it changes."""
+    log: Any = Log()
+    for number in (1, 3):
+        troubles = Troubles(log)
+        for second in range(5):
+            troubles.take_address("192.0.2.1", number, second)
+    (first,) = log.events
+    assert first == (
+        "info",
+        "address taken",
+        {"address": "192.0.2.1", "addresses": 3, "before": None},
+    )
+    for second in range(1000, 1121):
+        troubles.take_address(f"192.0.2.{second % 2 + 1}", 2, second)
+    changes = [(facts["before"], facts["address"]) for _, _, facts in log.events[1:]]
+    assert changes == [("192.0.2.1", "192.0.2.2"), ("192.0.2.2", "192.0.2.1")]
+
+
 def test_look_ups_that_fail_are_logged_rarely_and_when_they_succeed_again() -> None:
     """Two events for an hour without a resolver, and one a minute at most if it comes and goes."""
     log: Any = Log()
