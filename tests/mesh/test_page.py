@@ -228,6 +228,32 @@ def test_the_slider_shows_the_chosen_weights_until_they_are_answered(
     lab.wait_for("now v1 49, v2 51")
 
 
+def test_the_rate_follows_a_terminal_with_the_focus_too(lab: Running, opened: Opened) -> None:
+    """A rate that is chosen stays until it is answered; one that the list lacks is added."""
+    rate = opened["#rate"]
+    held: list[Route] = []
+    opened.tab.route("**/command", lambda route: held.append(route))  # noqa: PLW0108  # no builtin
+
+    def ask(rate: str) -> None:
+        words = command("lab", "traffic", rate)
+        result = call(lab.directory, words, TMPDIR=str(lab.temporary))
+        assert (result.returncode, result.stdout) == (0, f"traffic {rate}\n")
+
+    rate.focus()
+    ask("33")
+    expect(rate).to_have_value("33")
+    with opened.tab.expect_request("**/command"):
+        opened.tab.keyboard.press("Home")
+    ask("10")
+    expect(opened["#t-client"]).to_have_text("10/s")
+    expect(rate).to_have_value("1")
+    held.pop().continue_()
+    lab.wait_for("traffic 1\n")
+    expect(opened["#t-client"]).to_have_text("1/s")
+    ask("50")
+    expect(rate).to_have_value("50")
+
+
 def test_a_refused_choice_gives_the_slider_back(lab: Running, opened: Opened) -> None:
     """And a button's weights take the place of those that were just chosen."""
     slider = opened["#slider"]

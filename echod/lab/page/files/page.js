@@ -81,7 +81,12 @@ slider.addEventListener("input", () => {
 
 let rate = null;
 $("traffic").addEventListener("click", () => send(rate ? "traffic off" : `traffic ${$("rate").value}`));
-$("rate").addEventListener("change", () => send(`traffic ${$("rate").value}`));
+let asked = 0; // chosen rates without an answer
+$("rate").addEventListener("change", async () => {
+  asked++;
+  await send(`traffic ${$("rate").value}`);
+  asked--;
+});
 $("judge").addEventListener("click", () => send("judge"));
 for (const one of RATES) $("rate").append(el("option", { value: one, textContent: one }));
 $("rate").value = 20;
@@ -116,7 +121,7 @@ function showTraffic(traffic) {
   put($("traffic"), rate ? t.trafficOff : t.trafficOn);
   put($("t-client"), traffic.problem || (rate ? t.newly(rate) : t.off));
   const select = $("rate");
-  if (rate && document.activeElement !== select && select.value !== String(rate)) {
+  if (rate && !asked && select.value !== String(rate)) {
     if (![...select.options].some((one) => one.value === String(rate))) {
       select.append(el("option", { value: rate, textContent: rate }));
     }
