@@ -127,8 +127,9 @@ class _Answer(BaseHTTPRequestHandler):
             text = f"not found; available paths: {paths}\n"
             self._send(Page(HTTPStatus.NOT_FOUND, PLAIN, text.encode()))
         else:
-            accept = ",".join(self.headers.get_all("Accept") or [])
-            self._send(make(accept))
+            # Python 3.14.8 sets a plain dict for HTTP/0.9, which has no headers.
+            accepted = self.headers.get_all("Accept") if self.headers else None
+            self._send(make(",".join(accepted or [])))
 
     do_HEAD = do_GET  # noqa: N815  # the name that the base class looks for
 
