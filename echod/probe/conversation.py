@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from echod.errors import SystemRefused, UsageError, shown
 from echod.probe.certificate import identities
-from echod.probe.dialogue import match, say_farewell
+from echod.probe.dialogue import NO_MATCH, SLOW_MATCH, match, say_farewell
 from echod.probe.matcher import Matcher
 from echod.probe.proxy_header import header
 from echod.probe.service_arguments import ServiceSettings, is_address, server_name
@@ -50,6 +50,12 @@ class Conversation:
         self._matcher = None if given.match is None else Matcher(given.match)
         self._tls = _encryption(given, host) if given.tls else None
         self._failure = self._tls.failure if self._tls else failure
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of failure that are possible only in such a conversation."""
+        kinds = [NO_MATCH, SLOW_MATCH] if self._matcher else []
+        return [*kinds, self._tls.kind] if self._tls else kinds
 
     def open(self, connection: socket.socket, deadline: float) -> socket.socket:
         """Send the PROXY header and start TLS, if requested."""

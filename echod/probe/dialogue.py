@@ -15,6 +15,9 @@ SETTLE_SECONDS = 0.1
 """A match at the end of the received data may still grow. It counts after this long without more
 data."""
 
+NO_MATCH, SLOW_MATCH = "no match", "slow match"
+"""Kinds of failure."""
+
 MOST_KEPT_BYTES = 256
 """Bytes shown of a reply without a match."""
 
@@ -49,7 +52,7 @@ class Reading:
             if self.found is None:
                 raise self._failed(failed(error)) from error
         except GaveUp as error:
-            raise Failed("slow match", self._shown(f"{error} in")) from error
+            raise Failed(SLOW_MATCH, self._shown(f"{error} in")) from error
         if self.found is None:
             full = len(self._data) == MAX_REPLY_BYTES
             raise self._without_match("in the first" if full else "closed after")
@@ -80,7 +83,7 @@ class Reading:
     def _without_match(self, reason: str) -> Failed:
         if not self._data:
             return Failed("closed", "closed before a reply")
-        return Failed("no match", self._shown(reason))
+        return Failed(NO_MATCH, self._shown(reason))
 
     def _shown(self, reason: str) -> str:
         """``reason`` with the start of the received data, which is escaped when shown."""

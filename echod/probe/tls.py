@@ -20,6 +20,8 @@ class Tls:
     file that replaces the system's authorities. Raises UsageError if it cannot be read.
     """
 
+    kind = KIND
+
     def __init__(self, name: str, *, ca: str | None, insecure: bool) -> None:
         self._name = name
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

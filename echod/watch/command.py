@@ -76,6 +76,8 @@ class Watch:
         self.followed = _followed(settings)
         rate = settings.rate or watch_options.RATE
         expectation = self.followed.expectation if self.followed else parse(settings.expect)
+        known = rules_for(settings, expectation).named
+        self._service = Conversation(settings.service, settings.host, known)
         self.sentinel = Sentinel(
             lambda one: rules_for(settings, one),
             expectation,
@@ -83,10 +85,9 @@ class Watch:
             threshold=rate * settings.false_alarm,
             enough=rate * DAY_SECONDS,
             settle=settings.settle,
+            kinds=self._service.kinds,
         )
         self._troubles = Troubles(logger)
-        known = rules_for(settings, expectation).named
-        self._service = Conversation(settings.service, settings.host, known)
         self._target = target_of(settings, self._service)
         self.sampling = Sampling(
             self._target,

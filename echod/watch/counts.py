@@ -32,11 +32,14 @@ class Histogram:
 
 
 class Counts:
-    """Counts by version, under printable names, and by kind of failure. They never decrease."""
+    """Counts by version, under printable names, and by kind of failure. They never decrease.
 
-    def __init__(self) -> None:
+    ``kinds`` are the kinds of failure that are possible beside KINDS and LOCAL.
+    """
+
+    def __init__(self, kinds: Iterable[str] = ()) -> None:
         self.connections: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter(dict.fromkeys((*KINDS, LOCAL), 0))
+        self.failures: Counter[str] = Counter(dict.fromkeys((*KINDS, *kinds, LOCAL), 0))
         self.connect: dict[str, Histogram] = {}
         self.reply: dict[str, Histogram] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from math import log1p
 from threading import Lock
@@ -32,7 +32,8 @@ class Sentinel:
     """Judges samples in the order in which they began. Any thread may call it.
 
     On average, at most one false alarm occurs in ``threshold`` samples, and one false all-clear in
-    ``enough``. Times are in seconds from the start of the run, as in ``Outcome.began``.
+    ``enough``. Times are in seconds from the start of the run, as in ``Outcome.began``. ``kinds``
+    are the possible kinds of failure that the conversation adds.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class Sentinel:
         threshold: float,
         enough: float,
         settle: float,
+        kinds: Iterable[str] = (),
     ) -> None:
-        self.counts = Counts()
+        self.counts = Counts(kinds)
         self.verdict = Verdict.EXPECTED
         self.changes = 0
         self._make_rules = rules

@@ -163,6 +163,27 @@ def test_the_metrics_are_openmetrics_and_complete(watch: Watch) -> None:
     one.stop()
 
 
+def test_every_kind_of_failure_is_a_series_before_it_happens(watch: Watch) -> None:
+    """rate() misses the first of a kind otherwise; other kinds cannot happen."""
+    plain = {"refused", "reset", "timeout", "closed", "wrong reply", "name not found"}
+    plain |= {"unreachable", "this host"}
+    matched, encrypted = {"no match", "slow match"}, {"tls"}
+    for words, kinds in (
+        ([], plain),
+        (["--match", "(one)"], plain | matched),
+        (["--tls", "--insecure"], plain | encrypted),
+        (["--tls", "--insecure", "--match", "(one)"], plain | matched | encrypted),
+    ):
+        one = watch("--expect", "one=1", *words, rate=0.1)
+        one.event("ready")
+        text = one.get("/metrics")[1].decode()
+        assert (
+            set(re.findall(r'^echod_probe_failures_total{kind="(.*)"}', text, re.MULTILINE))
+            == kinds
+        )
+        one.stop()
+
+
 def test_the_pages_say_that_it_is_alive_and_ready(watch: Watch) -> None:
     """Like the daemon's."""
     one = watch("--expect", "one=80,two=20")
