@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from echod.probe.result import printable
+from echod.probe.result import MOST_TOLD, printable
 from echod.probe.tally import Outcome
 from echod.telemetry.events import Logger
 
@@ -51,7 +51,7 @@ class Troubles:
                 self._name_lost = True
                 self._logger.warning(
                     f"{LOOK_UP}, keeping the known addresses",
-                    detail=printable(problem),
+                    detail=printable(problem, MOST_TOLD),
                     more=self._more(LOOK_UP),
                 )
             return
@@ -82,7 +82,7 @@ class Troubles:
             self._logger.warning(
                 "sample failed",
                 kind=kind,
-                detail=printable(outcome.detail),
+                detail=printable(outcome.detail, MOST_TOLD),
                 address=(outcome.address and printable(outcome.address)) or None,
                 more=self._more(kind),
             )

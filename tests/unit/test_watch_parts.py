@@ -499,6 +499,13 @@ def test_failures_are_logged_by_kind_and_rarely() -> None:
     ]
 
 
+def test_a_failure_shows_as_much_of_what_came_as_a_verdict() -> None:
+    """200 characters."""
+    log: Any = Log()
+    Troubles(log).add(Outcome(None, "no match", "x" * 201))
+    assert log.events[0][2]["detail"] == "x" * 200 + "..."
+
+
 def test_a_target_that_is_gone_for_an_hour_has_two_events() -> None:
     """When it has been silent for ten seconds, and when it answers again."""
     log: Any = Log()
