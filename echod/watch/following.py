@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable
 
 from echod.errors import UsageError, shown
@@ -15,9 +16,12 @@ because an editor may still be writing."""
 
 
 def from_text(path: str, data: bytes) -> Expectation:
-    """Parse one line ``NAME=SHARE,...``, as --expect accepts it. Raises UsageError."""
+    """Parse one line ``NAME=SHARE,...``, as --expect accepts it. Raises UsageError.
+
+    Ignores the byte-order mark that some editors write.
+    """
     source = f"--expect-file {shown(path)}"
-    lines = decoded(data).strip().splitlines()
+    lines = decoded(data.removeprefix(BOM_UTF8)).strip().splitlines()
     if len(lines) != 1:
         raise UsageError(
             f"{source}: must have one line NAME=SHARE,..., for example one=80,two=20,"

@@ -316,6 +316,11 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     assert one.expectation == parse(["one=1,two=0"])
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name() -> None:
+    """Some editors begin a file with one."""
+    assert from_text("x", b"\xef\xbb\xbfone=80,two=20\r\n") == parse(["one=80,two=20"])
+
+
 def test_a_mounted_configmap_is_followed(tmp_path: Path) -> None:
     """A link to a link to a directory, which the kubelet renames."""
     for name, text in (("..1", "one=80,two=20"), ("..2", "one=20,two=80")):
