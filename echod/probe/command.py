@@ -13,7 +13,7 @@ from echod.probe import formats, planning, report, servers
 from echod.probe.arguments import Settings
 from echod.probe.conversation import Conversation
 from echod.probe.expectation import Expectation, parse
-from echod.probe.files import contents
+from echod.probe.files import check_writable, contents
 from echod.probe.hold import Held
 from echod.probe.judge import Judge, Sequential
 from echod.probe.result import Result, percent, printable
@@ -34,6 +34,8 @@ def run(settings: Settings, signals: Signals, output: Output) -> int:
     """Run the command; return the exit status. Raises UsageError and SystemRefused."""
     rules = rules_for(settings, expectation_of(settings))
     servers.check(settings.metrics)
+    if settings.junit:
+        check_writable("--junit", settings.junit)
     service = Conversation(settings.service, settings.host, rules.named)
     target = target_of(settings, service)
     if settings.hold:

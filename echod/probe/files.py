@@ -1,7 +1,8 @@
-"""Reading small files that a user names."""
+"""Files that a user names, and standard output."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -31,3 +32,19 @@ def contents(option: str, path: str) -> bytes:
     if len(data) > MOST_BYTES:
         raise UsageError(f"{name}: must have {MOST_BYTES:,} bytes at most")
     return data
+
+
+def check_writable(option: str, path: str) -> None:
+    """Raise UsageError unless a file can be opened for writing. Leaves no new file, and changes no
+    old one.
+    """
+    existed = os.path.lexists(path)
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
+        if not existed:
+            os.unlink(path)
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENXIO:  # a FIFO that has no reader yet
+            return
+        reason = getattr(error, "strerror", "") or str(error)
+        raise UsageError(f"{option} {shown(path)}: cannot be written: {reason}") from error

@@ -40,6 +40,8 @@ from support.commands import two_addresses
 from support.peers import serving
 from support.processes import holds_back
 
+from echod.probe.files import check_writable
+
 Run = subprocess.CompletedProcess[str]
 
 
@@ -842,8 +844,11 @@ def test_what_was_sampled_is_said_though_something_fails_at_the_end(
     assert found["connections"] == 300
     assert "cannot be read" in found["stopped"]
     assert errors.count("\n") == 1
-    result = probe(tmp_path, split, "-n", 5, "--json", "--junit", tmp_path / "no" / "report.xml")
+    result = probe(tmp_path, split, "-n", 5, "--json", "--junit", "/dev/full")
     assert (result.returncode, json.loads(result.stdout)["connections"]) == (3, 5)
+    assert result.stderr.endswith(
+        "--junit '/dev/full': cannot be written: No space left on device\n"
+    )
 
 
 def test_an_interrupted_run_is_not_held_against_the_servers(tmp_path: Path, start: Start) -> None:
@@ -876,12 +881,32 @@ def test_held_connections_to_a_silent_server_can_be_interrupted(tmp_path: Path) 
     assert "0 of 3 connections were open at the end, 3 ended or never answered" in output
 
 
-def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path, split: str) -> None:
-    """One line that names it, and status 3: the run says nothing that can be kept."""
-    result = probe(tmp_path, split, "-n", 5, "--junit", tmp_path / "no" / "report.xml")
-    assert result.returncode == 3
-    assert "cannot be written: No such file or directory" in result.stderr
-    assert result.stderr.count("\n") == 1
+def test_a_report_that_cannot_be_written_is_refused_before_any_connection(tmp_path: Path) -> None:
+    """In one line that names it, with status 2 like other arguments."""
+    seen: list[int] = []
+    (tmp_path / "link").symlink_to("nowhere/report.xml")
+    with serving(lambda _, number: seen.append(number)) as port:
+        for path, reason in (
+            (tmp_path / "no" / "report.xml", "No such file or directory"),
+            (tmp_path, "Is a directory"),
+            (tmp_path / "link", "No such file or directory"),
+            ("a" * 300, "File name too long"),
+        ):
+            result = probe(tmp_path, f"127.0.0.1:{port}", "-n", 5, "--junit", path)
+            assert (result.returncode, result.stdout) == (2, "")
+            assert result.stderr.endswith(f": cannot be written: {reason}\n")
+            assert result.stderr.count("\n") == 1
+    assert seen == []
+
+
+def test_a_file_for_a_report_is_there_only_once_the_report_is(tmp_path: Path) -> None:
+    """An earlier report stays until then, too; a FIFO may get its reader later."""
+    new, old, fifo = tmp_path / "new", tmp_path / "old", tmp_path / "fifo"
+    old.write_text("before")
+    os.mkfifo(fifo)
+    for path in (new, old, fifo):
+        check_writable("--junit", str(path))
+    assert (new.exists(), old.read_text()) == (False, "before")
 
 
 @pytest.mark.parametrize(
