@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from echod import __version__
@@ -202,14 +203,16 @@ def _probe(arguments: Sequence[str], environ: Environment) -> int:
         say(STDERR, parser.format_usage())
         return 2
     from echod.probe.arguments import settings
+    from echod.probe.files import print_text
     from echod.process.signals import StopSignals, ignore_others, release
 
     call = settings(parser.parse_args(arguments))
+    output = _output(environ, print_text, quiet=call.quiet)
     if call.plan:
         from echod.probe.command import plan
 
         release()  # a signal may end it at once: there is no verdict to report
-        return plan(call, _output(environ, quiet=call.quiet))
+        return plan(call, output)
     with StopSignals() as signals:
         from echod.config.runtime import raise_open_file_limit, share_one_heap
         from echod.probe.command import run
@@ -221,16 +224,16 @@ def _probe(arguments: Sequence[str], environ: Environment) -> int:
 
             ignore_others()
             return watch(call, signals, colors=colors_wanted(environ))
-        return run(call, signals, _output(environ, quiet=call.quiet))
+        return run(call, signals, output)
 
 
-def _output(environ: Environment, *, quiet: bool) -> Output:
-    """The output of the probe: standard output, and on a terminal a progress line on stderr."""
+def _output(environ: Environment, write: Callable[[str], None], *, quiet: bool) -> Output:
+    """Where the probe or the lab writes; its progress line only to a terminal, on stderr."""
     from echod.probe.runs import Output
 
     live = os.isatty(STDERR) and environ.get("TERM") != "dumb" and not quiet
     return Output(
-        say=lambda text: say(STDOUT, text),
+        say=write,
         progress=_Progress() if live else lambda _: None,
         warn=lambda text: say(STDERR, text),
     )
@@ -272,7 +275,8 @@ def lab(arguments: Sequence[str], environ: Environment) -> int:
         ) from error
     with StopSignals(quits=True) as signals:
         # The lab's child processes get the original environment, not the decoded one.
-        return run(call, os.environ, signals, _output(environ, quiet=False))
+        output = _output(environ, partial(say, STDOUT), quiet=False)
+        return run(call, os.environ, signals, output)
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str], Environment], int]] = {

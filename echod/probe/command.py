@@ -152,21 +152,26 @@ def _cap(settings: Settings, rules: Rules, output: Output) -> float:
 
 
 def _finish(settings: Settings, result: Result, output: Output) -> int:
-    if settings.json:
-        output.say(formats.as_json(result))
-    elif not settings.quiet:
-        output.say(report.text(result))
-    if settings.junit:
-        try:
-            with open(settings.junit, "wb") as file:
-                file.write(formats.as_junit(result))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            path = shown(settings.junit)
-            raise SystemRefused(f"--junit {path}: cannot be written: {reason}") from error
+    try:
+        if settings.json:
+            output.say(formats.as_json(result))
+        elif not settings.quiet:
+            output.say(report.text(result))
+    finally:
+        if settings.junit:
+            _write_junit(settings.junit, result)
     if result.refused and (settings.json or settings.quiet):
         raise SystemRefused(result.refused)
     return int(result.status)
+
+
+def _write_junit(path: str, result: Result) -> None:
+    try:
+        with open(path, "wb") as file:
+            file.write(formats.as_junit(result))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SystemRefused(f"--junit {shown(path)}: cannot be written: {reason}") from error
 
 
 def _hold(settings: Settings, held: Held, signals: Signals, output: Output) -> int:

@@ -6,9 +6,11 @@ import errno
 import os
 import stat
 
-from echod.errors import UsageError, shown
+from echod.errors import SystemRefused, UsageError, shown
 
 MOST_BYTES = 64 * 1024
+
+STDOUT = 1
 
 
 def contents(option: str, path: str) -> bytes:
@@ -48,3 +50,17 @@ def check_writable(option: str, path: str) -> None:
             return
         reason = getattr(error, "strerror", "") or str(error)
         raise UsageError(f"{option} {shown(path)}: cannot be written: {reason}") from error
+
+
+def print_text(text: str) -> None:
+    """Write to standard output, unbuffered. A closed pipe is no error: its reader has seen enough.
+    Raises SystemRefused for others.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    try:
+        while data:
+            data = data[os.write(STDOUT, data) :]
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        raise SystemRefused(f"cannot write to standard output: {error.strerror}") from error

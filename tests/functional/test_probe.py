@@ -881,6 +881,39 @@ def test_held_connections_to_a_silent_server_can_be_interrupted(tmp_path: Path) 
     assert "0 of 3 connections were open at the end, 3 ended or never answered" in output
 
 
+@pytest.mark.parametrize(
+    "words", [(), ("--json",), ("--plan",), ("--hold", 1, "--duration", "0.2")]
+)
+def test_output_that_cannot_be_written_is_an_error(
+    tmp_path: Path, split: str, words: tuple[object, ...]
+) -> None:
+    """In one line, with status 3; a report in a file is there. A reader that has left is none."""
+    target = [] if "--plan" in words else [split]
+    expect = [] if "--hold" in words else ["--expect", "one=60,two=40"]
+    report = ["--junit", "report.xml"] if words in ((), ("--json",)) else []
+    ending, beginning = os.pipe()
+    os.close(ending)
+    with open("/dev/full", "wb") as full, os.fdopen(beginning, "wb") as closed:
+        ends = [
+            subprocess.run(
+                command("probe", *map(str, (*target, *expect, *words, *report))),
+                stdout=output,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=PATIENCE,
+                cwd=tmp_path,
+                check=False,
+            )
+            for output in (full, closed)
+        ]
+    assert ends[0].returncode == 3
+    assert ends[0].stderr == (
+        "echod: error: cannot write to standard output: No space left on device\n"
+    )
+    assert (ends[1].returncode, ends[1].stderr) == (1 if report else 0, "")
+    assert (tmp_path / "report.xml").exists() is bool(report)
+
+
 def test_a_report_that_cannot_be_written_is_refused_before_any_connection(tmp_path: Path) -> None:
     """In one line that names it, with status 2 like other arguments."""
     seen: list[int] = []
