@@ -7,7 +7,8 @@ from collections.abc import Callable
 from time import monotonic
 
 from echod.errors import SystemRefused
-from echod.probe.matcher import MATCH_SECONDS, GaveUp, Matcher
+from echod.probe.matcher import MATCH_SECONDS, GaveUp, Lost, Matcher
+from echod.probe.tally import THIS_HOST
 from echod.probe.target import MAX_REPLY_BYTES, Failed, left
 from echod.texts import decoded
 
@@ -53,6 +54,8 @@ class Reading:
                 raise self._failed(failed(error)) from error
         except GaveUp as error:
             raise Failed(SLOW_MATCH, self._shown(f"{error} in")) from error
+        except Lost as error:
+            raise Failed(THIS_HOST, str(error)) from error
         if self.found is None:
             full = len(self._data) == MAX_REPLY_BYTES
             raise self._without_match("in the first" if full else "closed after")

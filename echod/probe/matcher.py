@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from inspect import getsource
 from threading import Lock
 
@@ -23,8 +24,16 @@ Found = tuple[bytes | None, bool, float]
 seconds left."""
 
 
+ENDED_SECONDS = 1.0
+"""Maximum wait for the exit status of a process that has closed its socket."""
+
+
 class GaveUp(Exception):
-    """A search has ended without an answer. The text is the reason."""
+    """A search has taken too long. The text says how long."""
+
+
+class Lost(Exception):
+    """The process has failed during a search. The text says how; the next search starts another."""
 
 
 class Matcher:
@@ -38,8 +47,8 @@ class Matcher:
         self._closed = False
 
     def search(self, data: bytes, seconds: float) -> Found:
-        """Search ``data``, using at most ``seconds`` of CPU time. Raises GaveUp, or SystemRefused
-        if the process cannot be started.
+        """Search ``data``, using at most ``seconds`` of CPU time. Raises GaveUp and Lost, and
+        SystemRefused if the process cannot be started.
         """
         if seconds <= 0:
             raise GaveUp(f"the pattern took over {MATCH_SECONDS} s")
@@ -48,8 +57,9 @@ class Matcher:
             try:
                 sign, found, left = _ask(channel, data, seconds)
             except OSError as error:
+                how = self._fate(error)
                 self._end()
-                raise GaveUp(f"the matching process failed: {error}") from error
+                raise Lost(f"the process for --match {how}") from error
         if sign == TOO_SLOW:
             raise GaveUp(f"the pattern took over {MATCH_SECONDS} s")
         return found if sign in (FOUND, FOUND_AT_THE_END) else None, sign == FOUND_AT_THE_END, left
@@ -81,6 +91,18 @@ class Matcher:
             reason = error.strerror or str(error)
             raise SystemRefused(f"cannot start the process for --match: {reason}") from error
         return self._channel
+
+    def _fate(self, error: OSError) -> str:
+        """What became of the process, after an error of its socket."""
+        if isinstance(error, TimeoutError):
+            return f"did not answer for {STALLED_SECONDS:.0f} s"
+        status = None
+        if self._process and isinstance(error, BrokenPipeError | ConnectionResetError):
+            with suppress(subprocess.TimeoutExpired):
+                status = self._process.wait(ENDED_SECONDS)
+        if status is None:
+            return f"cannot be reached: {error.strerror or error}"
+        return f"was killed (signal {-status})" if status < 0 else f"ended with status {status}"
 
     def _end(self) -> None:
         if self._channel:

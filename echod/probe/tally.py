@@ -12,6 +12,9 @@ MAX_NAMES = 64
 OTHER = "other"
 """The name under which all names beyond the first MAX_NAMES count."""
 
+THIS_HOST = "this host"
+"""The kind of failures that this host causes, where they do not end the run."""
+
 _STEP = log(1.02)
 
 

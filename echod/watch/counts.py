@@ -7,13 +7,10 @@ from collections import Counter
 from collections.abc import Iterable
 
 from echod.probe.result import printable
-from echod.probe.tally import MAX_NAMES, OTHER, Outcome
+from echod.probe.tally import MAX_NAMES, OTHER, THIS_HOST, Outcome
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the histograms, in seconds; +Inf follows."""
-
-LOCAL = "this host"
-"""The kind of failures that this host causes."""
 
 KINDS = ("refused", "reset", "timeout", "closed", "wrong reply", "name not found", "unreachable")
 
@@ -34,12 +31,12 @@ class Histogram:
 class Counts:
     """Counts by version, under printable names, and by kind of failure. They never decrease.
 
-    ``kinds`` are the kinds of failure that are possible beside KINDS and LOCAL.
+    ``kinds`` are the kinds of failure that are possible beside KINDS and THIS_HOST.
     """
 
     def __init__(self, kinds: Iterable[str] = ()) -> None:
         self.connections: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter(dict.fromkeys((*KINDS, *kinds, LOCAL), 0))
+        self.failures: Counter[str] = Counter(dict.fromkeys((*KINDS, *kinds, THIS_HOST), 0))
         self.connect: dict[str, Histogram] = {}
         self.reply: dict[str, Histogram] = {}
 

@@ -10,9 +10,8 @@ from time import monotonic
 from echod.errors import SystemRefused
 from echod.loop.threads import start
 from echod.probe.sampler import payloads, refusal, sampled
-from echod.probe.tally import Outcome
+from echod.probe.tally import THIS_HOST, Outcome
 from echod.probe.target import LEAST_LOOK_UP_SECONDS, Failed, Target
-from echod.watch.counts import LOCAL
 from echod.watch.schedule import Schedule
 
 MOST_WAITING = 1000
@@ -121,7 +120,7 @@ class Sampling:
         try:
             return sampled(self._target, number, self._payload(number), began)
         except SystemRefused as refused:
-            return Outcome(None, LOCAL, str(refused), began=began)
+            return Outcome(None, THIS_HOST, str(refused), began=began)
 
     def _finish(self, number: int, outcome: Outcome) -> None:
         with self._lock:

@@ -218,6 +218,37 @@ def test_bytes_that_come_one_by_one_do_not_keep_the_pattern_busy_for_ever(tmp_pa
         assert document(tmp_path, port, *words)[1]["failures"] == {"slow match": 1}
 
 
+def test_a_matcher_that_was_killed_costs_a_sample_and_says_so(tmp_path: Path) -> None:
+    """The run goes on with another one."""
+
+    def behave(connection: socket.socket, number: int) -> None:
+        connection.sendall(b"version one;")
+        silent(connection, number)
+
+    script = (
+        "import os, signal, sys\n"
+        "from echod.cli import main\n"
+        "from echod.probe.matcher import Matcher\n"
+        "search = Matcher.search\n"
+        "def killing(self, *words):\n"
+        "    killing.count += 1\n"
+        "    if killing.count == 5:\n"
+        "        os.kill(self._process.pid, signal.SIGKILL)\n"
+        "    return search(self, *words)\n"
+        "killing.count = 0\n"
+        "Matcher.search = killing\n"
+        "sys.exit(main())\n"
+    )
+    with serving(behave) as port:
+        words = ["--match", "version (one|two);", "-n", "20", "--max-errors", "1", "--json"]
+        words = ["probe", f"127.0.0.1:{port}", *words, "--concurrency", "1"]
+        result = call(tmp_path, [sys.executable, "-c", script, *words])
+    found = json.loads(result.stdout)
+    assert (result.returncode, result.stderr, seen(found)) == (0, "", {"one": 19})
+    assert found["failures"] == {"this host": 1}
+    assert found["first_failures"] == {"this host": "the process for --match was killed (signal 9)"}
+
+
 def test_an_interrupted_run_does_not_wait_for_the_pattern(tmp_path: Path) -> None:
     """Signals to the whole group end the probe, not what it searches with."""
     counted: list[int] = []

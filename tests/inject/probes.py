@@ -129,10 +129,10 @@ class Probe(Command):
 
 
 class Matching(Probe):
-    """With a process of its own that searches, whose failure is that of the reply."""
+    """With a process of its own that searches, whose failure costs a sample."""
 
     def kinds(self, fault: Fault) -> set[str]:
-        return {"slow match"} if "Unix" in fault.kind else super().kinds(fault) | {"no match"}
+        return {"this host"} if "Unix" in fault.kind else super().kinds(fault) | {"no match"}
 
 
 class Encrypted(Probe):

@@ -21,7 +21,7 @@ from echod.probe import arguments, match_child, matcher
 from echod.probe.certificate import identities
 from echod.probe.conversation import Conversation, Names
 from echod.probe.match_child import ANSWER, FOUND, FOUND_AT_THE_END, NOT_YET, REQUEST, TOO_SLOW
-from echod.probe.matcher import GaveUp, Matcher
+from echod.probe.matcher import GaveUp, Lost, Matcher
 from echod.probe.service_arguments import ServiceSettings, escapes, server_name
 from echod.probe.target import Failed
 from echod.probe.tls import Tls, words
@@ -228,7 +228,7 @@ def test_a_search_that_was_killed_costs_one_sample() -> None:
     assert one.search(b"ax", 9)[:2] == (b"x", True)
     assert one._process
     one._process.kill()
-    with pytest.raises(GaveUp, match="the matching process failed"):
+    with pytest.raises(Lost, match=r"the process for --match was killed \(signal 9\)"):
         one.search(b"ax", 9)
     assert one.search(b"xa", 9)[:2] == (b"x", False)
     with pytest.raises(GaveUp, match=r"took over 0.25 s"):
@@ -236,6 +236,33 @@ def test_a_search_that_was_killed_costs_one_sample() -> None:
     one.close()
     with pytest.raises(SystemRefused, match="the run has ended"):
         one.search(b"x", 9)
+    one.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "how"),
+    [
+        (TimeoutError(), "did not answer for 60 s"),
+        (OSError(errno.EIO, "Input/output error"), "cannot be reached: Input/output error"),
+        (ConnectionResetError("it has ended"), "cannot be reached: it has ended"),
+    ],
+)
+def test_a_search_that_is_lost_says_how(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, how: str
+) -> None:
+    """Also if no exit status comes in time."""
+    monkeypatch.setattr(matcher, "ENDED_SECONDS", 0.0)
+    one = Matcher(b"(x)")
+    one.search(b"x", 9)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as failing:
+        failing.setattr(matcher, "_ask", fail)
+        with pytest.raises(Lost, match=f"the process for --match {how}$"):
+            one.search(b"x", 9)
+    assert one.search(b"x", 9)[0] == b"x"
     one.close()
 
 
