@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from echod.errors import SystemRefused, UsageError, shown
 
@@ -43,13 +44,14 @@ def check_writable(option: str, path: str) -> None:
     existed = os.path.lexists(path)
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
-        if not existed:
-            os.unlink(path)
     except (OSError, ValueError) as error:
         if getattr(error, "errno", None) == errno.ENXIO:  # a FIFO that has no reader yet
             return
         reason = getattr(error, "strerror", "") or str(error)
         raise UsageError(f"{option} {shown(path)}: cannot be written: {reason}") from error
+    if not existed:
+        with suppress(OSError):  # a directory may allow new files and not their removal
+            os.unlink(path)
 
 
 def print_text(text: str) -> None:
