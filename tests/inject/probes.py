@@ -101,7 +101,7 @@ class Probe(Command):
         return super().judge(run, clean, fault)
 
     def lived(self, run: Run, _clean: Run, fault: Fault | None) -> Verdict:
-        if fault and fault.kind == "write, others" and not run.output:
+        if fault and fault.kind == "write, others" and fault.error == "EPIPE" and not run.output:
             wrong = [] if run.status == self._status else ["another status without output"]
             return Verdict("unharmed", wrong)
         try:
@@ -170,7 +170,7 @@ class Plan(Command):
         return ["probe", "--plan", "--expect", "one=80,two=20", "--json"]
 
     def lived(self, run: Run, clean: Run, fault: Fault | None) -> Verdict:
-        lost = fault and fault.kind == "write, others"
+        lost = fault and fault.kind == "write, others" and fault.error == "EPIPE"
         right = run.status == 0 and (run.output == clean.output or (lost and not run.output))
         return Verdict("unharmed", [] if right else [f"not the plan: {run.output!r}"])
 
