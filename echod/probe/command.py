@@ -23,6 +23,9 @@ from echod.probe.verdict import Rules, Status
 from echod.probe.waiting import Waiting
 from echod.probe.words import plan_lines
 
+LEAST_LOOK_UP_SECONDS = 1.0
+"""Minimum time from a failed look-up to the next one, in runs that wait for their target."""
+
 WITHOUT_EXPECTATION = 200
 """Number of connections if there is no expectation."""
 
@@ -58,6 +61,7 @@ def target_of(settings: Settings, service: Conversation) -> Target:
         sources=settings.source,
         afresh=settings.resolve == "each",
         service=service,
+        rest=LEAST_LOOK_UP_SECONDS if settings.watch or settings.wait else 0.0,
     )
 
 

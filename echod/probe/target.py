@@ -37,9 +37,6 @@ _LOCAL_LOOK_UP = {
 """Look-up errors that this host causes, not the name. The last two mean that -4 or -6 excludes
 the name's addresses."""
 
-LEAST_LOOK_UP_SECONDS = 1.0
-"""Minimum time from a failed look-up of a name to the next one, unless each sample has its own."""
-
 _BEFORE_BIND = [(socket.IPPROTO_IP, 24, 1)] if sys.platform == "linux" else []
 """IP_BIND_ADDRESS_NO_PORT: the port is chosen at the connect, when more ports are available."""
 
@@ -96,7 +93,8 @@ class Target:
     """Where connections go. ``timeout`` (seconds) is for each sample as a whole.
 
     A name is resolved once, and its first address that answers is used. With ``afresh`` it is
-    resolved for each sample, and each sample tries one address only, the next one in turn.
+    resolved for each sample, and each sample tries one address only, the next one in turn. If it
+    is not found, the samples of the next ``rest`` seconds fail without another look-up.
     """
 
     def __init__(
@@ -109,6 +107,7 @@ class Target:
         sources: Sequence[str] = (),
         afresh: bool = False,
         service: Service | None = None,
+        rest: float = 0.0,
     ) -> None:
         self.service = service or Echo()
         self.host = host
@@ -121,6 +120,7 @@ class Target:
         self._family = family
         self._known: list[Address] = []
         self._choosing = Lock()
+        self._rest = rest
         self._not_found: tuple[float, Failed | SystemRefused] | None = None
         """The last failed look-up, and the time until which it counts (monotonic seconds)."""
 
@@ -195,13 +195,13 @@ class Target:
         raise refused or failed or Failed("name not found", "")
 
     def _first_look_up(self) -> list[Address]:
-        """The addresses of the name. A failure counts for a while, for samples that follow."""
+        """The addresses of the name. A failure counts for samples that follow, too."""
         if self._not_found and monotonic() < self._not_found[0]:
             raise self._not_found[1].with_traceback(None)
         try:
             return self._look_up()
         except (Failed, SystemRefused) as error:
-            self._not_found = monotonic() + LEAST_LOOK_UP_SECONDS, error
+            self._not_found = monotonic() + self._rest, error
             raise
 
     def _look_up(self) -> list[Address]:

@@ -11,14 +11,17 @@ from echod.errors import SystemRefused
 from echod.loop.threads import start
 from echod.probe.sampler import payloads, refusal, sampled
 from echod.probe.tally import THIS_HOST, Outcome
-from echod.probe.target import LEAST_LOOK_UP_SECONDS, Failed, Target
+from echod.probe.target import Failed, Target
 from echod.watch.schedule import Schedule
 
 MOST_WAITING = 1000
 """Maximum number of ended samples that wait for an earlier one."""
 
 LOOK_UP_SECONDS = 30.0
-"""Time after which a name is looked up again; after a failure it is LEAST_LOOK_UP_SECONDS."""
+"""Time after which a name is looked up again."""
+
+LEAST_LOOK_UP_SECONDS = 1.0
+"""The same after a failed sample or look-up."""
 
 
 class Sampling:
