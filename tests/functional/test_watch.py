@@ -236,12 +236,17 @@ def test_a_target_that_goes_and_comes_back_on_the_same_port(start: Start, watch:
     one.stop()
 
 
-def test_a_name_that_cannot_be_found_is_a_failure_of_its_own(watch: Watch) -> None:
-    """It is looked up again and again, with one event."""
-    one = watch("--expect", "one=1", target="echod.invalid:9", rate=20)
+def test_a_name_that_cannot_be_found_is_a_failure_of_its_own(tmp_path: Path, watch: Watch) -> None:
+    """It is looked up again and again, with one event; the expectation is followed meanwhile."""
+    path = tmp_path / "expected"
+    path.write_text("one=1\n")
+    one = watch("--expect-file", path, target="echod.invalid:9", rate=20)
     until(lambda: one.metrics()(FAILURES, kind="name not found") >= 3)
     assert one.event("sample failed")["kind"] == "name not found"
     assert one.get("/livez")[0] == 200
+    path.write_text("two=1\n")
+    one.event("expectation changed")
+    assert not one.events("address taken")
     one.stop()
 
 

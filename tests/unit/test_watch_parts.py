@@ -224,6 +224,10 @@ def test_a_look_up_that_fails_is_repeated_and_keeps_the_address(
         made._look_up_if_due()
     assert told == ["try again", "try again", "no free file descriptor", ""]
     assert (target.chosen_again, made.ended) == (0, 4)
+    made.stop()
+    clock.move(60)
+    made._look_up_if_due()  # was under way
+    assert len(told) == 4
 
 
 def test_names_are_looked_up_while_samples_go_on_and_not_after_the_stop(
