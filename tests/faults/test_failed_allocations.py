@@ -161,8 +161,8 @@ def send_and_finish(clients: list[socket.socket], line: bytes) -> list[bytes]:
 @pytest.mark.long
 @pytest.mark.parametrize("room", [0, 64 << 10, 1 << 20, 8 << 20])
 def test_a_full_address_space_costs_connections_alone(start: Start, room: int) -> None:
-    """On any interpreter: whoever is not answered is closed, and what was counted is true; with
-    memory to be had again all is as before.
+    """On any interpreter: clients without an answer are closed, and counts are exact. With
+    memory again, all is as before.
     """
     line = b"x" * 900_000
     echod = start("--max-buffered-bytes", "1000000000")
