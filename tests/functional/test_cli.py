@@ -171,7 +171,7 @@ def test_a_prefix_may_begin_with_a_dash_and_stand_after_an_option(
 def test_a_closed_standard_output_does_not_change_the_exit_status(
     tmp_path: Path, call_: list[str]
 ) -> None:
-    """Of what is no verdict."""
+    """Calls without a verdict keep theirs."""
     with open("/dev/full", "wb") as full:
         result = subprocess.run(
             command(*call_), stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, check=False
