@@ -38,20 +38,23 @@ def contents(option: str, path: str) -> bytes:
 
 
 def check_writable(option: str, path: str) -> None:
-    """Raise UsageError unless a file can be opened for writing. Leaves no new file, and changes no
-    old one.
+    """Raise UsageError unless a file can be written. Leaves no new file, and opens no old one: the
+    reader of a FIFO would take the close for its end.
     """
-    existed = os.path.lexists(path)
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
-    except (OSError, ValueError) as error:
-        if getattr(error, "errno", None) == errno.ENXIO:  # a FIFO that has no reader yet
+        target = os.path.realpath(path)
+        if os.path.isdir(target):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if os.path.exists(target):
+            if not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", "") or str(error)
         raise UsageError(f"{option} {shown(path)}: cannot be written: {reason}") from error
-    if not existed:
-        with suppress(OSError):  # a directory may allow new files and not their removal
-            os.unlink(path)
+    with suppress(OSError):  # a directory may allow new files and not their removal
+        os.unlink(target)
 
 
 def print_text(text: str) -> None:

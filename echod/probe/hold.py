@@ -1,4 +1,4 @@
-"""Connections kept open: which version each one stays on, and when one is cut."""
+"""Connections kept open: which version each one stays on, and when one ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a connection: a different version answers, or it was cut.
+    """A change of a connection: a different version answers, or it ended.
 
     ``seconds`` is the connection's age.
     """

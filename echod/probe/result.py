@@ -83,14 +83,18 @@ class Result:
     @property
     def by_address(self) -> Mapping[str, Counter[str]]:
         """Counts by name for each address that samples went to, if the name has several."""
-        counts = self.judgement.independence.by_address
-        return counts if self.addresses > 1 or len(counts) > 1 else {}
+        return self.judgement.independence.by_address if self._has_several else {}
 
     def first_failure(self, kind: str) -> str:
         """The details of the first failure of a kind, with its address if the name has several."""
         first = self.judgement.tally.first[kind]
-        place = f"{printable(first.address)}: " if self.addresses > 1 and first.address else ""
+        place = f"{printable(first.address)}: " if self._has_several and first.address else ""
         return place + printable(first.detail, MOST_TOLD)
+
+    @property
+    def _has_several(self) -> bool:
+        """Whether the name has several addresses: at once, or one after the other."""
+        return self.addresses > 1 or len(self.judgement.independence.by_address) > 1
 
 
 def printable(name: str, most: int = MOST_SHOWN) -> str:

@@ -93,8 +93,9 @@ class Target:
     """Where connections go. ``timeout`` (seconds) is for each sample as a whole.
 
     A name is resolved once, and its first address that answers is used. With ``afresh`` it is
-    resolved for each sample, and each sample tries one address only, the next one in turn. If it
-    is not found, the samples of the next ``rest`` seconds fail without another look-up.
+    resolved for each sample, and each sample tries one address only, the next one in turn. If a
+    name that is resolved once is not found, the samples of the next ``rest`` seconds fail without
+    another look-up.
     """
 
     def __init__(

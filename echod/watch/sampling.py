@@ -143,11 +143,12 @@ class Sampling:
             self._look_up_if_due()
 
     def _look_up_if_due(self) -> None:
-        if not self._failed and monotonic() < self._look_up_at:
-            return
-        if self._failed:
+        with self._lock:
+            failed, self._failed = self._failed, False
+        if failed:
             self._target.choose_again()
-        self._failed = False
+        elif monotonic() < self._look_up_at:
+            return
         problem, again = "", LOOK_UP_SECONDS
         try:
             self._target.renew()

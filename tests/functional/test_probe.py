@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -40,6 +41,7 @@ from support.commands import two_addresses
 from support.peers import serving
 from support.processes import holds_back
 
+from echod.errors import UsageError
 from echod.probe.files import check_writable
 
 Run = subprocess.CompletedProcess[str]
@@ -933,13 +935,26 @@ def test_a_report_that_cannot_be_written_is_refused_before_any_connection(tmp_pa
 
 
 def test_a_file_for_a_report_is_there_only_once_the_report_is(tmp_path: Path) -> None:
-    """An earlier report stays until then, too; a FIFO may get its reader later."""
-    new, old, fifo = tmp_path / "new", tmp_path / "old", tmp_path / "fifo"
+    """An earlier report stays until then, too; a FIFO's reader waits for it, or comes later."""
+    new, old, fifo, link = (tmp_path / name for name in ("new", "old", "fifo", "link"))
     old.write_text("before")
+    link.symlink_to("new")
     os.mkfifo(fifo)
-    for path in (new, old, fifo):
+    for path in (new, old, fifo, link):
         check_writable("--junit", str(path))
     assert (new.exists(), old.read_text()) == (False, "before")
+    with open(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        check_writable("--junit", str(fifo))
+        waiting = select.poll()
+        waiting.register(reader)
+        assert waiting.poll(0) == []  # a writer that has left would be POLLHUP
+
+
+def test_a_file_that_may_not_be_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root may write any, it is the answer of the system that counts."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UsageError, match=r"cannot be written: Permission denied$"):
+        check_writable("--junit", __file__)
 
 
 @pytest.mark.parametrize(
