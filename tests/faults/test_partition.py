@@ -154,11 +154,15 @@ def said(data: bytes) -> Said:
 class Scene:
     """An echod in a network of its own."""
 
-    def __init__(self, start: Start, closing: ExitStack, prefix: str = "one") -> None:
+    def __init__(
+        self, start: Start, closing: ExitStack, *options: str, prefix: str = "one"
+    ) -> None:
         self.network = network = Network(closing)
         self.prefix = prefix.encode()
         self.echod: Echod = start(
-            command=lambda *more: [*network.server.enter, *command(*more)], prefix=prefix
+            *options,
+            command=lambda *more: [*network.server.enter, *command(*more)],
+            prefix=prefix,
         )
         self.port = self.echod.port
         self.files = self.echod.open_files()
@@ -426,7 +430,9 @@ def acts(start_once: Start) -> Iterator[dict[str, Future[None]]]:
     assert os.geteuid() == 0, "these tests need root: hosts of their own"
     with ExitStack() as closing:
         lossy, still = Scene(start_once, closing), Scene(start_once, closing)
-        left = {way: Scene(start_once, closing, "x" * 1024) for way in DISAPPEARING}
+        # Long before the kernel gives up, so that it is certain which of them ends a connection.
+        words = ("--write-timeout", "10")
+        left = {way: Scene(start_once, closing, *words, prefix="x" * 1024) for way in DISAPPEARING}
         pool = closing.enter_context(ThreadPoolExecutor(2 + len(left)))  # waited for first
         yield {
             "loss": pool.submit(loss, lossy),
