@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from echod import __version__
 from echod.config.options import EPILOG, OPTIONS, colors_wanted, load, setting
 from echod.errors import SystemRefused, UsageError, refusals
-from echod.texts import decoded, escaped
+from echod.texts import decoded, escaped, write_all
 
 if TYPE_CHECKING:
     from echod.probe.runs import Output
@@ -55,10 +55,8 @@ def say(descriptor: int, text: str) -> None:
     """Write to standard output or error, unbuffered. Errors are ignored: a closed pipe does not
     change the exit status.
     """
-    data = text.encode("utf-8", "backslashreplace")
     with suppress(OSError):
-        while data:
-            data = data[os.write(descriptor, data) :]
+        write_all(descriptor, text)
 
 
 def serve_parser() -> Parser:

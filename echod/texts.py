@@ -1,4 +1,4 @@
-"""Text conversions: bytes to text and back, and text made safe to print."""
+"""Text: converted to bytes and back, made safe to print, and written."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ def encoded(text: str) -> bytes:
 def path(text: str) -> str:
     """A file's name as this interpreter encodes it: by the locale, unlike ``decoded``."""
     return os.fsdecode(encoded(text))
+
+
+def joined(host: str, port: int) -> str:
+    """An address as it is written: ``192.0.2.1:9000`` or ``[2001:db8::1]:9000``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def write_all(descriptor: int, text: str) -> None:
+    """Write all of a text, unbuffered. Raises OSError."""
+    data = text.encode("utf-8", "backslashreplace")
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def escaped(text: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from echod.errors import SystemRefused, UsageError
 from echod.loop.sockets import close
 from echod.loop.tuning import Tuning, serve_both_families
+from echod.texts import joined
 
 BACKLOG = 65535
 """More than any system's maximum (net.core.somaxconn, for example), which then applies."""
@@ -38,7 +39,7 @@ class Listener:
         self.host, self.port, *more = bound.getsockname()
         if more and more[1]:
             self.host += f"%{_zone_name(more[1])}"
-        self.address = _joined(self.host, self.port)
+        self.address = joined(self.host, self.port)
 
 
 def bind(option: str, address: str, port: int) -> Listener:
@@ -54,7 +55,7 @@ def bind(option: str, address: str, port: int) -> Listener:
                 raise
             return _bound("0.0.0.0", port)  # noqa: S104  # "::" means all addresses
     except OSError as error:
-        where = _joined(address, port)
+        where = joined(address, port)
         raise SystemRefused(f"{option} {port}: cannot listen on {where}: {_why(error)}") from error
 
 
@@ -85,10 +86,6 @@ def listen(listener: Listener) -> None:
         listener.socket.listen(BACKLOG)
     except OSError as error:
         raise SystemRefused(f"cannot listen on {listener.address}: {_why(error)}") from error
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def normalized(address: str) -> tuple[object, int]:

@@ -18,13 +18,10 @@ from echod.probe.hold import Held
 from echod.probe.judge import Judge, Sequential
 from echod.probe.result import Result, percent, printable
 from echod.probe.runs import TICK_SECONDS, Output, Pace, Signals, sample
-from echod.probe.target import Target
+from echod.probe.target import LEAST_LOOK_UP_SECONDS, Target
 from echod.probe.verdict import Rules, Status
 from echod.probe.waiting import Waiting
 from echod.probe.words import plan_lines
-
-LEAST_LOOK_UP_SECONDS = 1.0
-"""Minimum time from a failed look-up to the next one, in runs that wait for their target."""
 
 WITHOUT_EXPECTATION = 200
 """Number of connections if there is no expectation."""

@@ -8,6 +8,7 @@ import stat
 from contextlib import suppress
 
 from echod.errors import SystemRefused, UsageError, shown
+from echod.texts import write_all
 
 MOST_BYTES = 64 * 1024
 
@@ -61,10 +62,8 @@ def print_text(text: str) -> None:
     """Write to standard output, unbuffered. A closed pipe is no error: its reader has seen enough.
     Raises SystemRefused for others.
     """
-    data = text.encode("utf-8", "backslashreplace")
     try:
-        while data:
-            data = data[os.write(STDOUT, data) :]
+        write_all(STDOUT, text)
     except BrokenPipeError:
         pass
     except OSError as error:

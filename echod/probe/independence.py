@@ -73,8 +73,8 @@ class Addresses:
 
 
 @dataclass
-class Mark:
-    """A point in an order: what came before it."""
+class Place:
+    """A place in an order: what came before it."""
 
     total: int
     counts: Counter[str]
@@ -92,11 +92,11 @@ class Order:
         self._size = 1
         self._blocks: list[Counter[str]] = []
         self._open: Counter[str] = Counter()
-        self._marks: list[Mark] = []  # those that the next sample comes after
+        self._marks: list[Place] = []  # those that the next sample comes after
 
-    def mark(self) -> Mark:
+    def mark(self) -> Place:
         """The point between the last sample and the next one."""
-        mark = Mark(self.total, self.counts.copy())
+        mark = Place(self.total, self.counts.copy())
         self._marks.append(mark)
         return mark
 
@@ -117,7 +117,7 @@ class Order:
             self._blocks = [a + b for a, b in pairs]
             self._size *= 2
 
-    def homogeneity(self, since: Mark | None = None) -> Homogeneity | None:
+    def homogeneity(self, since: Place | None = None) -> Homogeneity | None:
         """The test of whether the shares stayed the same, from a mark on.
 
         Few stretches detect a single change best, many stretches a change back and forth. The
@@ -137,14 +137,14 @@ class Order:
         best = min(known, key=lambda one: one.p)
         return replace(best, p=min(1.0, len(known) * best.p))
 
-    def said(self, since: Mark | None = None) -> Runs | None:
+    def said(self, since: Place | None = None) -> Runs | None:
         """The test of the runs of equal neighbors, from a mark on."""
         if since is None:
             return mood(self.runs, list(self.counts.values()))
         return mood(self.runs - since.runs, list((self.counts - since.counts).values()))
 
 
-def independence(order: Order, addresses: Addresses, since: Mark | None = None) -> Independence:
+def independence(order: Order, addresses: Addresses, since: Place | None = None) -> Independence:
     """All tests at the end of a run: by the order of samples, from a mark on, and by address."""
     return Independence(
         runs=order.said(since),

@@ -80,7 +80,7 @@ def sample(
         cap=None if math.isinf(pace.cap) else int(pace.cap),
         interrupted=ended,
         addresses=target.found,
-        taken=str(target.taken[1][0]) if target.taken else "",
+        taken=target.taken_address,
         sources=max(1, len(target.sources)),
         abandoned=abandoned,
         refused=str(sampler.refused or ""),

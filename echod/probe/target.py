@@ -12,10 +12,13 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from echod.errors import SystemRefused
-from echod.texts import decoded
+from echod.texts import decoded, joined
 
 MAX_REPLY_BYTES = 16 * 1024
 """Maximum bytes of a reply, including its newline."""
+
+LEAST_LOOK_UP_SECONDS = 1.0
+"""Minimum time from a failed look-up to the next one, in runs that wait for their target."""
 
 LOCAL = {
     errno.EMFILE: "no free file descriptor",
@@ -127,8 +130,13 @@ class Target:
 
     def __str__(self) -> str:
         """The target as given: ``[::1]:9000``."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return joined(self.host, self.port)
+
+    @property
+    def taken_address(self) -> str:
+        """The address that samples go to; empty before the first connection."""
+        taken = self.taken  # read once: another thread may call choose_again
+        return str(taken[1][0]) if taken else ""
 
     def connect(self, number: int, deadline: float) -> socket.socket:
         """A connection for the sample with this number. Raises Failed, or SystemRefused if this

@@ -12,7 +12,7 @@ from math import ceil, inf
 
 from echod.probe.evidence import Mixture, ShareTest, log_likelihood
 from echod.probe.expectation import FAILURES
-from echod.probe.independence import CHANGED, Addresses, Mark, Order, independence
+from echod.probe.independence import CHANGED, Addresses, Order, Place, independence
 from echod.probe.judge import forbidden
 from echod.probe.tally import Outcome, Tally
 from echod.probe.verdict import Judgement, Rules, Status, rows
@@ -29,12 +29,12 @@ _TESTS_A_SAMPLE = 4
 
 
 @dataclass
-class Start:
+class Mark:
     """A point in time of the run, with the counts until then."""
 
     began: float
     tally: Tally
-    order: Mark
+    order: Place
 
 
 class Arrival:
@@ -77,11 +77,11 @@ class Waiting:
         self._arrivals = {
             name: Arrival(rules.test(test.share, self._most)) for name, test in rules.tests.items()
         }
-        self._starts: list[Start] = []
+        self._starts: list[Mark] = []
         self._next = 0.0
-        self._marks: list[Start] = []
+        self._marks: list[Mark] = []
         self._quarter = _LAST * seconds
-        self._passed: Start | None = None
+        self._passed: Mark | None = None
         self._unlooked = 0
 
     def take(self, outcome: Outcome) -> bool:
@@ -123,7 +123,7 @@ class Waiting:
         start, quarter = began >= self._next, began >= self._quarter
         if not (start or quarter):
             return
-        mark = Start(began, self.tally.copy(), self.order.mark())
+        mark = Mark(began, self.tally.copy(), self.order.mark())
         self._marks.append(mark)
         if start:
             self._starts.append(mark)
@@ -131,7 +131,7 @@ class Waiting:
         if quarter:
             self._quarter = inf
 
-    def _last(self, seconds: float) -> Start | None:
+    def _last(self, seconds: float) -> Mark | None:
         """The mark at which the last quarter of the time begins."""
         quarter = _LAST * seconds
         return min(self._marks, key=lambda mark: abs(mark.began - quarter), default=None)

@@ -185,11 +185,12 @@ def remarks(result: Result) -> list[str]:
 def _by_order(said: Independence, *, told: bool) -> list[str]:
     """Whether shares changed (unless ``told`` elsewhere), and how versions follow each other."""
     runs, lines = said.runs, []
-    speaks = runs is not None and abs(runs.z) >= STICKS
+    if runs and abs(runs.z) < STICKS:
+        runs = None
     if said.homogeneity and said.homogeneity.p < CHANGED and not told:
-        why = "other weights, or what follows" if speaks else "other weights"
+        why = "other weights, or what follows" if runs else "other weights"
         lines.append(f"the shares changed during the run: {why}")
-    if runs and speaks:
+    if runs:
         kind = "equal versions follow each other" if runs.z < 0 else "versions take turns"
         chance = f"more often than chance ({runs.seen:,} runs, {runs.expected:,.0f} expected)"
         lines.append(f"{kind} {chance}: {_STICKY if runs.z < 0 else _IN_TURN}")

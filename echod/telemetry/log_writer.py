@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from echod.loop.poller import WRITE, is_ready
-from echod.texts import escaped
+from echod.texts import escaped, joined
 
 QUEUED_EVENTS = 1000
 """Maximum number of events that wait for a stalled log reader; more are dropped and counted."""
@@ -132,4 +132,4 @@ def peer(client_address: Any) -> str:
     """``192.0.2.1:40000`` or ``[2001:db8::1]:40000``, from a socket's address."""
     host, port = client_address[:2]
     host = host.removeprefix("::ffff:") if "." in host else host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return joined(host, port)

@@ -143,9 +143,8 @@ class Watch:
         self.health.look()
         if self.sampling.refused:
             raise self.sampling.refused
-        if taken := self._target.taken:
-            seconds = self.sampling.seconds
-            self._troubles.take_address(str(taken[1][0]), self._target.found, seconds)
+        if taken := self._target.taken_address:
+            self._troubles.take_address(taken, self._target.found, self.sampling.seconds)
         followed = self.followed
         if followed is None or not followed.look():
             return

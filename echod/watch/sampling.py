@@ -11,17 +11,15 @@ from echod.errors import SystemRefused
 from echod.loop.threads import start
 from echod.probe.sampler import payloads, refusal, sampled
 from echod.probe.tally import THIS_HOST, Outcome
-from echod.probe.target import Failed, Target
+from echod.probe.target import LEAST_LOOK_UP_SECONDS, Failed, Target
 from echod.watch.schedule import Schedule
 
 MOST_WAITING = 1000
 """Maximum number of ended samples that wait for an earlier one."""
 
 LOOK_UP_SECONDS = 30.0
-"""Time after which a name is looked up again."""
-
-LEAST_LOOK_UP_SECONDS = 1.0
-"""The same after a failed sample or look-up."""
+"""Time after which a name is looked up again; after a failed sample or look-up, it is
+LEAST_LOOK_UP_SECONDS."""
 
 
 class Sampling:
@@ -152,8 +150,8 @@ class Sampling:
         problem, again = "", LOOK_UP_SECONDS
         try:
             self._target.renew()
-        except Failed as failed:
-            problem, again = failed.detail, LEAST_LOOK_UP_SECONDS
+        except Failed as error:
+            problem, again = error.detail, LEAST_LOOK_UP_SECONDS
         except SystemRefused as refused:
             problem, again = str(refused), LEAST_LOOK_UP_SECONDS
         self._look_up_at = monotonic() + again
