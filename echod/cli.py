@@ -260,9 +260,10 @@ def lab_parser() -> Parser:
 
 def lab(arguments: Sequence[str], environ: Environment) -> int:
     """Run two versions behind an Envoy on this machine: ``echod lab``."""
-    from echod.lab.arguments import settings
+    from echod.lab.arguments import Settings, settings
 
     call = settings(lab_parser().parse_args(arguments))
+    from echod.probe.files import print_text
     from echod.process.signals import StopSignals
 
     try:
@@ -272,8 +273,10 @@ def lab(arguments: Sequence[str], environ: Environment) -> int:
             f"{error.name} is missing: install the extra lab (pip install '.[lab]' in a checkout)"
         ) from error
     with StopSignals(quits=True) as signals:
+        # A lab that serves goes on without its terminal; any other result must arrive.
+        serves = isinstance(call, Settings) and call.serve
+        output = _output(environ, partial(say, STDOUT) if serves else print_text, quiet=False)
         # The lab's child processes get the original environment, not the decoded one.
-        output = _output(environ, partial(say, STDOUT), quiet=False)
         return run(call, os.environ, signals, output)
 
 

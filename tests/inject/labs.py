@@ -15,6 +15,7 @@ from pathlib import Path
 
 from support import ROOT, connect, read_exactly
 
+from echod.lab.processes import free_port
 from inject.commands import Command, Run, tried
 from inject.faults import Fault
 from inject.process import Process, Refused, wait_for
@@ -74,11 +75,13 @@ class Serve(Lab):
     def words(self, directory: Path, held: ExitStack, run: Run) -> Sequence[str]:
         words = super().words(directory, held, run)
         shutil.copy(ALL_V1, run.facts["route"])
-        return [*words, "--route", str(run.facts["route"])]
+        run.facts["port"] = port = free_port()
+        return [*words, "--port", str(port), "--route", str(run.facts["route"])]
 
     def act(self, process: Process, run: Run) -> None:
-        port = int(_said(process, r"Envoy on 127\.0\.0\.1:(\d+) ")[1])
-        _said(process, r"shift with: ")
+        port = run.facts["port"]  # what it says may be lost
+        _until(process, Path(run.facts["socket"]).exists, "its socket")
+        self._ask(process, run, "shift 100/0", "now v1 100, v2 0")
         with ExitStack() as held:
             page = re.search(r"Page on http://127\.0\.0\.1:(\d+)\n", process.output())
             if page:
@@ -142,17 +145,6 @@ def _until(process: Process, look: Callable[[], object], what: str) -> None:
         return look()
 
     wait_for(looked, what)
-
-
-def _said(process: Process, pattern: str) -> re.Match[str]:
-    found: list[re.Match[str]] = []
-
-    def look() -> object:
-        found.extend(re.finditer(pattern, process.output()))
-        return found
-
-    _until(process, look, pattern)
-    return found[0]
 
 
 def _answer(port: int) -> bytes:

@@ -157,6 +157,41 @@ def test_weights_that_are_changed_a_little_fail_the_exercise(tmp_path: Path) -> 
     assert "the weights were changed meanwhile" in running.said()
 
 
+@pytest.mark.parametrize(
+    "words", [["shift", "0/100"], ["--once", "--port", "0", "--steps", "100/0", "--socket", "own"]]
+)
+def test_a_result_that_cannot_be_written_is_an_error(lab: Running, words: list[str]) -> None:
+    """In one line, with status 1."""
+    lab.wait_for("shift with: ")
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run(
+            command("lab", *words),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            cwd=lab.directory,
+            env=clean_environment(TMPDIR=str(lab.temporary)),
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (
+        1,
+        "echod: error: cannot write to standard output: No space left on device\n",
+    )
+
+
+def test_a_lab_that_serves_goes_on_without_its_output(tmp_path: Path) -> None:
+    words = ["--serve", "--port", "0", "--socket", str(tmp_path / "socket")]
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(command("lab", *words), stdout=full, cwd=tmp_path)
+    try:
+        asked = command("lab", "shift", "0/100", "--socket", str(tmp_path / "socket"))
+        until(lambda: call(tmp_path, asked).stdout == "now v1 0, v2 100\n")
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_ends_the_lab_and_its_children(lab: Running, number: int) -> None:
     """No process, port or file is left."""
