@@ -29,6 +29,7 @@ from support.commands import (
     call,
     clean_environment,
     command,
+    unmeasured,
     with_open_files,
 )
 from support.processes import (
@@ -90,6 +91,7 @@ __all__ = [
     "start_with_prefix",
     "stopwatch",
     "take_nothing",
+    "unmeasured",
     "unsent_bytes",
     "until",
     "with_open_files",

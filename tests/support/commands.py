@@ -24,6 +24,11 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "echod", *arguments]
 
 
+def unmeasured(*arguments: str) -> list[str]:
+    """The command without coverage, for what must not be traced."""
+    return ["/usr/bin/env", "-u", "COVERAGE_PROCESS_CONFIG", *command(*arguments)]
+
+
 ALTERED = """
 import importlib, json, mmap, runpy, struct, sys, time
 path, constants = sys.argv[1:3]
@@ -95,14 +100,12 @@ class Clock:
 
 
 def with_open_files(
-    limit: int, *arguments: str, by: Callable[..., list[str]] = command, measured: bool = True
+    limit: int, *arguments: str, by: Callable[..., list[str]] = command
 ) -> list[str]:
-    """The command under its own open-file limit.
-
-    A process that ends without a free descriptor cannot write its coverage, so it is not measured.
+    """The command under its own open-file limit. ``by`` is ``unmeasured`` for one that ends without
+    a free descriptor: it could not write its coverage.
     """
-    script = "" if measured else "unset COVERAGE_PROCESS_CONFIG; "
-    return ["/bin/sh", "-c", f'{script}ulimit -n {limit}; exec "$0" "$@"', *by(*arguments)]
+    return ["/bin/sh", "-c", f'ulimit -n {limit}; exec "$0" "$@"', *by(*arguments)]
 
 
 def call(
