@@ -15,10 +15,9 @@ from pathlib import Path
 
 from support import ROOT, connect, read_exactly
 
-from echod.lab.processes import free_port
-from inject.commands import Command, Run, tried
+from inject.commands import Command, Run, of_environment, tried
 from inject.faults import Fault
-from inject.process import Process, Refused, wait_for
+from inject.process import Process, Refused, listening, wait_for
 from inject.verdict import Verdict
 
 ALL_V1 = ROOT / "k8s/istio/all-v1/route.yaml"
@@ -75,13 +74,11 @@ class Serve(Lab):
     def words(self, directory: Path, held: ExitStack, run: Run) -> Sequence[str]:
         words = super().words(directory, held, run)
         shutil.copy(ALL_V1, run.facts["route"])
-        run.facts["port"] = port = free_port()
-        return [*words, "--port", str(port), "--route", str(run.facts["route"])]
+        return [*words, "--route", str(run.facts["route"])]
 
     def act(self, process: Process, run: Run) -> None:
-        port = run.facts["port"]  # what it says may be lost
-        _until(process, Path(run.facts["socket"]).exists, "its socket")
-        self._ask(process, run, "shift 100/0", "now v1 100, v2 0")
+        _until(process, lambda: _serves(run.facts["socket"]), "a first answer")
+        port = _envoys_port(run.facts["route"].parent)
         with ExitStack() as held:
             page = re.search(r"Page on http://127\.0\.0\.1:(\d+)\n", process.output())
             if page:
@@ -155,6 +152,23 @@ def _answer(port: int) -> bytes:
             return read_exactly(client, len(b"one x\n"))[:3]
     except (OSError, AssertionError):
         return b""
+
+
+def _envoys_port(directory: Path) -> int:
+    """Whatever the lab says may be lost."""
+    (pid,) = [one for one, words in of_environment(directory).items() if "/envoy -c " in words]
+    bootstrap = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[2]
+    admin = Path(bootstrap).with_name("admin").read_text()
+    (port,) = listening(pid) - {int(admin.rpartition(":")[2])}
+    return port
+
+
+def _serves(path: str) -> bool:
+    """The lab answers once it has started everything."""
+    try:
+        return _command(path, "shift 100/0") == "now v1 100, v2 0"
+    except OSError:
+        return False
 
 
 def _command(path: str, line: str) -> str:

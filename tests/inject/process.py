@@ -156,17 +156,7 @@ class Process:
 
     def listening(self) -> set[int]:
         """The ports of its listening sockets."""
-        inodes = set()
-        for one in Path(f"/proc/{self.pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                inodes.update(re.findall(r"socket:\[(\d+)\]", os.readlink(one)))
-        ports = set()
-        for table in ("tcp", "tcp6"):
-            for line in Path(f"/proc/{self.pid}/net/{table}").read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and fields[9] in inodes:
-                    ports.add(int(fields[1].rpartition(":")[2], 16))
-        return ports
+        return listening(self.pid)
 
     def ports(self) -> tuple[list[int], int]:
         """The echo ports and the metrics port, one of whose events the log may have lost."""
@@ -200,3 +190,18 @@ class Process:
             return self.process.wait(HANG_SECONDS)
         except subprocess.TimeoutExpired:
             raise Hang("the end") from None
+
+
+def listening(pid: int) -> set[int]:
+    """The ports of a process's listening sockets."""
+    inodes = set()
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            inodes.update(re.findall(r"socket:\[(\d+)\]", os.readlink(one)))
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
