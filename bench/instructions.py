@@ -22,7 +22,8 @@ from pathlib import Path
 from bench import report
 from bench.peers import ECHOD, HERE, PREFIX
 from bench.problems import Failed, NotHere
-from bench.running import end, environment, free_port
+from bench.running import end, environment
+from echod.lab.processes import free_port
 
 LINE = b"hello, world 1234\n"
 REPLY = PREFIX.encode() + b" " + LINE

@@ -14,16 +14,10 @@ from pathlib import Path
 
 from bench.peers import Peer
 from bench.problems import Failed
+from echod.lab.processes import free_port
 
 START_SECONDS = 15.0
 STOP_SECONDS = 10.0
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def get(port: int, path: str) -> int:

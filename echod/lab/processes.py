@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import secrets
 import shutil
 import socket
 import subprocess
@@ -16,6 +18,11 @@ from echod.errors import SystemRefused
 LOOK_SECONDS = 0.02
 REMOVALS = 3
 """Attempts to remove a directory."""
+LOCAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""The lowest and the highest port that Linux gives to connections."""
+LOWEST_PORT, TRIED_PORTS = 20_000, 20
+"""Where ``free_port`` looks below them."""
+_turns = itertools.count(secrets.randbelow(LOWEST_PORT))  # so that no call repeats another's port
 
 
 class _Child(subprocess.Popen[bytes]):
@@ -119,6 +126,12 @@ def remove(directory: Path) -> None:
 
 
 def free_port() -> int:
-    """A port of the loopback address that is currently free."""
+    """A free port of the loopback address, if possible one that no connection gets meanwhile."""
+    with suppress(OSError, ValueError, ZeroDivisionError):  # not Linux, or no room below them
+        room = range(LOWEST_PORT, int(LOCAL_PORTS.read_text().split()[0]))
+        for _ in range(TRIED_PORTS):
+            port = room[next(_turns) % len(room)]
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                return port
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])

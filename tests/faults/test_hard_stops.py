@@ -47,6 +47,7 @@ from support import (
 )
 from support.running import Running, Timed
 
+from echod.lab.processes import free_port
 from echod.process import daemon
 from echod.process.lifecycle import Service
 from echod.process.main_loop import MainLoop
@@ -72,8 +73,7 @@ def take_what_there_is(client: socket.socket) -> bytes:
 def test_a_signal_right_after_the_start_refuses_no_connected_client(start: Start) -> None:
     """As soon as a client is connected, the signals are caught and the client will be served."""
     for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         echod = start(
             "--address", "127.0.0.1", "--drain-timeout", str(NEVER), ports=str(port),
             command=altered(echo__handler__FRESH_SECONDS=PATIENCE),

@@ -23,6 +23,8 @@ from support import (
     with_open_files,
 )
 
+from echod.lab.processes import free_port
+
 
 def test_without_arguments_echod_prints_its_usage_and_exits_with_2(tmp_path: Path) -> None:
     """As the contract has it for a wrong call."""
@@ -182,12 +184,7 @@ def test_a_closed_standard_output_does_not_change_the_exit_status(
 def test_closed_standard_descriptors_are_not_taken_for_sockets(start: Start) -> None:
     """The log is lost, and counted; the service is the same."""
     script = 'exec "$0" -m echod "$@" <&- >&- 2>&-'
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        metrics_port = free.getsockname()[1]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port, metrics_port = free_port(), free_port()
     arguments = [str(port), "one", "--metrics-port", str(metrics_port)]
     echod = start(command=lambda *_: ["/bin/sh", "-c", script, sys.executable, *arguments])
 

@@ -17,7 +17,7 @@ import pytest
 from support import NEVER, PATIENCE, call, command, until
 
 from echod.errors import SystemRefused, UsageError
-from echod.lab import control, route, weights
+from echod.lab import control, processes, route, weights
 from echod.lab.processes import Process, free_port, remove
 
 ROUTES = Path(__file__).parents[2] / "k8s"
@@ -381,9 +381,28 @@ def test_a_child_is_waited_for_until_it_is_ready(tmp_path: Path) -> None:
     child.stop(1)
 
 
-def test_a_free_port_can_be_bound() -> None:
-    """At once, on the loopback address."""
-    socket.create_server(("127.0.0.1", free_port())).close()
+def test_a_free_port_is_none_that_connections_get() -> None:
+    """A client of any program could have it before a server listens."""
+    port = free_port()
+    socket.create_server(("127.0.0.1", port)).close()
+    assert 20_000 <= port < int(processes.LOCAL_PORTS.read_text().split()[0])
+
+
+@pytest.mark.parametrize("lowest", ["absent", "no number", "20000", "the next"])
+def test_without_such_a_port_any_free_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lowest: str
+) -> None:
+    """Not Linux, or a host whose connections get nearly all ports, or nothing is free."""
+    monkeypatch.setattr(processes, "LOCAL_PORTS", tmp_path / "ip_local_port_range")
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        number = taken.getsockname()[1]
+        if lowest == "the next":
+            monkeypatch.setattr(processes, "LOWEST_PORT", number)
+            monkeypatch.setattr(processes, "TRIED_PORTS", 1)
+        if lowest != "absent":
+            text = str(number + 1) if lowest == "the next" else lowest
+            (tmp_path / "ip_local_port_range").write_text(f"{text}\t60999\n")
+        socket.create_server(("127.0.0.1", free_port())).close()
 
 
 def test_a_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
