@@ -7,9 +7,9 @@ all calls. As kubectl does, a forward ends at a connection that nothing takes: t
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -25,6 +25,7 @@ FLAGS = STATE / "flags"
 LOG = STATE / "calls"
 ADDRESSES = {"10.0.0.11": "v1", "10.0.0.12": "v1", "10.0.0.21": "v2", "10.0.0.22": "v2"}
 WALLED = "10.0.0.99"
+TURNS = itertools.count()
 
 
 def has(flag: str) -> bool:
@@ -79,9 +80,13 @@ def on(expression: str) -> Callable[[Handler], Handler]:
     return register
 
 
-def version() -> str:
-    """Which version takes a connection, by the route's weight for v1."""
-    return "one" if random.random() * 100 < float(value("route", "50")) else "two"
+def version(turn: int) -> str:
+    """Which version takes a connection, by the route's weight for v1.
+
+    In turn, not at random: of ten random connections, now and then all go to one version.
+    """
+    weight = int(value("route", "50"))
+    return "one" if (turn + 1) * weight // 100 > turn * weight // 100 else "two"
 
 
 @on(r"exec deploy/curl -c curl -- sh -c echo hello \| nc (?:-w 5 )?(\S+) (\d+)")
@@ -89,7 +94,8 @@ def call_from_inside(call: re.Match[str]) -> None:
     """From inside the mesh; port 9002 of a pod is passed through in plain text."""
     if call[2] == "9002" and not has("permissive"):
         refuse("exit code 1")
-    say(f"{version()} hello\n")
+    turn = LOG.read_text().count("echo hello")
+    say(f"{version(turn)} hello\n")
 
 
 @on(r"exec outsider -c outsider -- sh -c echo hello \| nc -w 5 \S+ \d+")
@@ -229,7 +235,7 @@ def serve(listener: socket.socket, speak: Callable[[socket.socket], None]) -> No
 
 
 def lines(connection: socket.socket) -> None:
-    prefix = version().encode()
+    prefix = version(next(TURNS)).encode()
     with connection, connection.makefile("rwb") as stream:
         for line in stream:
             stream.write(prefix + b" " + line)
