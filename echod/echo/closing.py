@@ -20,6 +20,10 @@ class State(Enum):
     CLOSED = "closed"
 
 
+# Reading a member from its class calls a method of the metaclass in Python 3.11.
+OPEN, CLOSING, CLOSED = State
+
+
 class CloseIntent(NamedTuple):
     """How a connection closes once it has no pending reply.
 
@@ -31,6 +35,16 @@ class CloseIntent(NamedTuple):
     reason: str
     after_bytes: int = 0
     until: float = 0.0
+
+    def is_fulfilled(self, in_line: bool) -> bool:
+        """Whether a connection without a pending reply may close. ``in_line``: it has an unfinished
+        line.
+        """
+        return self.after_bytes <= 0 and not (self.until and in_line)
+
+
+ORDERLY = frozenset({"idle", "max_age", "line_too_long", "buffer_limit", "drain"})
+"""Reasons for which echod closes a connection that may have more input on its way."""
 
 
 _PEER_GONE = {

@@ -25,9 +25,11 @@ class Server(Protocol):
     config: Config
     counters: list[Counters]  # by the loops' index
     budget: Budget
+    clean_protocol: LineProtocol
+    """Shared, and never changed, by connections that have not needed one of their own."""
 
     def new_protocol(self, client_address: Any) -> LineProtocol:
-        """The protocol of a new connection."""
+        """A protocol for one connection."""
 
     def connection_closed(self, handler: Any, seconds: float) -> None:
         """Report the close of a LineHandler; ``handler.reason`` is the reason."""
@@ -35,5 +37,5 @@ class Server(Protocol):
     def handle_error(self, request: socket.socket, client_address: Any) -> None:
         """Report the exception that is being handled."""
 
-    def release(self, request: socket.socket) -> None:
-        """Free an admitted connection's slot and close its socket."""
+    def release(self, index: int, request: socket.socket) -> None:
+        """Free an admitted connection's slot and close its socket, in this loop's thread."""

@@ -7,29 +7,37 @@ MUCH_BYTES = 4 * 1024 * 1024
 
 
 class Admission:
-    """The connection slots, shared by all ports."""
+    """The connection slots, shared by all ports.
 
-    def __init__(self, limit: int) -> None:
+    Each count has a single writer, so there is no lock: one thread accepts and takes slots, and
+    each handler thread counts those that it gives back. A count read late shows a slot that is
+    free as taken, never the reverse.
+    """
+
+    def __init__(self, limit: int, threads: int = 1) -> None:
         self.limit = limit
         self._taken = 0
-        self._lock = Lock()
+        self._given_back = [0] * threads
+
+    @property
+    def taken(self) -> int:
+        """The number of slots in use."""
+        return self._taken - sum(self._given_back)
 
     def full(self) -> bool:
         """Whether no slot is free."""
-        return self._taken >= self.limit
+        return self.taken >= self.limit
 
     def take(self) -> bool:
-        """Take a slot if one is free."""
-        with self._lock:
-            if self._taken >= self.limit:
-                return False
-            self._taken += 1
-            return True
+        """Take a slot if one is free. Called by the thread that accepts."""
+        if self._taken - sum(self._given_back) >= self.limit:
+            return False
+        self._taken += 1
+        return True
 
-    def give_back(self) -> None:
-        """Free a slot."""
-        with self._lock:
-            self._taken -= 1
+    def give_back(self, index: int) -> None:
+        """Free a slot. Called by the handler thread with this index."""
+        self._given_back[index] += 1
 
 
 class Budget:

@@ -16,14 +16,16 @@ and leave holes in the heap half as large as the lines."""
 class LineFormat:
     r"""The format of lines and replies on a server, shared by all its connections.
 
-    ``prefix`` begins each reply, includes the space, and has ``prefix_bytes`` bytes. A line has at
-    most ``max_line_bytes``, without its ``\n``. Input of at most ``step_bytes`` has replies of at
-    most STEP_BYTES, however short its lines are. In input of at most ``plain_bytes``, no line is
-    too long either. Both sizes include newlines.
+    ``prefix`` begins each reply, includes the space, and has ``prefix_bytes`` bytes; ``between``
+    ends a line and begins the next reply. A line has at most ``max_line_bytes``, without its
+    ``\n``. Input of at most ``step_bytes`` has replies of at most STEP_BYTES, however short its
+    lines are. In input of at most ``plain_bytes``, no line is too long either. Both sizes include
+    newlines. ``logged`` says that every line must pass through a protocol, which logs it:
+    ``plain_bytes`` is 0.
     """
 
     __slots__ = (
-        "_between",
+        "between",
         "max_line_bytes",
         "plain_bytes",
         "prefix",
@@ -31,20 +33,20 @@ class LineFormat:
         "step_bytes",
     )
 
-    def __init__(self, prefix: bytes, max_line_bytes: int) -> None:
+    def __init__(self, prefix: bytes, max_line_bytes: int, *, logged: bool = False) -> None:
         self.prefix = prefix
         self.prefix_bytes = len(prefix)
         self.max_line_bytes = max_line_bytes
         self.step_bytes = STEP_BYTES // (1 + len(prefix))
-        self.plain_bytes = min(max_line_bytes, self.step_bytes)
-        self._between = b"\n" + prefix
+        self.plain_bytes = 0 if logged else min(max_line_bytes, self.step_bytes)
+        self.between = b"\n" + prefix
 
     def replies(self, lines: bytes, most: int = -1) -> bytes:
         """The replies to whole lines. Their length shows the number of lines, which is faster than
         counting newlines. With ``most`` lines or more, it shows ``most``, and the replies are
         incomplete.
         """
-        return (self.prefix + lines.replace(b"\n", self._between, most))[: -self.prefix_bytes]
+        return (self.prefix + lines.replace(b"\n", self.between, most))[: -self.prefix_bytes]
 
 
 class LineProtocol:
@@ -53,7 +55,7 @@ class LineProtocol:
 
     ``clean`` is true while nothing is buffered and no line was too long. ``buffered`` counts the
     bytes of an unfinished line and of lines that wait for the next step. While the protocol is
-    clean, callers may answer whole lines of at most ``plain_bytes`` by its format alone.
+    clean, callers may answer whole lines of at most ``format.plain_bytes`` by the format alone.
     """
 
     __slots__ = ("_tail", "_tail_bytes", "clean", "format", "overlong", "waiting")
@@ -65,11 +67,6 @@ class LineProtocol:
         self.waiting = b""
         self.overlong = False
         self.clean = True
-
-    @property
-    def plain_bytes(self) -> int:
-        """Maximum size of input that callers may answer by the format alone."""
-        return self.format.plain_bytes
 
     @property
     def buffered(self) -> int:
@@ -186,11 +183,6 @@ class LoggedProtocol(LineProtocol):
         """``log`` is called with each line, without its newline."""
         super().__init__(line_format)
         self._log = log
-
-    @property
-    def plain_bytes(self) -> int:
-        """0, so that every line passes through this protocol."""
-        return 0
 
     def _answer(self, lines: bytes) -> tuple[bytes, int]:
         reply, count = super()._answer(lines)

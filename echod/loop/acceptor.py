@@ -68,9 +68,10 @@ class Acceptor:
 
     def accept_batch(self) -> bool:
         """Accept one batch at most; return whether more clients may be queued."""
+        accept = self._accept
         try:
             for _ in range(self._batch or BATCH):
-                if not self._accept():
+                if not accept():
                     return False
         except OSError:
             self._pause()

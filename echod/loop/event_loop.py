@@ -146,10 +146,11 @@ class EventLoop(Thread):
     def register(self, handler: EventHandler) -> None:
         """Call ``handler`` when its socket is readable, from now on."""
         fd = handler.request.fileno()
+        add = self._poller.add
         self._registered.add(handler)
         try:  # _poll, inlined: a call would cost every connection time
             self._polled[fd] = handler
-            self._poller.add(fd, READ)
+            add(fd, READ)
         except BaseException:
             self._registered.discard(handler)
             self._polled.pop(fd, None)

@@ -73,12 +73,11 @@ class Service:
         self._config = config
         self._stalled = False  # by the last answer of /livez
         self.capacity = capacity
-        self.admission = Admission(capacity.connections)
+        threads = thread_count(config)
+        self.admission = Admission(capacity.connections, threads)
         self.budget = Budget(config.max_buffered_bytes)
         self.events = Events(logger, config.log_level, self.admission.full)
-        self.handlers = [
-            HandlerThread(index, self.events.bug) for index in range(thread_count(config))
-        ]
+        self.handlers = [HandlerThread(index, self.events.bug) for index in range(threads)]
         accepting = Lock()
         context = ServerContext(
             config, self.handlers, self.admission, self.budget, self.events, accepting

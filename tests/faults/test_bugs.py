@@ -12,6 +12,8 @@ import pytest
 from support import ask, connect, converse, read_to_end, until
 from support.running import Running, connections_of
 
+from echod.echo.handler import LineHandler
+from echod.echo.protocol import LineFormat, LineProtocol
 from echod.echo.server import EchoServer
 from echod.telemetry.counters import ACCEPT_ERROR_REASONS
 
@@ -40,12 +42,12 @@ def drop(client: socket.socket) -> bytes:
 def test_an_exception_in_a_handler_closes_its_connection_alone(running: Running) -> None:
     """In the constructor and later; the others are served on."""
     server = running.service.servers[0]
-    real = server.new_protocol
+    real, logged = server.new_protocol, LineFormat(b"one ", 100, logged=True)
 
     def protocol(client_address: Any) -> Any:
-        made = real(client_address)
-        return BrokenAt(made, 2)
+        return BrokenAt(real(client_address), 2, logged)
 
+    server.clean_protocol = LineProtocol(logged)  # so that each connection needs its own
     server.new_protocol = protocol  # type: ignore[method-assign]
     with connect(running.port) as client:
         ask(client, b"fine\n")
@@ -64,9 +66,8 @@ def test_an_exception_in_a_handler_closes_its_connection_alone(running: Running)
 class BrokenAt:
     """A protocol whose n-th receive raises."""
 
-    def __init__(self, real: Any, number: int) -> None:
-        self.real, self.left = real, number
-        self.plain_bytes = 0  # sees every line
+    def __init__(self, real: Any, number: int, logged: LineFormat) -> None:
+        self.real, self.left, self.format = real, number, logged
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -77,17 +78,18 @@ class BrokenAt:
 
 
 def test_an_exception_in_a_handlers_constructor_closes_its_connection_alone(
-    running: Running,
+    running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is counted, and its slot is free again."""
-    server = running.service.servers[0]
-    server.new_protocol = broken  # type: ignore[method-assign]
-    with connect(running.port) as client:
-        assert drop(client) == b""
+    with monkeypatch.context() as patch, connect(running.other_port) as idle:
+        ask(idle, b"x\n")
+        patch.setattr(LineHandler, "setup", broken)
+        with connect(running.port) as client:
+            assert drop(client) == b""
+        ask(idle, b"x\n")
     assert counted(running, "error") == 1
     only_event(running, "unhandled exception in connection handler")
-    del server.new_protocol
-    until(lambda: running.service.admission._taken == 0)  # after the client has seen the end
+    until(lambda: running.service.admission.taken == 0)  # after the client has seen the end
     assert converse(running.port, b"x\n") == b"one x\n"
 
 

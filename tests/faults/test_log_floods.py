@@ -29,6 +29,8 @@ from support import (
 )
 from support.running import Running
 
+from echod.echo.handler import LineHandler
+
 LINES_A_SECOND = 20
 OWN_COLOURS = re.compile(r"\x1b\[\d+m")
 PIECES = [
@@ -242,9 +244,11 @@ def broken(*_: object, **__: object) -> NoReturn:
     raise RuntimeError("\x1b[2J\u202e" + "x" * 100_000)
 
 
-def test_a_flood_of_exceptions_logs_a_few_lines_a_second(running: Running) -> None:
+def test_a_flood_of_exceptions_logs_a_few_lines_a_second(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If a client has found one: an event each at first, then sums, and all are counted."""
-    running.service.servers[0].new_protocol = broken  # type: ignore[method-assign]
+    monkeypatch.setattr(LineHandler, "setup", broken)
     for _ in range(300):
         with connect(running.port) as client, suppress(ConnectionError):
             read_to_end(client)

@@ -64,7 +64,7 @@ def test_a_socket_that_cannot_be_polled_for_its_last_bytes_is_closed_at_once(
     with connect(running.port) as client, suppress(ConnectionResetError):
         client.sendall(b"x\n" + b"x" * 20)
         assert read_to_end(client) in (b"", b"one x\n")
-    until(lambda: running.service.admission._taken == 0)
+    until(lambda: running.service.admission.taken == 0)
     (event,) = until(lambda: running.events("connection closed"))
     assert event["reason"] == "line_too_long"
     assert {one["level"] for one in running.events()} == {"info"}

@@ -9,6 +9,8 @@ import pytest
 from support import ask, connect, connections, converse, read_to_end, reset, until
 from support.running import Running
 
+from echod.echo.handler import LineHandler
+from echod.echo.limits import Admission
 from echod.telemetry.counters import Counters
 
 THREADS = 4
@@ -55,6 +57,16 @@ class NotedDict(dict[str, int]):
         super().__setitem__(key, value)
 
 
+class NotedAdmission(Admission):
+    def take(self) -> bool:
+        note(0, "taken")
+        return super().take()
+
+    def give_back(self, index: int) -> None:
+        note(index, "slot")
+        super().give_back(index)
+
+
 def broken(*_: object) -> NoReturn:
     raise RuntimeError
 
@@ -69,16 +81,15 @@ def meet_every_end(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
             for client in clients:
                 ask(client, b"x\n")
                 reset(client)
-        until(lambda: not running.service.admission._taken)
+        until(lambda: not running.service.admission.taken)
     with connections(running.port, 20) as clients:
         for client in clients:
             ask(client, b"x\n")
         with connect(running.other_port) as late:
             assert read_to_end(late) == b""
-    until(lambda: not running.service.admission._taken)
-    server = running.service.servers[0]
+    until(lambda: not running.service.admission.taken)
     with monkeypatch.context() as patch:
-        patch.setattr(server, "new_protocol", broken)
+        patch.setattr(LineHandler, "setup", broken)
         for _ in range(THREADS):
             assert not gone_wrong(running.port)
 
@@ -94,6 +105,7 @@ def gone_wrong(port: int) -> bytes:
 def test_each_counter_is_written_by_its_own_thread_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a connection does, whichever thread accepted it."""
     monkeypatch.setattr("echod.echo.server.Counters", Noted)
+    monkeypatch.setattr("echod.process.lifecycle.Admission", NotedAdmission)
     WRITES.clear()
     running = Running(handler_threads=str(THREADS), max_connections="20", max_line_bytes="100")
     try:
@@ -109,10 +121,11 @@ def test_each_counter_is_written_by_its_own_thread_alone(monkeypatch: pytest.Mon
         "requests",
         "sent",
         "seconds",
+        "slot",
         "eof",
         "reset",
         "line_too_long",
         "error",
     ):
         assert {index for index, one, _ in WRITES if one == what} == set(range(THREADS)), what
-    assert {index for index, one, _ in WRITES if one in ("opened", "rejected")} == {0}
+    assert {index for index, one, _ in WRITES if one in ("opened", "rejected", "taken")} == {0}

@@ -120,11 +120,16 @@ class FakeServer:
         self.config = load({"ports": "9000", "prefix": "one"} | settings, {})
         self.counters = [Counters()]
         self.budget = Budget(self.config.max_buffered_bytes)
+        self.format = self.new_format()
+        self.clean_protocol = LineProtocol(self.format)
         self.closes: list[tuple[str, float]] = []
         self.bugs = 0
 
+    def new_format(self) -> LineFormat:
+        return LineFormat(b"one ", self.config.max_line_bytes)
+
     def new_protocol(self, _client_address: Any) -> LineProtocol:
-        return LineProtocol(LineFormat(b"one ", self.config.max_line_bytes))
+        return LineProtocol(self.format)
 
     def connection_closed(self, handler: LineHandler, seconds: float) -> None:
         self.closes.append((handler.reason, seconds))
@@ -132,7 +137,7 @@ class FakeServer:
     def handle_error(self, _request: Any, _client_address: Any) -> None:
         self.bugs += 1
 
-    def release(self, request: Any) -> None:
+    def release(self, _index: int, request: Any) -> None:
         assert not request.closed
         request.closed = True
 

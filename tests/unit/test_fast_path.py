@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support import expected
 from support.fakes import START, Connection, FakeServer
 
-from echod.echo.protocol import LineProtocol
+from echod.echo.protocol import LineFormat
 
 SETTINGS = {"max_line_bytes": "20", "max_buffered_bytes": "200", "max_connection_age": "50"}
 
@@ -19,12 +19,8 @@ SETTINGS = {"max_line_bytes": "20", "max_buffered_bytes": "200", "max_connection
 class GeneralServer(FakeServer):
     """Every connection takes the general way, as it does when each line is logged."""
 
-    def new_protocol(self, client_address: Any) -> LineProtocol:
-        return GeneralProtocol(super().new_protocol(client_address).format)
-
-
-class GeneralProtocol(LineProtocol):
-    plain_bytes = 0
+    def new_format(self) -> LineFormat:
+        return LineFormat(b"one ", self.config.max_line_bytes, logged=True)
 
 
 class Seen(NamedTuple):
@@ -110,6 +106,9 @@ def both_ways(steps: list[Callable[[Connection], None]]) -> list[Seen]:
         fast, general = (act(step, connection) for connection in ways)
         assert fast == general
         seen.append(fast)
+    for connection in ways:
+        shared = connection.server.clean_protocol
+        assert (shared.clean, shared.buffered, shared.overlong) == (True, 0, False)
     return seen
 
 

@@ -15,7 +15,7 @@ def test_connection_slots_are_taken_up_to_the_limit_and_freed() -> None:
     admission = Admission(2)
     assert [admission.take(), admission.take(), admission.take()] == [True, True, False]
     assert admission.full()
-    admission.give_back()
+    admission.give_back(0)
     assert not admission.full()
     assert admission.take()
 
