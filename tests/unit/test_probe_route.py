@@ -120,7 +120,7 @@ def test_several_rules_must_have_one_split() -> None:
         (ROUTE, "name: redis-v7", 'name: "a=1,b"', "must lead to a subset or a Service"),
         (ROUTE, "spec:", "more:", "spec: is missing or not a mapping"),
         (ROUTE, "weight: 3}", "weight: 0}", ""),
-        (ROUTE, ROUTE, "a: [", "line 2: is not YAML"),
+        (ROUTE, ROUTE, "a: [\n", "line 2: is not YAML"),
         (ROUTE, ROUTE, "a: &a [1]\nb: *a\n", "aliases (*NAME): must not be used"),
     ],
 )
