@@ -172,17 +172,15 @@ class LineHandler(BaseRequestHandler):
             self.buffered = 0
         server, loop, pending = self.server, self.loop, self.unsent or self.protocol.waiting
         if self.reason in ORDERLY and not pending:
-            # Made while the socket is still held: there may be no memory for them.
-            release, count = partial(server.release, loop.index), self.counters.count_dropped
             loop.unregister(self)
-            self.held = False
-            linger(self.request, loop, release, count)
+            release = partial(server.release, loop.index)
+            linger(self.request, loop, release, self.counters.count_dropped)
         else:
             loop.unregister(self, closes=True)
-            self.held = False
             if pending and self.reason != "drain_timeout":
                 close_with_reset(self.request)  # so that the kernel frees unsent replies
             server.release(loop.index, self.request)
+        self.held = False
         server.connection_closed(self, loop.now - self.opened_at)
 
     def close_after(self, intent: CloseIntent) -> None:

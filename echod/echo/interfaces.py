@@ -16,7 +16,7 @@ class HandlerLoop(Loop, Protocol):
     """The event loop of a handler thread."""
 
     index: int
-    """Selects this loop's counters among those of a port."""
+    """Selects this loop's counters among those of a port, and among those of slots."""
 
 
 class Server(Protocol):
@@ -38,4 +38,6 @@ class Server(Protocol):
         """Report the exception that is being handled."""
 
     def release(self, index: int, request: socket.socket) -> None:
-        """Free an admitted connection's slot and close its socket, in this loop's thread."""
+        """Free an admitted connection's slot and close its socket, in the thread of the loop with
+        this index.
+        """

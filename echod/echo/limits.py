@@ -10,8 +10,8 @@ class Admission:
     """The connection slots, shared by all ports.
 
     Each count has a single writer, so there is no lock: one thread accepts and takes slots, and
-    each handler thread counts those that it gives back. A count read late shows a slot that is
-    free as taken, never the reverse.
+    each handler thread counts those that it gives back. The given back ones are read first: a slot
+    that changes hands meanwhile counts as taken.
     """
 
     def __init__(self, limit: int, threads: int = 1) -> None:
@@ -22,7 +22,8 @@ class Admission:
     @property
     def taken(self) -> int:
         """The number of slots in use."""
-        return self._taken - sum(self._given_back)
+        given_back = sum(self._given_back)
+        return self._taken - given_back
 
     def full(self) -> bool:
         """Whether no slot is free."""

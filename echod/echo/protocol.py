@@ -50,7 +50,7 @@ class LineFormat:
 
 
 class LineProtocol:
-    r"""The line protocol of one connection: the reply to each ``\n``-terminated line is the prefix
+    r"""The line protocol of a connection: the reply to each ``\n``-terminated line is the prefix
     and the same bytes. The bytes are opaque.
 
     ``clean`` is true while nothing is buffered and no line was too long. ``buffered`` counts the

@@ -112,16 +112,17 @@ class EchoServer(ThreadingTCPServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept one connection. Raises OSError if there is none or the system refuses."""
         accepting = self._accepting
-        accepting.acquire()  # "with" would take 500 instructions more
         try:
-            request, client_address = accept(self.socket, self._kind)
+            accepting.acquire()  # "with" takes a thousand instructions more
+            try:
+                request, client_address = accept(self.socket, self._kind)
+            finally:
+                accepting.release()
         except BlockingIOError:
             raise
         except OSError as error:
             self._count_accept_error(error)
             raise
-        finally:
-            accepting.release()
         if self._tuning.by_hand:
             self._tuning.pass_on(request)
         return request, client_address

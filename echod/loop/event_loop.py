@@ -292,7 +292,7 @@ class EventLoop(Thread):
 class HandlerThread(EventLoop):
     """An event loop that serves echo connections; ``--handler-threads`` sets how many run.
 
-    ``index`` selects this thread's counters.
+    ``index`` selects what this thread alone counts.
     """
 
     def __init__(self, index: int, report_bug: Callable[[], None]) -> None:

@@ -79,7 +79,7 @@ class FakeLoop:
         self.registered[handler] = events
 
     def unregister(self, handler: EventHandler, *, closes: bool = False) -> None:
-        del self.registered[handler]
+        self.registered.pop(handler, None)
         self.timers.cancel(handler)
 
     def is_ready(self, handler: EventHandler, events: int) -> bool:

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support import expected
 from support.fakes import START, Connection, FakeServer
 
+from echod.echo import handler as handler_module
 from echod.echo.closing import State
 from echod.loop.poller import READ, WRITE
 
@@ -158,8 +159,21 @@ TABLE: dict[Callable[[], Connection], dict[Callable[[Connection], None], str]] =
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("event", "reason", "missing"),
+    [
+        (eof, "eof", "loop.unregister"),
+        (eof, "eof", "server.release"),
+        (on_stop, "drain", "loop.unregister"),
+        (on_stop, "drain", "partial"),
+        (on_stop, "drain", "linger"),
+    ],
+)
 def test_a_close_that_fails_amid_it_is_finished_and_counted_once(
     monkeypatch: pytest.MonkeyPatch,
+    event: Callable[[Connection], None],
+    reason: str,
+    missing: str,
 ) -> None:
     """For want of memory: the loop calls on_error, which takes up what is left."""
     connection = is_open()
@@ -167,16 +181,18 @@ def test_a_close_that_fails_amid_it_is_finished_and_counted_once(
     def without_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
+    owner, _, name = missing.rpartition(".")
     with monkeypatch.context() as patched:
-        patched.setattr(connection.loop, "unregister", without_memory)
-        connection.end.ended = True
+        target = getattr(connection, owner) if owner else handler_module
+        patched.setattr(target, name, without_memory)
         with pytest.raises(MemoryError):
-            connection.loop.run()
+            event(connection)
     connection.handler.on_error(MemoryError())
+    connection.loop.pass_time(2)  # a lingering close ends
     assert connection.end.closed
     assert connection.loop.registered == {}
     assert sum(connection.server.counters[0].closed.values()) == 1
-    assert [reason for reason, _ in connection.server.closes] == ["eof"]
+    assert [seen for seen, _ in connection.server.closes] == [reason]
 
 
 @pytest.mark.parametrize(
