@@ -637,10 +637,13 @@ def test_waiting_ends_when_the_split_holds(tmp_path: Path, *, quiet: bool) -> No
 
 
 def test_waiting_ends_when_time_is_over(tmp_path: Path) -> None:
-    """With what the last quarter of it came to."""
+    """With what the last quarter of it came to; a slow machine needs more of it to be sure."""
     with serving(peers.prefixing(b"one")) as port:
-        words = ("--expect", "one=1,two=1", "--tolerance", 10, "--wait", 2)
-        status, found = document(tmp_path, f"127.0.0.1:{port}", *words)
+        for seconds in (2, 8, 32):
+            words = ("--expect", "one=1,two=1", "--tolerance", 10, "--wait", seconds)
+            status, found = document(tmp_path, f"127.0.0.1:{port}", *words)
+            if found["verdict"] != "inconclusive":
+                break
     assert (status, found["verdict"]) == (1, "does not hold")
     assert found["stopped_at"] is None
     assert found["judged"] < found["connections"]
