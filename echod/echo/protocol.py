@@ -102,6 +102,8 @@ class LineProtocol:
 
     def _answer(self, lines: bytes) -> tuple[bytes, int]:
         form, size, too_many = self.format, len(lines), -1
+        if lines.find(b"\n") + 1 == size:  # one line: copied once, not three times
+            return form.prefix + lines, 1
         if size > form.step_bytes:
             too_many = max(STEP_BYTES - size, 0) // form.prefix_bytes + 1
         replies = form.replies(lines, too_many)
