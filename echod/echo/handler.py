@@ -61,7 +61,7 @@ class LineHandler(BaseRequestHandler):
             self._schedule()
             self.handle()
         except Exception as error:  # noqa: BLE001  # a bug costs this connection alone
-            self.on_error(error)
+            loop.failed(self, error)
 
     def setup(self) -> None:
         """Register with the event loop in whose thread this runs."""

@@ -87,6 +87,9 @@ class Loop(Protocol):
     def readable_bytes(self, handler: EventHandler) -> int:
         """How many bytes have arrived on its socket and can be read now."""
 
+    def failed(self, handler: Guarded, error: Exception) -> None:
+        """Have ``handler`` meet the error of one of its calls, which its maker has caught."""
+
 
 class EventLoop(Thread):
     """Calls its registered handlers, until it is stopped and none is left.
@@ -235,7 +238,7 @@ class EventLoop(Thread):
                     else:
                         handler.flush()
                 except Exception as error:  # noqa: BLE001  # see guarded
-                    self._on_error(handler, error)
+                    self.failed(handler, error)
             # After the events of this round: a call may close connections that have events.
             if inbox.calls:
                 inbox.make_calls()
@@ -273,9 +276,10 @@ class EventLoop(Thread):
         try:
             call(*args)
         except Exception as error:  # noqa: BLE001  # any bug
-            self._on_error(handler, error)
+            self.failed(handler, error)
 
-    def _on_error(self, handler: Guarded, error: Exception) -> None:
+    def failed(self, handler: Guarded, error: Exception) -> None:
+        """Have a handler meet the error of one of its calls; that may fail too."""
         try:
             handler.on_error(error)
         except Exception:  # noqa: BLE001  # remove the handler, or the event recurs for ever

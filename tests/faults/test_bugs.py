@@ -109,6 +109,24 @@ def test_an_exception_in_the_first_read_closes_the_connection_as_an_error(runnin
     del server.get_request
 
 
+def test_a_second_exception_at_its_end_does_not_count_a_connection_twice(running: Running) -> None:
+    """Nor does it free two slots."""
+    server = running.service.servers[0]
+
+    class Broken(Failing):
+        def recv(self, *_: Any) -> bytes:
+            return broken()
+
+    accept_as(server, Broken)
+    server.connection_closed = broken  # type: ignore[method-assign]
+    with connect(running.port) as client:
+        assert drop(client) == b""
+    until(lambda: running.events("unhandled exception in event loop"))
+    assert counted(running, "error") == 1
+    assert running.service.admission.taken == 0
+    del server.get_request, server.connection_closed
+
+
 def test_an_exception_in_a_second_handler_thread_closes_its_connection_alone() -> None:
     """The one that accepts hands over; the other makes the handler, or fails to."""
     running = Running(handler_threads="2")

@@ -9,7 +9,7 @@ from echod.config.options import load
 from echod.echo.handler import LineHandler
 from echod.echo.limits import Budget
 from echod.echo.protocol import LineFormat, LineProtocol
-from echod.loop.event_loop import EventHandler, TimerHandler
+from echod.loop.event_loop import EventHandler, Guarded, TimerHandler
 from echod.loop.poller import READ, WRITE
 from echod.loop.timers import Timers
 from echod.telemetry.counters import Counters
@@ -90,6 +90,9 @@ class FakeLoop:
 
     def readable_bytes(self, handler: EventHandler) -> int:
         return len(cast("FakeSocket", handler.request).arrived)
+
+    def failed(self, handler: Guarded, error: Exception) -> None:
+        handler.on_error(error)
 
     def run(self) -> None:
         """Rounds without time, until there is nothing to do."""
