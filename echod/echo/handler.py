@@ -159,11 +159,13 @@ class LineHandler(BaseRequestHandler):
 
     def on_error(self, error: Exception) -> None:
         """Report a bug, and close the connection."""
-        self.server.handle_error(self.request, self.client_address)
-        if self.state is not CLOSED:
-            self._close("error")
-        elif self.held:  # finish itself failed, out of memory: do the rest of it
-            self.finish()
+        try:
+            self.server.handle_error(self.request, self.client_address)
+        finally:  # there may be no memory for a report
+            if self.state is not CLOSED:
+                self._close("error")
+            elif self.held:  # finish itself failed, out of memory: do the rest of it
+                self.finish()
 
     def finish(self) -> None:
         """Free buffered bytes, then close the socket or hand it to a lingering close."""

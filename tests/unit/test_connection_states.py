@@ -195,6 +195,22 @@ def test_a_close_that_fails_amid_it_is_finished_and_counted_once(
     assert [seen for seen, _ in connection.server.closes] == [reason]
 
 
+def test_a_bug_that_cannot_be_reported_closes_its_connection_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For want of memory: it is counted, and its slot is free."""
+    connection = is_open()
+
+    def without_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(connection.server, "handle_error", without_memory)
+    with pytest.raises(MemoryError):
+        connection.handler.on_error(ValueError())
+    assert connection.handler.reason == "error"
+    check(connection)
+
+
 @pytest.mark.parametrize(
     ("state", "event", "outcome"),
     [(state, event, row[event]) for state, row in TABLE.items() for event in row],
