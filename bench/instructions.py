@@ -30,6 +30,9 @@ REPLY = PREFIX.encode() + b" " + LINE
 CONNECTIONS = 64
 PIPELINES, PIPELINED = 16, 32
 AT_ONCE = 8  # connections that begin together
+CONNECTION_ROUNDS = 50
+"""Rounds of connections in a chunk: with 10 of them, the connections that one chunk counts for the
+next made chunks differ by a third, and their median by 4 %."""
 CHUNKS = 9
 """Number of repetitions, of which the median is taken: some contain ticks of the clock, and the end
 of one may be counted with the next."""
@@ -182,7 +185,7 @@ def measure(python: str, directory: Path) -> dict[str, float]:
                     lambda: _pipelines(counted, clients[:PIPELINES], 10),
                     10 * PIPELINES * PIPELINED,
                 ),
-                "connection": _median(counted, connections, 10 * AT_ONCE),
+                "connection": _median(counted, connections, CONNECTION_ROUNDS * AT_ONCE),
             }
         except (OSError, subprocess.SubprocessError) as error:
             raise Failed(f"echod under callgrind: {error}") from error
@@ -230,7 +233,7 @@ class _Connections:
         self._open: list[socket.socket] = []
 
     def __call__(self) -> None:
-        for _ in range(10):
+        for _ in range(CONNECTION_ROUNDS):
             with self._counted.suspended():
                 self.close()
                 self._open = [self._counted.connect() for _ in range(AT_ONCE)]
