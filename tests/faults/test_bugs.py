@@ -96,11 +96,6 @@ def test_an_exception_in_a_handlers_constructor_closes_its_connection_alone(
 def test_an_exception_in_the_first_read_closes_the_connection_as_an_error(running: Running) -> None:
     """handle() is called by the constructor first, as the standard has it."""
     server = running.service.servers[0]
-
-    class Broken(Failing):
-        def recv(self, *_: Any) -> bytes:
-            return broken()
-
     accept_as(server, Broken)
     with connect(running.port) as client:
         assert drop(client) == b""
@@ -112,11 +107,6 @@ def test_an_exception_in_the_first_read_closes_the_connection_as_an_error(runnin
 def test_a_second_exception_at_its_end_does_not_count_a_connection_twice(running: Running) -> None:
     """Nor does it free two slots."""
     server = running.service.servers[0]
-
-    class Broken(Failing):
-        def recv(self, *_: Any) -> bytes:
-            return broken()
-
     accept_as(server, Broken)
     server.connection_closed = broken  # type: ignore[method-assign]
     with connect(running.port) as client:
@@ -256,6 +246,13 @@ class Failing(socket.socket):
         if self.send_error:
             raise OSError(self.send_error, "failed on purpose")
         return super().send(*arguments)
+
+
+class Broken(Failing):
+    """A socket whose every read raises what no handler expects."""
+
+    def recv(self, *_: Any) -> bytes:
+        return broken()
 
 
 def accept_as(server: EchoServer, kind: type[Failing]) -> None:
