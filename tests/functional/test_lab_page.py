@@ -242,6 +242,28 @@ def test_the_end_is_told_to_a_tab(served: Served) -> None:
         socket.create_connection(("127.0.0.1", served.server.port))
 
 
+def test_a_stop_writes_to_no_descriptor_that_is_not_its_own(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that has just answered wakes the server at the same time, as a stop does."""
+    trigger, thread = served.server._server.trigger, served.server._thread
+    pull, written = trigger._physical_pull, []
+
+    def second() -> None:
+        pull()
+        thread.join(0.2)  # the server's thread makes the call of the stop, if it may
+        written.append(trigger._fds != [])
+        pull()
+
+    monkeypatch.setattr(trigger, "_physical_pull", second)
+    served.server.stop()
+    assert written == [True]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        pull()  # a thread that the stop has abandoned: not whatever has the number now
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", served.server.port))
+
+
 # A page with a lab, in which one echod answers for Envoy.
 
 

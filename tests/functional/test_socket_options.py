@@ -94,7 +94,7 @@ def options_of(running: Running, client: socket.socket) -> list[int]:
         one
         for thread in running.service.handlers
         for one in connections_of(thread)
-        if one.request.getpeername() == client.getsockname()
+        if one.client_address == client.getsockname()  # one that ends has no peer
     )
     return [connection.request.getsockopt(*option) for *option, _ in WANTED]
 

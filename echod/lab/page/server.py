@@ -79,5 +79,14 @@ class Server:
         if not self._map:
             return
         self._server.task_dispatcher.shutdown(timeout=STOP_SECONDS)
-        self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._map))
+        trigger = self._server.trigger
+        # Under its lock: another thread's pull can have the call made, and the trigger's pipe
+        # closed, before our own pull, which would then write to a descriptor that is not ours.
+        with trigger.lock:
+            trigger.thunks.append(self._close)
+            trigger.pull_trigger()
         self._thread.join(STOP_SECONDS)
+
+    def _close(self) -> None:
+        self._server.trigger.trigger = -1  # abandoned threads pull it later
+        wasyncore.close_all(self._map)
