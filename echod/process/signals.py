@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
+from collections.abc import Iterable
 from math import inf
 from time import monotonic, sleep
 from types import FrameType
@@ -73,8 +75,7 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         """Ignore the signals from now on."""
-        for number in self._numbers:
-            signal.signal(number, signal.SIG_IGN)
+        _ignore(self._numbers)
         signal.set_wakeup_fd(-1)
         close(self._kept)
         close(self._keeping)
@@ -120,5 +121,25 @@ class StopSignals:
 
 def ignore_others() -> None:
     """Ignore signals that would end a daemon without a drain."""
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    _ignore(IGNORED)
+
+
+def _ignore(numbers: Iterable[signal.Signals]) -> None:
+    """Ignore signals, without a word about one that arrives at the same time.
+
+    The interpreter prints a traceback if a signal has arrived and its handler is gone before it is
+    called.
+    """
+    report = sys.unraisablehook
+
+    def report_others(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is not OSError:
+            report(unraisable)
+
+    sys.unraisablehook = report_others
+    try:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ())  # handles what has arrived
+    finally:
+        sys.unraisablehook = report

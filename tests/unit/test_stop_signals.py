@@ -6,8 +6,10 @@ import errno
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,3 +164,28 @@ def test_a_signal_that_wakes_nobody_is_found_when_the_wait_is_over(stops: StopSi
     assert stops.wait(0.01) is None
     written.close()
     other.close()
+
+
+def test_a_signal_that_arrives_as_it_becomes_ignored_is_not_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The interpreter does, by the hook, when it finds no handler; other reports still come."""
+    reports: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: reports.append(str(error.exc_value)))
+    set_handler = signal.signal
+
+    def race(number: int, handler: Any) -> None:
+        set_handler(number, handler)
+        if handler == signal.SIG_IGN:
+            for error in (OSError("Signal 15 ignored due to race condition"), ValueError("a bug")):
+                sys.unraisablehook(SimpleNamespace(exc_type=type(error), exc_value=error))
+
+    before = signal.getsignal(signal.SIGUSR1)
+    monkeypatch.setattr(signal, "signal", race)
+    try:
+        signals._ignore([signal.SIGUSR1])
+    finally:
+        set_handler(signal.SIGUSR1, before)
+    assert reports == ["a bug"]
+    sys.unraisablehook(SimpleNamespace(exc_value="later"))
+    assert reports == ["a bug", "later"]
