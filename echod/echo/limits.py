@@ -1,4 +1,8 @@
-"""Limits shared by all connections: connection slots and buffered bytes."""
+"""Limits shared by all connections: connection slots and buffered bytes.
+
+Locks without ``with``: the interpreter may need memory to leave a ``with`` block, and a lock that
+stays held would stop every thread that takes it.
+"""
 
 from threading import Lock
 
@@ -52,7 +56,8 @@ class Budget:
 
     def change(self, delta: int) -> bool:
         """Add ``delta`` bytes, which may be negative; return false, unchanged, above the limit."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             if delta > 0 and self.buffered + delta > self.limit:
                 return False
             buffered = self.buffered + delta
@@ -60,14 +65,19 @@ class Budget:
             # Sums come first: if memory runs out, neither value changes.
             self.buffered, self._peak = buffered, peak
             return True
+        finally:
+            self._lock.release()
 
     def eased(self) -> bool:
         """Whether most of a large amount has become free. True once each time, and once more when
         most of the remainder is free too.
         """
-        with self._lock:
+        self._lock.acquire()
+        try:
             if self._peak < MUCH_BYTES or self.buffered > self._peak // 4:
                 return False
             rest = self.buffered > MUCH_BYTES // 4
             self._peak = max(self.buffered, MUCH_BYTES) if rest else self.buffered
             return True
+        finally:
+            self._lock.release()

@@ -21,7 +21,7 @@ from echod.echo.protocol import LineFormat, LineProtocol, LoggedProtocol
 from echod.loop.acceptor import Acceptor
 from echod.loop.event_loop import HandlerThread
 from echod.loop.listeners import BACKLOG, Listener, listen
-from echod.loop.sockets import accept, close
+from echod.loop.sockets import accept, close, kind_of
 from echod.telemetry.counters import ACCEPT_ERROR_REASONS, Counters, PortCounters
 from echod.telemetry.events import Events
 
@@ -77,7 +77,7 @@ class EchoServer(ThreadingTCPServer):
         self._events = context.events
         self._accepting = context.accepting
         self._tuning = listener.tuning
-        self._kind = int(self.socket.family), int(self.socket.type), self.socket.proto
+        self._kind = kind_of(self.socket)
         self._logs_lines = context.events.every_line
         self._format = LineFormat(
             self.config.prefix + b" ", self.config.max_line_bytes, logged=self._logs_lines
@@ -137,7 +137,11 @@ class EchoServer(ThreadingTCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Pass the connection to an event loop, for life."""
-        self._accepted.opened += 1
+        try:
+            self._accepted.opened += 1
+        except MemoryError:  # before it is counted, no count may be made of its end
+            self.release(self.loop.index, request)
+            raise
         try:
             loop = next(self._loops_in_turn)
             if loop is self.loop:
@@ -225,9 +229,11 @@ class EchoServer(ThreadingTCPServer):
 
     def _lose(self, request: Any, client_address: Any, index: int) -> None:
         """Close a connection whose handler could not be made."""
-        self.counters[index].count_closed("error", 0.0)
-        self.handle_error(request, client_address)
-        self.release(index, request)
+        try:
+            self.counters[index].count_closed("error", 0.0)
+            self.handle_error(request, client_address)
+        finally:  # there may be no memory for a report
+            self.release(index, request)
 
     def _count_accept_error(self, error: OSError) -> None:
         name = errno.errorcode.get(error.errno or 0, "")

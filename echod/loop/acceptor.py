@@ -10,7 +10,7 @@ from threading import Lock
 from time import monotonic
 
 from echod.loop.event_loop import EventLoop
-from echod.loop.sockets import close
+from echod.loop.sockets import accept, close, kind_of
 
 BATCH = 100
 """Connections accepted per wake-up, before open connections are served again."""
@@ -144,22 +144,28 @@ class ReserveDescriptor:
         """Release it and accept with it; return None if it is in use. Raises OSError."""
         if self.in_use:
             return None
-        with self._accepting:
+        self._accepting.acquire()
+        try:
             self.close()
             try:
-                return listener.accept()[0]
+                return accept(listener, kind_of(listener))[0]
             except OSError:
                 self._take_back()
                 raise
+        finally:
+            self._accepting.release()
 
     def replace(self, request: socket.socket) -> None:
         """Close a socket; its descriptor becomes the reserve if there is none."""
         if not self.in_use:
             close(request)
             return
-        with self._accepting:
+        self._accepting.acquire()
+        try:
             close(request)
             self._take_back()
+        finally:
+            self._accepting.release()
 
     def close(self) -> None:
         """Release it."""

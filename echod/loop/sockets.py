@@ -12,12 +12,21 @@ from typing import Any
 _NO_LINGER = struct.pack("ii", 1, 0)  # on, for 0 s
 
 
-def accept(listener: Any, kind: tuple[int, int, int]) -> tuple[socket.socket, Any]:
+Kind = tuple[int, int, int]
+"""A socket's family, type and protocol."""
+
+
+def kind_of(listener: socket.socket) -> Kind:
+    """The kind of a listener, and of the sockets that it accepts."""
+    return int(listener.family), int(listener.type), listener.proto
+
+
+def accept(listener: Any, kind: Kind) -> tuple[socket.socket, Any]:
     """Accept a connection; return its non-blocking socket and the peer's address. Raises OSError.
 
     ``listener.accept`` returns an instance of Python's class, with enums and its own ``close``.
-    That made a connection take 40 % more instructions. ``kind`` is the listener's family, type
-    and protocol.
+    That made a connection take 40 % more instructions, and without memory for the instance its
+    descriptor would be lost. ``kind`` is the listener's.
     """
     descriptor, address = listener._accept()
     family, form, protocol = kind

@@ -18,7 +18,7 @@ from echod.loop.heartbeat import Heartbeat
 from echod.loop.lingering_close import LingeringClose
 from echod.loop.listeners import Listener
 from echod.loop.poller import WRITE
-from echod.loop.sockets import close
+from echod.loop.sockets import accept, close, kind_of
 from echod.telemetry.http import MAX_HEAD_BYTES, Pages, answer
 
 DEADLINE_SECONDS = 10.0
@@ -59,6 +59,7 @@ class Exporter:
         self.pages = pages
         self.clients: dict[_Client, None] = {}  # in the order of their arrival
         self._max_clients = max_clients
+        self._kind = kind_of(listener.socket)
         self._reserve = ReserveDescriptor(accepting)
         self.acceptor = Acceptor(listener.socket, self.loop, self._accept_one, self._close, batch=1)
 
@@ -83,9 +84,8 @@ class Exporter:
         if len(self.clients) >= self._max_clients:
             self._first_to_go().close()
         try:
-            request.setblocking(False)
             client = _Client(request, self)
-        except OSError:  # for example, no memory to poll it
+        except BaseException:  # for example, no memory to poll it
             self.release(request)
             raise
         self.loop.guarded(client, client.handle)  # its request has probably arrived already
@@ -94,7 +94,7 @@ class Exporter:
     def _accept(self) -> socket.socket:
         """The next client. Raises OSError if there is none or the system refuses to accept."""
         try:
-            return self.listener.socket.accept()[0]
+            return accept(self.listener.socket, self._kind)[0]
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -134,9 +134,14 @@ class _Client:
         self._unsent = b""
         self._lingering: LingeringClose | None = None
         self.since = self._loop.now
-        self._loop.register(self)
-        exporter.clients[self] = None
-        self._loop.timers.schedule(self, self._loop.now + DEADLINE_SECONDS)
+        try:
+            exporter.clients[self] = None
+            self._loop.timers.schedule(self, self._loop.now + DEADLINE_SECONDS)
+            self._loop.register(self)
+        except BaseException:
+            exporter.clients.pop(self, None)
+            self._loop.timers.cancel(self)
+            raise
 
     def handle(self) -> None:
         """Read more, and respond once the head is complete or too long."""

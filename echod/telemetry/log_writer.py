@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Mapping, MutableMapping
-from queue import Full, Queue
+from queue import SimpleQueue
 from threading import Lock, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import structlog
@@ -19,6 +19,8 @@ QUEUED_EVENTS = 1000
 """Maximum number of events that wait for a stalled log reader; more are dropped and counted."""
 LOOK_SECONDS = 0.02
 """Time between two checks, at the end, whether the log is still writable."""
+PAUSE_SECONDS = 0.1
+"""Pause after memory ran out."""
 CUT_AT = 256
 """Client data in an event is truncated to this many characters."""
 
@@ -34,37 +36,48 @@ class LogWriter(Thread):
         self.dropped = 0
         self._torn = b""
         self._descriptor = descriptor
-        self._queue: Queue[bytes | None] = Queue(most_queued)
+        # Not a Queue, whose lock may stay held if memory runs out: see echod.echo.limits.
+        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._most_queued = most_queued
         self._lock = Lock()
 
     def msg(self, line: str) -> None:
         """Queue an event's line; drop and count it if the queue is full."""
-        try:
-            self._queue.put_nowait(line.encode("utf-8", "backslashreplace") + b"\n")
-        except Full:
+        if self._queue.qsize() >= self._most_queued:
             self._drop()
+        else:
+            self._queue.put(line.encode("utf-8", "backslashreplace") + b"\n")
 
     # The names under which structlog calls it.
     debug = info = warning = error = msg
 
     def run(self) -> None:
-        """Write until closed."""
-        while (line := self._queue.get()) is not None:
+        """Write until closed, even if memory runs out."""
+        more = True
+        while more:
             try:
-                self._write(self._torn + line)
-                self._torn = b""
-            except OSError:  # the reader is gone or the disk is full: drop the event
-                self._drop()
+                more = self._write_next()
+            except MemoryError:  # the end of the thread would cost all later events
+                sleep(PAUSE_SECONDS)  # the error may recur at once
+
+    def _write_next(self) -> bool:
+        """Wait for an event and write it; return false at the end."""
+        line = self._queue.get()
+        if line is None:
+            return False
+        try:
+            self._write(self._torn + line)
+            self._torn = b""
+        except (OSError, MemoryError):  # no reader or a full disk, for example: drop the event
+            self._drop()
+        return True
 
     def close(self, timeout: float, late: float = 0.0) -> None:
         """Wait up to ``timeout`` seconds until everything is written. While the log is writable,
         which means that its reader is not the cause, wait up to ``late`` seconds more.
         """
         deadline = monotonic() + timeout
-        try:
-            self._queue.put(None, timeout=timeout)
-        except Full:
-            return
+        self._queue.put(None)
         self.join(max(deadline - monotonic(), 0.0))
         while self.is_alive() and monotonic() < deadline + late and self._is_writable():
             self.join(LOOK_SECONDS)
@@ -76,14 +89,18 @@ class LogWriter(Thread):
     def _write(self, line: bytes) -> None:
         while line:
             try:
-                line = line[os.write(self._descriptor, line) :]
+                written = os.write(self._descriptor, line)
                 self._torn = b"\n"  # if the rest fails, the next event starts on a new line
+                line = line[written:]
             except BlockingIOError:  # another process has made the pipe non-blocking
                 select.select([], [self._descriptor], [])
 
     def _drop(self) -> None:
-        with self._lock:
+        self._lock.acquire()
+        try:
             self.dropped += 1
+        finally:
+            self._lock.release()
 
 
 def make_logger(

@@ -24,8 +24,6 @@ from echod import __version__
 from echod.config.runtime import gil_enabled
 from echod.telemetry.counters import DURATION_BUCKETS, Counters, PortCounters
 
-Registry = CollectorRegistry
-
 Seen = TypeVar("Seen")
 """The values of one scrape, from which all its families are made."""
 
@@ -233,9 +231,30 @@ class FamiliesCollector(Collector, Generic[Seen]):
         return metric
 
 
+class Registry(CollectorRegistry):
+    """Collectors that all exist before the first scrape.
+
+    So a scrape takes no lock. If memory ran out as client_python's own ends, every later scrape
+    would wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._collectors: list[Collector] = []
+
+    def register(self, collector: Collector) -> None:
+        """Add a collector."""
+        self._collectors.append(collector)
+
+    def collect(self) -> Iterable[Metric]:
+        """The families of all collectors."""
+        for collector in self._collectors:
+            yield from collector.collect()
+
+
 def registry_of(collector: Collector) -> Registry:
     """A registry with a collector's families and client_python's process, platform and GC ones."""
-    registry = CollectorRegistry()
+    registry = Registry()
     registry.register(collector)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

@@ -1,4 +1,7 @@
-"""Throttling of frequent events: by states, or to a few of a kind per second."""
+"""Throttling of frequent events: by states, or to a few of a kind per second.
+
+Locks without ``with``: see echod.echo.limits.
+"""
 
 from __future__ import annotations
 
@@ -38,20 +41,26 @@ class OverloadState:
 
     def hit(self, **facts: Any) -> None:
         """Record an occurrence."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             self._times += 1
             self._last = monotonic()
             first = self._times == 1
+        finally:
+            self._lock.release()
         if first:
             self._going_in(**facts)
 
     def end_if_quiet(self) -> None:
         """End the state if it has not recurred for a while. Call it about every second."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             quiet = monotonic() - self._last >= QUIET_SECONDS
             if not self._times or not quiet or self._still():
                 return
             times, self._times = self._times, 0
+        finally:
+            self._lock.release()
         self._coming_out(times)
 
 
@@ -74,23 +83,29 @@ class RateLimitedEvent:
 
     def allows(self, *amounts: int) -> bool:
         """Whether to log this event individually. If not, it is added to the sums."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             now = monotonic()
             if now - self._logged_at[0] < 1.0:
                 if not self._left_out:
                     self._since = now
-                self._left_out += 1
                 self._sums = tuple(map(add, self._sums, amounts))
+                self._left_out += 1
                 return False
             self._logged_at.append(now)
+        finally:
+            self._lock.release()
         self.summarize()  # the omitted events before this one
         return True
 
     def summarize(self, *, now: bool = False) -> None:
         """Report the omitted events, one second after the first of them, or ``now``."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             if not self._left_out or not (now or monotonic() - self._since >= 1.0):
                 return
             count, self._left_out = self._left_out, 0
             sums, self._sums = self._sums, self._zeros
+        finally:
+            self._lock.release()
         self._report(count=count, **dict(zip(self._names, sums, strict=True)))

@@ -19,6 +19,7 @@ import pytest
 from support import (
     Echod,
     Start,
+    ask,
     connect,
     connections,
     expected,
@@ -29,9 +30,11 @@ from support import (
 )
 from support.without_memory import METHODS, Plan
 
-ENOUGH = 30
-"""Allocations in a row that change nothing: the call makes no more."""
-ENDS = "eof", "line_too_long", "error"
+ENOUGH = 3
+"""Calls in a row that do not come to their allocation: there are no more. Other threads' are among
+them."""
+ENDS = "eof", "line_too_long", "error", "idle"
+SLOTS = 20
 MAX_LINE_BYTES = 5000
 LINES = b"a plain line\n" + b"x" * 3000 + b"\ntwo\nthree\nand the beginning of"
 OVERLONG = LINES + b"x" * MAX_LINE_BYTES
@@ -63,6 +66,14 @@ class Client:
         assert expected(data).startswith(heard)
         return heard == expected(data)
 
+    def be_silent(self, data: bytes) -> bool:
+        """Whether it was answered and closed; how is for its deadline to say."""
+        self.connections += 1
+        with connect(self.echod.port) as client, suppress(ConnectionError):
+            client.sendall(data)
+            return read_to_end(client) == expected(data)
+        return False
+
     def scrape(self, path: str) -> bool:
         """Whether it was answered."""
         with suppress(OSError, http.client.HTTPException):
@@ -71,51 +82,68 @@ class Client:
 
 
 def fail_each(plan: Plan, method: str, step: int, call: Callable[[], bool]) -> int:
-    """How many calls were damaged, when each allocation of the method has failed once."""
-    damaged = quiet = 0
+    """How many failed, when each allocation of the method has failed once."""
+    quiet = 0
     for number in count(1, step):
         plan.arm(METHODS.index(method) + 1, number)
-        met, good = plan.done, call()
-        assert plan.done == met + 1
-        damaged += not good
-        quiet = quiet + 1 if good else 0
+        done, failed = plan.done, plan.failed
+        call()
+        until(lambda done=done: plan.done == done + 1)  # type: ignore[misc]
+        quiet = quiet + 1 if plan.failed == failed else 0
         if quiet >= ENOUGH:
             break
-    return damaged
+    return plan.failed
+
+
+def start_without_memory(start: Start, plan: Path, *options: str) -> tuple[Plan, Echod]:
+    """An echod, and what is to fail in it."""
+    if not importlib.util.find_spec("_testcapi"):
+        pytest.skip("optional: this interpreter has no _testcapi")
+    made = Plan(plan, new=True)
+    words = [sys.executable, without_memory.__file__, str(plan)]
+    echod = start(*options, command=lambda *all_: [*words, *all_])
+    echod.event("ready")
+    return made, echod
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "step", "data", "path"),
     [
+        ("EchoServer.verify_request", 1, LINES, ""),
+        ("EchoServer.process_request", 1, LINES, ""),
         ("LineHandler.handle", 1, LINES, ""),
         ("LineHandler.handle", 1, OVERLONG, ""),
         ("LineHandler.flush", 1, PENDING, ""),
+        ("LineHandler.on_timer", 1, b"a line\n", ""),
+        ("LingeringClose.handle", 1, OVERLONG, ""),
+        ("_Client.__init__", 1, b"", "/livez"),
         ("_Client.handle", 1, b"", "/livez"),
-        ("_Client.handle", 97, b"", "/metrics"),
+        ("_Client.handle", 7, b"", "/metrics"),
     ],
 )
 def test_an_allocation_that_fails_costs_one_connection(
     start: Start, tmp_path: Path, method: str, step: int, data: bytes, path: str
 ) -> None:
     """Whichever it is; the process lives, and nothing is counted twice."""
-    if not importlib.util.find_spec("_testcapi"):
-        pytest.skip("optional: this interpreter has no _testcapi")
-    plan = Plan(tmp_path / "plan", new=True)
-    words = [sys.executable, without_memory.__file__, str(tmp_path / "plan")]
-    options = ("--max-line-bytes", str(MAX_LINE_BYTES))
-    echod = start(*options, command=lambda *all_: [*words, *all_])
-    echod.event("ready")
+    silent = method == "LineHandler.on_timer"
+    options = ["--max-line-bytes", str(MAX_LINE_BYTES), "--max-connections", str(SLOTS)]
+    options += ["--idle-timeout", "0.1" if silent else "none"]
+    plan, echod = start_without_memory(start, tmp_path / "plan", *options)
     files, threads = echod.open_files(), echod.threads()
     client = Client(echod)
-    call = partial(client.scrape, path) if path else partial(client.converse, data)
+    if path:
+        call = partial(client.scrape, path)
+    else:
+        call = partial(client.be_silent if silent else client.converse, data)
     assert call()
-    damaged = fail_each(plan, method, step, call)
-    assert damaged > 3
+    assert fail_each(plan, method, step, call)
     until(lambda: echod.metrics()("echod_connections_active") == 0)
     metrics = echod.metrics()
     opened = metrics("echod_connections_opened_total")
-    assert opened == client.connections
+    assert opened <= client.connections
+    if method != "EchoServer.verify_request":
+        assert opened == client.connections
     assert metrics("echod_connections_closed_total") == opened
     ends = [metrics("echod_connections_closed_total", reason=one) for one in ENDS]
     assert sum(ends) == opened
@@ -126,8 +154,35 @@ def test_an_allocation_that_fails_costs_one_connection(
     assert metrics("echod_connections_active") == 0
     until(lambda: echod.open_files() == files)
     assert echod.threads() == threads
+    with connections(echod.port, SLOTS) as clients:
+        for one in clients:
+            ask(one, b"x\n")
     assert call()
     echod.stop()
+
+
+@pytest.mark.long
+def test_an_allocation_that_fails_in_a_drain_costs_one_connection(
+    start: Start, tmp_path: Path
+) -> None:
+    """The process ends in time all the same, with status 0. Every second one, for time's sake."""
+    failed = 1
+    for number in count(1, 2):
+        plan, echod = start_without_memory(start, tmp_path / f"plan-{number}")
+        with connections(echod.port, 2) as clients:
+            for one in clients:
+                ask(one, b"x\n")
+            plan.arm(METHODS.index("LineHandler.on_stop") + 1, number)
+            echod.terminate()
+            assert [read_to_end(one) for one in clients] == [b"", b""]
+        last = echod.stop()
+        assert last["cut"] == 0
+        (totals,) = last["totals"]
+        assert (totals["opened"], totals["closed"], totals["requests"]) == (2, 2, 2)
+        if not plan.failed:
+            break
+        failed += 1
+    assert failed > 1
 
 
 @contextmanager

@@ -183,10 +183,10 @@ class Staged(socket.socket):
 
     calls: list[Callable[[], None]]
 
-    def accept(self) -> Any:
+    def _accept(self) -> Any:
         if self.calls:
             self.calls.pop(0)()
-        return super().accept()
+        return super()._accept()  # type: ignore[misc]
 
 
 def refuse(number: int = errno.EMFILE) -> None:

@@ -172,3 +172,15 @@ def test_modules_and_functions_can_be_seen_whole() -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 40, f"{path.name}: {node.name}"
+
+
+@pytest.mark.parametrize("name", ["echo", "loop", "telemetry", "process"])
+def test_the_daemon_holds_no_lock_by_a_with_statement(name: str) -> None:
+    """To leave it may take memory; without any the lock would be held for ever."""
+    for module, tree in modules():
+        if package(module) == name:
+            for node in ast.walk(tree):
+                if isinstance(node, ast.With):
+                    for item in node.items:
+                        held = ast.unparse(item.context_expr)
+                        assert not re.fullmatch(r"[\w.]*(lock|accepting)", held), (module, held)

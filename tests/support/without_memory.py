@@ -13,10 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-METHODS = ("LineHandler.handle", "LineHandler.flush", "_Client.handle")
-"""Which the event loops call."""
-SHAPE = struct.Struct("III")
-"""The method (from 1 on, 0 for none), the allocation, and how often that was done."""
+METHODS = (
+    "EchoServer.verify_request",
+    "EchoServer.process_request",
+    "LineHandler.handle",
+    "LineHandler.flush",
+    "LineHandler.on_timer",
+    "LineHandler.on_stop",
+    "LingeringClose.handle",
+    "_Client.__init__",
+    "_Client.handle",
+)
+"""What the threads of a daemon call."""
+SHAPE = struct.Struct("IIII")
+"""The method (from 1 on, 0 for none), the allocation, how often a method was called so, and how
+often it came to that allocation."""
 
 
 class Plan:
@@ -29,19 +40,36 @@ class Plan:
             self._page = mmap.mmap(file.fileno(), SHAPE.size)
 
     def arm(self, method: int, number: int) -> None:
-        SHAPE.pack_into(self._page, 0, method, number, self.done)
+        SHAPE.pack_into(self._page, 0, method, number, self.done, self.failed)
 
     @property
     def done(self) -> int:
         return int(SHAPE.unpack_from(self._page)[2])
 
+    @property
+    def failed(self) -> int:
+        return int(SHAPE.unpack_from(self._page)[3])
+
     def take(self, method: int) -> int:
         """The allocation that is to fail, once; 0 for none."""
-        armed, number, done = SHAPE.unpack_from(self._page)
+        armed, number, done, failed = SHAPE.unpack_from(self._page)
         if armed != method:
             return 0
-        SHAPE.pack_into(self._page, 0, 0, 0, done + 1)
+        SHAPE.pack_into(self._page, 0, 0, 0, done, failed)
         return int(number)
+
+    def end(self, *, failed: bool) -> None:
+        SHAPE.pack_into(self._page, 0, 0, 0, self.done + 1, self.failed + failed)
+
+
+def is_pending(number: int) -> bool:
+    """Whether the allocation with that number is still to come, and fails here."""
+    try:
+        for _ in range(number):
+            object()
+    except MemoryError:
+        return True
+    return False
 
 
 def wrap(owner: Any, name: str, method: int, plan: Plan) -> None:
@@ -49,16 +77,17 @@ def wrap(owner: Any, name: str, method: int, plan: Plan) -> None:
 
     real: Callable[..., Any] = vars(owner)[name]
 
-    def call(self: Any) -> None:
+    def call(*args: Any) -> Any:
         number = plan.take(method)
         if not number:
-            real(self)
-            return
-        _testcapi.set_nomemory(number, number + 1)
+            return real(*args)
+        _testcapi.set_nomemory(number - 1, number)
         try:
-            real(self)
+            return real(*args)
         finally:
+            pending = is_pending(number)
             _testcapi.remove_mem_hooks()
+            plan.end(failed=not pending)
 
     setattr(owner, name, call)
 
@@ -66,9 +95,12 @@ def wrap(owner: Any, name: str, method: int, plan: Plan) -> None:
 def main(path: str, *arguments: str) -> int:
     from echod import cli  # noqa: PLC0415
     from echod.echo.handler import LineHandler  # noqa: PLC0415
+    from echod.echo.server import EchoServer  # noqa: PLC0415
+    from echod.loop.lingering_close import LingeringClose  # noqa: PLC0415
     from echod.telemetry.exporter import _Client  # noqa: PLC0415
 
-    owners = {one.__name__: one for one in (LineHandler, _Client)}
+    classes = EchoServer, LineHandler, LingeringClose, _Client
+    owners: dict[str, type] = {one.__name__: one for one in classes}
     plan = Plan(Path(path))
     for method, name in enumerate(METHODS, 1):
         owner, _, attribute = name.partition(".")

@@ -7,6 +7,7 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -222,6 +223,41 @@ def test_a_closed_log_counts_its_events_as_dropped() -> None:
         until(lambda: writer.dropped == 1)
         writer.close(PATIENCE)
         assert not writer.is_alive()
+
+
+class Scarce(SimpleQueue[bytes | None]):
+    """No memory for the first wait."""
+
+    waits = 0
+
+    def get(self, *args: Any, **more: Any) -> bytes | None:
+        self.waits += 1
+        if self.waits == 1:
+            raise MemoryError
+        return super().get(*args, **more)
+
+
+def test_memory_that_runs_out_costs_one_event_and_not_the_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the wait for an event, and in a write."""
+    written: list[bytes] = []
+
+    def write(_descriptor: int, data: bytes) -> int:
+        if data == b"lost\n":
+            raise MemoryError
+        written.append(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    writer = LogWriter(1)
+    writer._queue = Scarce()
+    writer.start()
+    for text in ("one", "lost", "two"):
+        writer.msg(text)
+    writer.close(PATIENCE)
+    assert not writer.is_alive()
+    assert (written, writer.dropped) == ([b"one\n", b"two\n"], 1)
 
 
 @pytest.mark.parametrize(
