@@ -209,8 +209,7 @@ class EventLoop(Thread):
                 self._rounds()
                 break
             except Exception:  # noqa: BLE001  # the end of the thread would cost all connections
-                with suppress(Exception):
-                    self.report_bug()
+                self._report()
                 sleep(PAUSE_SECONDS)  # the error may recur at once
         self.heartbeat.end()
         with suppress(OSError):
@@ -279,18 +278,32 @@ class EventLoop(Thread):
             self.failed(handler, error)
 
     def failed(self, handler: Guarded, error: Exception) -> None:
-        """Have a handler meet the error of one of its calls; that may fail too."""
+        """Have a handler meet the error of one of its calls. Raises nothing: that may fail too."""
         try:
-            handler.on_error(error)
-        except Exception:  # noqa: BLE001  # remove the handler, or the event recurs for ever
             try:
-                self.report_bug()
+                handler.on_error(error)
+            except MemoryError:  # the unwinding has freed some
+                handler.on_error(error)
+        except Exception:  # noqa: BLE001  # remove the handler, or the event recurs for ever
+            self._report()
+            try:
+                self._remove(handler)
+            except Exception:  # noqa: BLE001  # no memory for that either
+                self._report()
+
+    def _report(self) -> None:
+        """Report the bug being handled, if there is memory for a report."""
+        try:  # noqa: SIM105  # suppress() takes memory
+            self.report_bug()
+        except Exception:  # noqa: BLE001, S110  # nothing is left to do
+            pass
+
+    def _remove(self, handler: Guarded) -> None:
+        for registered in [one for one in self._registered if one is handler]:
+            try:
+                self.unregister(registered)
             finally:
-                for registered in [one for one in self._registered if one is handler]:
-                    try:
-                        self.unregister(registered)
-                    finally:
-                        close(registered.request)
+                close(registered.request)
 
 
 class HandlerThread(EventLoop):

@@ -17,10 +17,10 @@ from echod.errors import refusals
 from echod.loop.listeners import Listener, bind
 from echod.loop.sockets import close
 from echod.loop.tuning import summed_up
-from echod.process import shutdown
 from echod.process.capacity import Capacity, capacity
 from echod.process.lifecycle import Service, State, thread_count
 from echod.process.main_loop import MainLoop, force_hint
+from echod.process.shutdown import retried, steps, take
 from echod.process.signals import StopRequest, StopSignals
 from echod.process.systemd import InheritedSockets, ServiceManager
 from echod.telemetry.events import Logger, described
@@ -60,7 +60,7 @@ def serve(
         main_loop.ready()
         first = main_loop.wait()
         forced = _shut_down(config, service, main_loop, logger, first)
-        _report_stop(service, logger, began, forced)
+        retried(lambda: _report_stop(service, logger, began, forced))
         writer.close(FORCED_LOG_SECONDS if forced else LOG_SECONDS, LATE_LOG_SECONDS)
         gc.freeze()  # saves the interpreter's last collections, which take 40 ms of CPU
         return 128 + forced if forced else 0
@@ -184,6 +184,16 @@ def _shut_down(
 ) -> Signals | None:
     """Drain and stop. Return early if a signal forces the exit, with that signal."""
     service.state = State.DRAINING
+    retried(lambda: _report_drain(config, service, logger, first))
+    most = config.drain_delay + config.drain_timeout
+    deadline = monotonic() + most  # however long the steps before the drain take
+    retried(lambda: main_loop.stopping(most))
+    return take(retried(lambda: steps(config, service, deadline)), main_loop)
+
+
+def _report_drain(
+    config: Config, service: Service, logger: Logger, first: StopRequest | None
+) -> None:
     logger.info(
         "draining",
         signal=first and first.signal.name,
@@ -192,10 +202,6 @@ def _shut_down(
         timeout=config.drain_timeout,
         connections=service.open_connections(),
     )
-    most = config.drain_delay + config.drain_timeout
-    deadline = monotonic() + most  # however long the steps before the drain take
-    main_loop.stopping(most)
-    return shutdown.take(shutdown.steps(config, service, deadline), main_loop)
 
 
 def _report_stop(service: Service, logger: Logger, began: float, forced: Signals | None) -> None:

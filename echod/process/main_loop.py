@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from math import inf
 from signal import Signals
-from time import monotonic
+from time import monotonic, sleep
 
 from echod.config.runtime import give_back_memory
 from echod.process.lifecycle import Service
-from echod.process.signals import FORCE_SECONDS, StopRequest, StopSignals
+from echod.process.signals import FORCE_SECONDS, REFUSED_SECONDS, StopRequest, StopSignals
 from echod.process.systemd import ServiceManager
 from echod.telemetry.events import Logger
 
@@ -54,14 +54,21 @@ class MainLoop:
     def wait(self, seconds: float | None = None) -> StopRequest | None:
         """The next signal, or None after ``seconds`` without one."""
         end = inf if seconds is None else monotonic() + seconds
-        request = None
-        while request is None and (now := monotonic()) < end:
-            due = self._looked_at + self._interval
-            if now >= due:
-                self._look(now)
-                due = now + self._interval
-            request = self._signals.wait(min(due, end) - now)
-        return request
+        while (now := monotonic()) < end:
+            try:
+                if request := self._take_turn(now, end):
+                    return request
+            except MemoryError:  # the end of this thread would cost all connections
+                sleep(REFUSED_SECONDS)
+        return None
+
+    def _take_turn(self, now: float, end: float) -> StopRequest | None:
+        """Look if it is time to; wait for a signal, until the next look or ``end`` at most."""
+        due = self._looked_at + self._interval
+        if now >= due:
+            self._look(now)
+            due = now + self._interval
+        return self._signals.wait(min(due, end) - now)
 
     def wait_for_force(self, seconds: float) -> Signals | None:
         """The signal that forces the exit, or None after ``seconds`` without one.
@@ -74,9 +81,8 @@ class MainLoop:
                 return request.signal
             if request.signal not in self._repeated:  # logged once, since they may be many
                 self._repeated.add(request.signal)
-                self._logger.info(
-                    "already draining", signal=request.signal.name, force=force_hint(request)
-                )
+                hint = force_hint(request)
+                self._logger.info("already draining", signal=request.signal.name, force=hint)
         return None
 
     def _look(self, now: float) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from signal import Signals
-from time import monotonic
-from typing import NamedTuple
+from time import monotonic, sleep
+from typing import NamedTuple, TypeVar
 
 from echod.config.options import Config
 from echod.process.lifecycle import Part, Service
@@ -16,6 +16,11 @@ LOOK_SECONDS = 0.02
 LATE_LOOKS = 100
 """Further checks once the time of a step is up: more than any part needs to linger. Counted, not
 timed: after a suspension of the whole process, time has passed in which no thread could run."""
+
+TRIES = 100
+"""How often a call is repeated that there is no memory for."""
+
+Result = TypeVar("Result")
 
 
 class Step(NamedTuple):
@@ -54,15 +59,28 @@ def steps(config: Config, service: Service, deadline: float) -> list[Step]:
 def take(all_steps: Sequence[Step], main_loop: MainLoop) -> Signals | None:
     """Take the steps. Return early if a signal forces the exit, with that signal."""
     for step in all_steps:
-        if forced := _wait_for(step.begin(), step.seconds(), main_loop):
+        parts = retried(step.begin)
+        if forced := _wait_for(parts, retried(step.seconds), main_loop):
             return forced
     return None
 
 
 def _wait_for(parts: Sequence[Part], seconds: float, main_loop: MainLoop) -> Signals | None:
     end, looks = monotonic() + seconds, LATE_LOOKS
-    while any(part.is_alive() for part in parts) and looks:
+    while looks and retried(lambda: any(part.is_alive() for part in parts)):
         looks -= monotonic() >= end
-        if forced := main_loop.wait_for_force(LOOK_SECONDS):
+        if forced := retried(lambda: main_loop.wait_for_force(LOOK_SECONDS)):
             return forced
     return None
+
+
+def retried(call: Callable[[], Result]) -> Result:
+    """The result of a call, which is repeated for a while if there is no memory for it. If a
+    shutdown ended early, all connections would be lost.
+    """
+    for _ in range(TRIES):
+        try:
+            return call()
+        except MemoryError:
+            sleep(LOOK_SECONDS)
+    return call()

@@ -93,12 +93,13 @@ class StopSignals:
                 # The next wait reads a signal that arrived while the process was suspended.
                 self._quiet_at = began + (timeout or 0.0)
                 return None
-            number = signal.Signals(self._unread.pop())
+            number = signal.Signals(next(iter(self._unread)))
         except OSError:  # for example, no memory to wait; signals that have arrived stay queued
             sleep(REFUSED_SECONDS)
             return None
-        self._unread.discard(number)
-        return StopRequest(number, number == signal.SIGINT and self._insists(monotonic()))
+        request = StopRequest(number, number == signal.SIGINT and self._insists(monotonic()))
+        self._unread.discard(number)  # last: without memory for the request, the next wait has it
+        return request
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         """Replace the default action, which would end the process.

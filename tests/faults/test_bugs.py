@@ -163,6 +163,34 @@ def test_an_exception_while_passing_a_connection_to_its_loop_closes_it_alone(
     assert running.get("/livez")[0] == 200
 
 
+class Uncountable:
+    """Counters that have no memory to count one more connection."""
+
+    @property
+    def opened(self) -> int:
+        return 1000
+
+    @opened.setter
+    def opened(self, _: int) -> None:
+        raise MemoryError
+
+
+def test_a_connection_that_cannot_be_counted_is_closed_and_its_slot_is_free(
+    running: Running,
+) -> None:
+    """Its end is not counted either."""
+    server = running.service.servers[0]
+    real, server._accepted = server._accepted, Uncountable()  # type: ignore[assignment]
+    with connect(running.port) as client:
+        assert drop(client) == b""
+    server._accepted = real
+    assert running.service.admission.taken == 0
+    assert converse(running.port, b"x\n") == b"one x\n"
+    metrics = running.metrics()
+    assert metrics("echod_connections_opened_total") == 1
+    assert metrics("echod_connections_closed_total") == 1
+
+
 def test_an_exception_in_reporting_a_close_ends_no_thread(running: Running) -> None:
     """Even the end of a connection may have a bug."""
     server = running.service.servers[0]

@@ -14,12 +14,14 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import (
     Echod,
     Start,
     ask,
+    clean_environment,
     connect,
     connections,
     expected,
@@ -28,13 +30,15 @@ from support import (
     until,
     without_memory,
 )
-from support.without_memory import METHODS, Plan
+from support.without_memory import Plan
 
 ENOUGH = 3
 """Calls in a row that do not come to their allocation: there are no more. Other threads' are among
 them."""
 ENDS = "eof", "line_too_long", "error", "idle"
 SLOTS = 20
+IN_A_ROW = 12
+"""As many allocations after the first one fail, too: those of a report, for example."""
 MAX_LINE_BYTES = 5000
 LINES = b"a plain line\n" + b"x" * 3000 + b"\ntwo\nthree\nand the beginning of"
 OVERLONG = LINES + b"x" * MAX_LINE_BYTES
@@ -81,27 +85,34 @@ class Client:
         return False
 
 
+def fails(plan: Plan, call: Callable[[], bool], method: str, *allocations: int) -> bool:
+    """Whether the method came to the allocation that was to fail in its next call."""
+    plan.arm(method, *allocations)
+    done, failed = plan.done, plan.failed
+    call()
+    until(lambda: plan.done == done + 1)
+    return plan.failed > failed
+
+
 def fail_each(plan: Plan, method: str, step: int, call: Callable[[], bool]) -> int:
-    """How many failed, when each allocation of the method has failed once."""
+    """How many allocations the method makes, when each has failed once."""
     quiet = 0
     for number in count(1, step):
-        plan.arm(METHODS.index(method) + 1, number)
-        done, failed = plan.done, plan.failed
-        call()
-        until(lambda done=done: plan.done == done + 1)  # type: ignore[misc]
-        quiet = quiet + 1 if plan.failed == failed else 0
+        quiet = 0 if fails(plan, call, method, number) else quiet + 1
         if quiet >= ENOUGH:
             break
-    return plan.failed
+    return number
 
 
-def start_without_memory(start: Start, plan: Path, *options: str) -> tuple[Plan, Echod]:
+def start_without_memory(
+    start: Start, plan: Path, *options: str, **more: Any
+) -> tuple[Plan, Echod]:
     """An echod, and what is to fail in it."""
     if not importlib.util.find_spec("_testcapi"):
         pytest.skip("optional: this interpreter has no _testcapi")
     made = Plan(plan, new=True)
     words = [sys.executable, without_memory.__file__, str(plan)]
-    echod = start(*options, command=lambda *all_: [*words, *all_])
+    echod = start(*options, command=lambda *all_: [*words, *all_], **more)
     echod.event("ready")
     return made, echod
 
@@ -137,7 +148,11 @@ def test_an_allocation_that_fails_costs_one_connection(
     else:
         call = partial(client.be_silent if silent else client.converse, data)
     assert call()
-    assert fail_each(plan, method, step, call)
+    last = fail_each(plan, method, step, call)
+    assert plan.failed
+    if not path:
+        for number in range(1, last, 5):
+            fails(plan, call, method, number, IN_A_ROW)
     until(lambda: echod.metrics()("echod_connections_active") == 0)
     metrics = echod.metrics()
     opened = metrics("echod_connections_opened_total")
@@ -162,6 +177,35 @@ def test_an_allocation_that_fails_costs_one_connection(
 
 
 @pytest.mark.long
+def test_an_allocation_that_fails_in_the_main_thread_costs_nothing(
+    start: Start, tmp_path: Path
+) -> None:
+    """Its reports to systemd are late, no more than that."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "manager"))
+        manager.setblocking(False)
+        environment = clean_environment(
+            NOTIFY_SOCKET=manager.getsockname(), WATCHDOG_USEC="60000000"
+        )
+        plan, echod = start_without_memory(start, tmp_path / "plan", env=environment)
+        client = Client(echod)
+
+        def read() -> bool:
+            with suppress(BlockingIOError):
+                while manager.recv(4096):
+                    pass
+            return True
+
+        with connect(echod.port) as kept:
+            last = fail_each(plan, "MainLoop._look", 1, read)
+            for number in range(1, last):
+                fails(plan, read, "MainLoop._look", number, IN_A_ROW)
+            ask(kept, b"x\n")
+        assert client.converse(LINES)
+        echod.stop()
+
+
+@pytest.mark.long
 def test_an_allocation_that_fails_in_a_drain_costs_one_connection(
     start: Start, tmp_path: Path
 ) -> None:
@@ -172,7 +216,7 @@ def test_an_allocation_that_fails_in_a_drain_costs_one_connection(
         with connections(echod.port, 2) as clients:
             for one in clients:
                 ask(one, b"x\n")
-            plan.arm(METHODS.index("LineHandler.on_stop") + 1, number)
+            plan.arm("LineHandler.on_stop", number)
             echod.terminate()
             assert [read_to_end(one) for one in clients] == [b"", b""]
         last = echod.stop()
@@ -220,7 +264,7 @@ def test_a_full_address_space_costs_connections_alone(start: Start, room: int) -
     memory again, all is as before.
     """
     line = b"x" * 900_000
-    echod = start("--max-buffered-bytes", "1000000000")
+    echod = start("--max-buffered-bytes", "1000000000", "--max-connections", "151")
     client = Client(echod)
     assert client.converse(LINES)
     assert client.scrape("/metrics")
@@ -242,5 +286,8 @@ def test_a_full_address_space_costs_connections_alone(start: Start, room: int) -
     assert metrics("echod_buffered_bytes") == 0
     until(lambda: echod.open_files() == files)
     assert echod.threads() == threads
+    with connections(echod.port, 151) as clients:
+        for one in clients:
+            ask(one, b"x\n")
     assert client.converse(LINES)
     echod.stop()

@@ -21,13 +21,14 @@ METHODS = (
     "LineHandler.on_timer",
     "LineHandler.on_stop",
     "LingeringClose.handle",
+    "MainLoop._look",
     "_Client.__init__",
     "_Client.handle",
 )
 """What the threads of a daemon call."""
-SHAPE = struct.Struct("IIII")
-"""The method (from 1 on, 0 for none), the allocation, how often a method was called so, and how
-often it came to that allocation."""
+SHAPE = struct.Struct("IIIII")
+"""The method (from 1 on, 0 for none), the allocation, how many in a row, how often a method was
+called so, and how often it came to that allocation."""
 
 
 class Plan:
@@ -39,27 +40,28 @@ class Plan:
         with path.open("r+b") as file:
             self._page = mmap.mmap(file.fileno(), SHAPE.size)
 
-    def arm(self, method: int, number: int) -> None:
-        SHAPE.pack_into(self._page, 0, method, number, self.done, self.failed)
+    def arm(self, method: str, number: int, in_a_row: int = 1) -> None:
+        armed = METHODS.index(method) + 1, number, in_a_row
+        SHAPE.pack_into(self._page, 0, *armed, self.done, self.failed)
 
     @property
     def done(self) -> int:
-        return int(SHAPE.unpack_from(self._page)[2])
+        return int(SHAPE.unpack_from(self._page)[-2])
 
     @property
     def failed(self) -> int:
-        return int(SHAPE.unpack_from(self._page)[3])
+        return int(SHAPE.unpack_from(self._page)[-1])
 
-    def take(self, method: int) -> int:
-        """The allocation that is to fail, once; 0 for none."""
-        armed, number, done, failed = SHAPE.unpack_from(self._page)
-        if armed != method:
-            return 0
-        SHAPE.pack_into(self._page, 0, 0, 0, done, failed)
-        return int(number)
+    def take(self, method: str) -> tuple[int, int]:
+        """The allocation that is to fail, once, and how many in a row; 0 for none."""
+        armed, number, in_a_row, done, failed = SHAPE.unpack_from(self._page)
+        if not armed or METHODS[armed - 1] != method:
+            return 0, 0
+        SHAPE.pack_into(self._page, 0, 0, 0, 0, done, failed)
+        return number, in_a_row
 
     def end(self, *, failed: bool) -> None:
-        SHAPE.pack_into(self._page, 0, 0, 0, self.done + 1, self.failed + failed)
+        SHAPE.pack_into(self._page, 0, 0, 0, 0, self.done + 1, self.failed + failed)
 
 
 def is_pending(number: int) -> bool:
@@ -72,16 +74,17 @@ def is_pending(number: int) -> bool:
     return False
 
 
-def wrap(owner: Any, name: str, method: int, plan: Plan) -> None:
+def wrap(owner: Any, name: str, plan: Plan) -> None:
     import _testcapi  # noqa: PLC0415  # not on every interpreter
 
+    method = f"{owner.__name__}.{name}"
     real: Callable[..., Any] = vars(owner)[name]
 
     def call(*args: Any) -> Any:
-        number = plan.take(method)
+        number, in_a_row = plan.take(method)
         if not number:
             return real(*args)
-        _testcapi.set_nomemory(number - 1, number)
+        _testcapi.set_nomemory(number - 1, number - 1 + in_a_row)
         try:
             return real(*args)
         finally:
@@ -97,14 +100,16 @@ def main(path: str, *arguments: str) -> int:
     from echod.echo.handler import LineHandler  # noqa: PLC0415
     from echod.echo.server import EchoServer  # noqa: PLC0415
     from echod.loop.lingering_close import LingeringClose  # noqa: PLC0415
+    from echod.process import main_loop  # noqa: PLC0415
     from echod.telemetry.exporter import _Client  # noqa: PLC0415
 
-    classes = EchoServer, LineHandler, LingeringClose, _Client
+    main_loop.REPORT_SECONDS = 0.02  # it looks that often
+    classes = EchoServer, LineHandler, LingeringClose, main_loop.MainLoop, _Client
     owners: dict[str, type] = {one.__name__: one for one in classes}
     plan = Plan(Path(path))
-    for method, name in enumerate(METHODS, 1):
-        owner, _, attribute = name.partition(".")
-        wrap(owners[owner], attribute, method, plan)
+    for method in METHODS:
+        owner, _, name = method.partition(".")
+        wrap(owners[owner], name, plan)
     sys.argv[1:] = arguments
     return cli.main()
 

@@ -245,3 +245,48 @@ def test_a_handler_is_unregistered_though_reporting_its_bug_raises() -> None:
     loop.ask(lambda: None)
     loop.stop(monotonic())
     loop.join()
+
+
+class Forgiving(Broken):
+    """Closes its socket at its second error; for its first one there is no memory."""
+
+    def __init__(self, request: socket.socket, loop: EventLoop) -> None:
+        super().__init__(request)
+        self.loop = loop
+        self.errors = 0
+
+    def on_error(self, *_: object) -> None:  # type: ignore[override]
+        self.errors += 1
+        if self.errors == 1:
+            raise MemoryError
+        self.loop.unregister(self)
+        self.request.close()
+
+
+def test_an_error_that_a_handler_had_no_memory_for_is_met_again(loop: EventLoop) -> None:
+    """It alone knows what to free."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        handler = Forgiving(theirs, loop)
+        loop.post(lambda: loop.register(handler))
+        ours.sendall(b"x")
+        until(lambda: theirs.fileno() == -1)
+    loop.ask(lambda: None)
+    assert handler.errors == 2
+    assert loop.bugs == []  # type: ignore[attr-defined]
+
+
+def test_a_handler_that_cannot_be_unregistered_is_closed_and_raises_nothing(
+    loop: EventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What calls it has caught one error, and would count it twice."""
+    ours, theirs = socket.socketpair()
+    broken = Broken(theirs)
+    with ours:
+        loop.ask(lambda: loop.register(broken))
+        monkeypatch.setattr(loop, "unregister", broken.fail)
+        loop.ask(lambda: loop.failed(broken, RuntimeError()))
+        assert theirs.fileno() == -1
+        assert loop.bugs == ["bug", "bug"]  # type: ignore[attr-defined]
+        monkeypatch.undo()
+        loop.ask(lambda: loop._registered.discard(broken))

@@ -95,3 +95,21 @@ def test_after_a_suspension_of_the_process_the_watchdog_is_fed_at_once(
     main_loop.wait(20)
     assert 2 <= manager.fed() <= 5
     assert log.names == ["watchdog notifications paused"]
+
+
+def test_the_main_thread_goes_on_waiting_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end would be that of all connections."""
+    world, pauses = World(), list[float]()
+    monkeypatch.setattr(supervision, "monotonic", lambda: world.now)
+    monkeypatch.setattr(supervision, "sleep", pauses.append)
+    main_loop = MainLoop(world.service(), world, Manager(), cast(Logger, Log()))
+    waits, wait = iter([MemoryError, None, MemoryError]), world.wait
+
+    def scarce(timeout: float | None = None) -> None:
+        if error := next(waits, None):
+            raise error
+        wait(timeout)
+
+    monkeypatch.setattr(world, "wait", scarce)
+    assert main_loop.wait(10) is None
+    assert len(pauses) == 2

@@ -11,7 +11,7 @@ import pytest
 
 from echod.config.options import load
 from echod.process import shutdown
-from echod.process.shutdown import LATE_LOOKS, LOOK_SECONDS, Step
+from echod.process.shutdown import LATE_LOOKS, LOOK_SECONDS, TRIES, Step
 
 
 class World:
@@ -109,3 +109,34 @@ def test_each_shutdown_step_has_a_name(world: World) -> None:
         "stop the metrics port",
     ]
     assert Step._fields == ("name", "begin", "seconds")
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, times: int) -> list[int]:
+    """Has the next calls of a method fail for want of memory; the list has what is left of them."""
+    left, real = [times], getattr(owner, name)
+
+    def call(*args: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise MemoryError
+        return real(*args)
+
+    monkeypatch.setattr(owner, name, call)
+    return left
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(World, "drain"), (World, "wait_for_force"), (Part, "is_alive")]
+)
+def test_a_call_without_memory_is_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    """A shutdown that ended there would cut all connections; one without end would hang."""
+    monkeypatch.setattr(shutdown, "sleep", lambda _seconds: None)
+    left = failing(monkeypatch, owner, name, 3)
+    assert shut_down(world, delay=0.0) is None
+    assert left == [0]
+    assert [name for name, _ in world.begun] == ["accept", "drain", "exporter"]
+    failing(monkeypatch, owner, name, TRIES + 1)
+    with pytest.raises(MemoryError):
+        shut_down(world, delay=0.0)

@@ -101,6 +101,28 @@ def test_two_sigints_that_are_read_late_do_not_force_the_end(
     assert not forces(stops, signal.SIGINT)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_signal_without_memory_for_its_request_is_found_by_the_next_wait(
+    stops: StopSignals, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    """Whether or not the interpreter could keep its number."""
+    if not kept:
+        signal.set_wakeup_fd(-1)
+
+    def no_memory(*_: object) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(signals, "StopRequest", no_memory)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(MemoryError):
+            stops.wait(0.01)
+    request = stops.wait(0.01)
+    assert request
+    assert request.signal == signal.SIGTERM
+    assert stops.wait(0) is None
+
+
 def test_signals_after_the_end_of_the_context_are_ignored(stops: StopSignals) -> None:
     """The interpreter would restore the default, and end with another status."""
     stops.__exit__()
