@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import suppress
 from itertools import cycle
 from time import monotonic
 from typing import Any, NoReturn
@@ -138,9 +139,9 @@ def test_an_exception_in_accepting_pauses_the_acceptor_and_ends_no_thread(runnin
     """It recurs after a pause, not at once; waiting clients are served afterwards."""
     server = running.service.servers[0]
     server.get_request = broken  # type: ignore[method-assign]
+    began = monotonic()
     with connect(running.port) as waiting:
-        began = monotonic()
-        until(lambda: len(running.events("unhandled exception in event loop")) == 3)
+        until(lambda: len(running.events("unhandled exception in event loop")) >= 3)
         assert monotonic() - began > 0.15  # two pauses of a tenth, less what the wheel rounds
         assert converse(running.other_port, b"x\n") == b"one x\n"
         del server.get_request
@@ -228,7 +229,8 @@ def test_a_reset_between_two_steps_of_a_long_reply_is_counted_as_a_reset(running
 
     accept_as(server, BrokenLater)
     with connect(running.port) as client:
-        client.sendall(b"\n" * 65_000)  # more replies than one step has
+        with suppress(ConnectionError):
+            client.sendall(b"\n" * 65_000)  # more replies than one step has
         drop(client)
     until(lambda: counted(running, "reset") == 1)
     assert running.metrics()("echod_buffered_bytes") == 0

@@ -133,7 +133,7 @@ def test_at_a_terminal_the_only_colours_are_the_log_s_own(start: Start) -> None:
         until(lambda: "\x1b[1mready" in shown())
         sent = harass(*ports_in(shown()))
         # A terminal that is drawn late is waited for only so long at the end.
-        until(lambda: shown().count("\x1b[1mline\x1b") == len(sent))
+        until(lambda: b"".join(pieces).count(b"\x1b[1mline\x1b") == len(sent))
         echod.terminate()
         assert echod.wait() == 0
     finally:

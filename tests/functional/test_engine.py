@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support import NEVER, PATIENCE, Start, ask, connect, connections, read_to_end, until
-from support.running import Running, connections_of
+from support.running import Running, connections_of, made_in
 
 from echod.echo.handler import LineHandler
 from echod.echo.server import EchoServer
@@ -34,7 +34,9 @@ def test_the_engine_is_a_threading_tcp_server_per_port_with_the_line_handler(
             ask(client, b"hello\n")
         names = sorted(thread.name for thread in threading.enumerate())
         handlers = service.handlers
-        assert [name for name in names if name.startswith("handler-")] == [h.name for h in handlers]
+        assert [name for name in names if name.startswith("handler-")] == sorted(
+            h.name for h in handlers
+        )
         registered = {one for handler in handlers for one in handler._registered}
         assert registered >= {server.acceptor for server in service.servers}
         assert sum(len(connections_of(handler)) for handler in handlers) == 20
@@ -142,6 +144,8 @@ def test_a_drain_waits_a_moment_for_the_first_line_of_a_new_client(
         until(lambda: running.metrics()(opened) == 2)
         running.service.drain(NEVER)
         assert read_to_end(before) == b""  # the drain has begun
+        for handler in running.service.handlers:
+            made_in(handler)  # in each of them
         client.sendall(b"on its ")
         client.sendall(b"way\n")
         assert read_to_end(client) == b"one on its way\n"

@@ -36,7 +36,8 @@ from echod.probe.sampler import AHEAD
 
 @pytest.fixture
 def version(tmp_path: Path) -> Iterator[Version]:
-    made = Version("v1", (0, 0), tmp_path, clean_environment(), drain_delay=0.1)
+    ports = free_port(), free_port()  # it is started again on them
+    made = Version("v1", ports, tmp_path, clean_environment(), drain_delay=0.1)
     made.wait()
     yield made
     made.stop()
@@ -334,10 +335,10 @@ class Tab:
                 if name == "end":
                     self.end = data
                     return
-                self.state = data
                 self.dots += data["dots"]
                 self.seconds += data["series"]
                 self.whole = data if data.get("whole") else self.whole
+                self.state = data  # last: others look at it
 
     def until(self, done: Callable[[dict[str, Any]], object]) -> None:
         self.shown.until(lambda: self.state and done(self.state))
@@ -443,6 +444,7 @@ def test_other_weights_and_faults_are_judged_anew(shown: Shown) -> None:
     shown.page.set_traffic(100)
     tab = Tab(shown)
     tab.until(lambda state: state["verdict"]["status"] == "holds")
+    tab.until(lambda state: all(one["version"] == "one" for one in state["stays"]))
     shown.lab.weights = {"v1": 0, "v2": 100}
     shown.page.note("now v1 0, v2 100", judged_anew=True)
     tab.until(lambda state: state["verdict"]["status"] == "differs")
@@ -452,7 +454,7 @@ def test_other_weights_and_faults_are_judged_anew(shown: Shown) -> None:
     shown.lab.versions["v1"].kill()
     shown.page.note("v1 is killed", judged_anew=True)
     tab.until(lambda state: state["verdict"]["status"] == "errors")
-    assert "x" in tab.dots
+    tab.until(lambda _: "x" in tab.dots)
     tab.until(lambda state: all(one["version"] is None for one in state["stays"]))
     assert all(one["cuts"] == 1 for one in tab.state["stays"])
     tab.until(lambda state: state["versions"]["v1"]["ready"] == 0)

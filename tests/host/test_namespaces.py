@@ -54,7 +54,7 @@ def test_as_pid_1_a_stop_that_is_repeated_still_drains(start: Start) -> None:
     """As anywhere else; and so does one that comes before it is ready, when the kernel would
     otherwise drop it.
     """
-    echod = start("--drain-delay", "0.5", command=lambda *more: [*NAMESPACE, *command(*more)])
+    echod = start("--drain-delay", "3", command=lambda *more: [*NAMESPACE, *command(*more)])
     pid = child_of(echod.process.pid)
     # unshare's child blocks it too, until it becomes Python; what comes then, the kernel drops.
     until(lambda: Path(f"/proc/{pid}/comm").read_text() != "unshare\n")

@@ -108,7 +108,9 @@ def test_a_call_that_does_not_return_is_a_stall_for_livez(library: Path, tmp_pat
         held.callback(process.close)
         process.ready()
         ports, metrics_port = process.ports()
+        files = process.descriptors()
         assert get(metrics_port, "/livez")[0] == 200
+        until(lambda: process.descriptors() == files)  # it receives no more of that client
         with connect(ports[0]) as client:
             ask(client, b"before\n")
             number = control.counts["recvfrom, TCP"] + 1

@@ -53,6 +53,25 @@ def line_of(connection: socket.socket) -> bytes:
     return data
 
 
+def sample_of(line: bytes) -> int:
+    """The number of the probe's sample that sends it: in the order in which samples begin."""
+    return int(line.rsplit(b"-", 1)[1])
+
+
+def answering(behaves: Callable[[int], bool]) -> Behaviour:
+    """Answers ``one`` to the samples whose number passes, and resets the others."""
+
+    def behave(connection: socket.socket, number: int) -> None:
+        line = line_of(connection)
+        if behaves(sample_of(line)):
+            connection.sendall(b"one " + line)
+            prefixing(b"one")(connection, number)
+        else:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    return behave
+
+
 def prefixing(*prefixes: bytes) -> Behaviour:
     """Answers like the reference, each connection with the next prefix in turn."""
 

@@ -52,11 +52,14 @@ class Echod:
 
     def event(self, name: str) -> dict[str, Any]:
         """The first event whose text begins with ``name``; waits for it."""
-        return until(lambda: self.events(name) or self._assert_running())[0]
 
-    def _assert_running(self) -> list[dict[str, Any]]:
-        assert self.process.poll() is None, self.error_path.read_text()
-        return []
+        def look() -> list[dict[str, Any]]:
+            has_ended = self.process.poll() is not None  # before the look, which may find its last
+            found = self.events(name)
+            assert found or not has_ended, self.error_path.read_text()
+            return found
+
+        return until(look)[0]
 
     @property
     def ports(self) -> list[int]:

@@ -373,6 +373,7 @@ def test_a_child_is_waited_for_until_it_is_ready(tmp_path: Path) -> None:
     child = Process("child", ["/bin/sh", "-c", "echo up; exec sleep 600"], tmp_path)
     looks = iter([False, False, True])
     child.wait_until(lambda: next(looks), PATIENCE, "is not ready")
+    until(lambda: child.log.read_text() == "up\n")
     with pytest.raises(SystemRefused, match=r"^child is not ready after 0\.1 s$"):
         child.wait_until(lambda: False, 0.1, "is not ready")
     os.kill(child.pid, signal.SIGKILL)
