@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from echod.config.options import Config
 from echod.echo.limits import Budget
 from echod.echo.protocol import LineProtocol
-from echod.loop.event_loop import Loop
+from echod.loop.interfaces import Loop
 from echod.telemetry.counters import Counters
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from threading import Lock
 from time import monotonic
 
@@ -93,16 +92,19 @@ class Acceptor:
 
     def on_error(self, error: Exception) -> None:
         """Report a bug in accepting, and pause: it may recur at every attempt."""
-        self._loop.report_bug()
-        self._pause()
+        try:
+            self._loop.report_bug()
+        finally:  # there may be no memory for a report
+            self._pause()
 
     def flush(self) -> None:
         """Never called: a listener is not written to."""
 
     def _pause(self) -> None:
         if self.is_open and not self.timer_slot:
-            self._loop.pause(self)
+            # Scheduled first: if there is no memory for that, it goes on accepting.
             self._loop.timers.schedule(self, self._loop.now + PAUSE_SECONDS)
+            self._loop.pause(self)
 
 
 class _LastAccepts:
@@ -144,12 +146,13 @@ class ReserveDescriptor:
         """Release it and accept with it; return None if it is in use. Raises OSError."""
         if self.in_use:
             return None
+        kind = kind_of(listener)
         self._accepting.acquire()
         try:
             self.close()
             try:
-                return accept(listener, kind_of(listener))[0]
-            except OSError:
+                return accept(listener, kind)[0]
+            except BaseException:
                 self._take_back()
                 raise
         finally:
@@ -171,9 +174,13 @@ class ReserveDescriptor:
         """Release it."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
-            with suppress(OSError):  # close() frees the descriptor even if it fails
+            try:  # noqa: SIM105  # suppress() takes memory
                 os.close(descriptor)
+            except OSError:  # it is free even so
+                pass
 
     def _take_back(self) -> None:
-        with suppress(OSError):  # another process took the last one, or /dev is missing
+        try:  # noqa: SIM105  # suppress() takes memory
             self._descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except (OSError, MemoryError):  # another process took the last one, or /dev is missing
+            pass

@@ -6,7 +6,6 @@ Handlers must not block. An exception in a handler costs that handler alone.
 from __future__ import annotations
 
 import fcntl
-import socket
 import struct
 import termios
 from collections.abc import Callable
@@ -14,81 +13,20 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic, sleep
-from typing import Protocol
+from typing import Any
 
 from echod.loop.heartbeat import Heartbeat
 from echod.loop.inbox import Inbox
+from echod.loop.interfaces import EventHandler, Guarded, SocketHandler, TimerHandler
 from echod.loop.poller import READ, WRITE, is_ready, make_poller
 from echod.loop.sockets import close
-from echod.loop.timers import Timed, Timers
+from echod.loop.timers import Timers
 
 PAUSE_SECONDS = 0.1
 """Pause after a round that raised an exception in the loop itself."""
 LOOKS, LOOK_SECONDS = 10, 1.0
 """Number and length of the waits of ``ask``. A suspension of the whole process uses up one wait,
 not the whole time limit."""
-
-
-class Guarded(Protocol):
-    """What the loop calls, catching exceptions. No call may block."""
-
-    def on_error(self, error: Exception) -> None:
-        """Called when another call of this handler raised: a bug costs this handler alone."""
-
-
-class TimerHandler(Timed, Guarded, Protocol):
-    """What the loop calls at the time it was scheduled for."""
-
-    def on_timer(self, now: float) -> None:
-        """Called at that time or soon after. ``now``: monotonic seconds."""
-
-
-class SocketHandler(Guarded, Protocol):
-    """What the loop calls when something happens on a socket."""
-
-    request: socket.socket
-
-    def handle(self) -> None:
-        """Called when the socket is readable."""
-
-    def flush(self) -> None:
-        """Called when the socket is writable, if it is polled for WRITE."""
-
-
-class EventHandler(SocketHandler, TimerHandler, Protocol):
-    """A registered socket's handler: a connection, a listener, a socket that closes."""
-
-    def on_stop(self) -> None:
-        """Called once when the loop begins to stop: handle what has arrived, then unregister."""
-
-    def abort(self) -> None:
-        """Called once the deadline of the stop has passed: unregister now."""
-
-
-class Loop(Protocol):
-    """The part of an event loop that handlers use, in the loop's own thread."""
-
-    now: float
-    stop_deadline: float | None
-    timers: Timers[TimerHandler]
-
-    def register(self, handler: EventHandler) -> None:
-        """Call ``handler`` when its socket is readable, from now on."""
-
-    def modify(self, handler: EventHandler, events: int) -> None:
-        """Poll its socket for READ or WRITE instead of what it was polled for before."""
-
-    def unregister(self, handler: EventHandler, *, closes: bool = False) -> None:
-        """Take a handler out, before its socket is closed (``closes``) or changes hands."""
-
-    def is_ready(self, handler: EventHandler, events: int) -> bool:
-        """Whether its socket is ready for READ or WRITE right now."""
-
-    def readable_bytes(self, handler: EventHandler) -> int:
-        """How many bytes have arrived on its socket and can be read now."""
-
-    def failed(self, handler: Guarded, error: Exception) -> None:
-        """Have ``handler`` meet the error of one of its calls, which its maker has caught."""
 
 
 class EventLoop(Thread):
@@ -104,6 +42,7 @@ class EventLoop(Thread):
         self.heartbeat = Heartbeat(self.name)
         self.now = monotonic()  # when the current round began
         self.stop_deadline: float | None = None
+        self._begins_stop = False  # until all handlers have been told
         self.timers: Timers[TimerHandler] = Timers(self.now)
         self._poller = make_poller()
         self._registered: set[EventHandler] = set()
@@ -242,13 +181,26 @@ class EventLoop(Thread):
             if inbox.calls:
                 inbox.make_calls()
             if now >= timers.next_at:
-                for due in timers.due(now):
-                    self.guarded(due, due.on_timer, now)
+                self._call_timers(now)
             if self.stop_deadline is not None and self._has_stopped(self.stop_deadline):
                 return
 
+    def _call_timers(self, now: float) -> None:
+        due = self.timers.due(now)
+        due.reverse()
+        while due:  # no loop over them, which would take memory: the rest would be lost
+            handler = due.pop()
+            try:
+                handler.on_timer(now)
+            except Exception as error:  # noqa: BLE001  # see guarded
+                self.failed(handler, error)
+
     def _has_stopped(self, deadline: float) -> bool:
         """Return whether no handler is left; after the deadline, abort those that are."""
+        if self._begins_stop:
+            for handler in list(self._registered):
+                self.guarded(handler, handler.on_stop)
+            self._begins_stop = False  # last: without memory, the next round asks all again
         if self.now >= deadline:
             for left in list(self._registered):
                 self.guarded(left, left.abort)
@@ -258,8 +210,7 @@ class EventLoop(Thread):
 
     def _begin_stop(self, deadline: float) -> None:
         self.stop_deadline = deadline
-        for handler in list(self._registered):
-            self.guarded(handler, handler.on_stop)
+        self._begins_stop = True
 
     def _poll(self, handler: SocketHandler) -> None:
         fd = handler.request.fileno()
@@ -280,16 +231,19 @@ class EventLoop(Thread):
     def failed(self, handler: Guarded, error: Exception) -> None:
         """Have a handler meet the error of one of its calls. Raises nothing: that may fail too."""
         try:
-            try:
+            if not self._met(handler, error):  # the unwinding has freed memory
                 handler.on_error(error)
-            except MemoryError:  # the unwinding has freed some
-                handler.on_error(error)
-        except Exception:  # noqa: BLE001  # remove the handler, or the event recurs for ever
+        except Exception as second:  # noqa: BLE001  # remove it, or the event recurs for ever
             self._report()
-            try:
-                self._remove(handler)
-            except Exception:  # noqa: BLE001  # no memory for that either
-                self._report()
+            if not self._remove(handler) and isinstance(second, MemoryError):
+                sleep(PAUSE_SECONDS)  # it may recur at once
+
+    def _met(self, handler: Guarded, error: Exception) -> bool:
+        try:
+            handler.on_error(error)
+        except MemoryError:
+            return False
+        return True
 
     def _report(self) -> None:
         """Report the bug being handled, if there is memory for a report."""
@@ -298,12 +252,18 @@ class EventLoop(Thread):
         except Exception:  # noqa: BLE001, S110  # nothing is left to do
             pass
 
-    def _remove(self, handler: Guarded) -> None:
-        for registered in [one for one in self._registered if one is handler]:
-            try:
-                self.unregister(registered)
-            finally:
-                close(registered.request)
+    def _remove(self, handler: Any) -> bool:
+        """Unregister a handler and close its socket; return whether that was possible."""
+        if handler not in self._registered:
+            return False
+        try:
+            self.unregister(handler)
+        except Exception:  # noqa: BLE001  # no memory for that either
+            self._report()
+            return False
+        finally:
+            close(handler.request)
+        return True
 
 
 class HandlerThread(EventLoop):

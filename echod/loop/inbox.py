@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 
 from echod.loop.sockets import close
 
@@ -23,8 +22,12 @@ class Inbox:
     def post(self, call: Callable[[], None]) -> None:
         """Add a call, from any thread."""
         self.calls.append(call)
-        with suppress(OSError):  # a full socket wakes the loop anyway; an ended loop needs no wake
+        # A full socket wakes the loop anyway, and an ended loop needs no wake. Without memory, the
+        # loop makes the call within a second; to raise here would deny that it is made.
+        try:  # noqa: SIM105  # suppress() takes memory
             self._waker.send(b"\0")
+        except (OSError, MemoryError):
+            pass
 
     def handle(self) -> None:
         """Empty the socket. The loop makes the calls after the events of its round."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from echod.loop.event_loop import Loop
+from echod.loop.interfaces import Loop
 
 RECV_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0

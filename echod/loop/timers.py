@@ -70,14 +70,14 @@ class Timers(Generic[Entry]):
         """Remove and return every entry that has expired by ``now``."""
         if now < self.next_at:
             return []
-        entries: list[Entry] = []
         slot = int(now / SLOT_SECONDS)
-        for done in range(self._done_slot + 1, slot + 1):
-            entries += self._slots.pop(done, ())
-        for entry in entries:
-            entry.timer_slot = 0
-        self._done_slot = slot
+        expired = range(self._done_slot + 1, slot + 1)
+        entries = [entry for done in expired for entry in self._slots.get(done, ())]
         ahead = range(slot + 1, slot + HORIZON)
         next_slot = next((one for one in ahead if one in self._slots), slot + HORIZON)
-        self.next_at = next_slot * SLOT_SECONDS
+        next_at = next_slot * SLOT_SECONDS
+        for entry in entries:  # from here on nothing takes memory: no entry can be lost
+            self._slots.pop(entry.timer_slot, None)
+            entry.timer_slot = 0
+        self._done_slot, self.next_at = slot, next_at
         return entries

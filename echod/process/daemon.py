@@ -61,7 +61,8 @@ def serve(
         first = main_loop.wait()
         forced = _shut_down(config, service, main_loop, logger, first)
         retried(lambda: _report_stop(service, logger, began, forced))
-        writer.close(FORCED_LOG_SECONDS if forced else LOG_SECONDS, LATE_LOG_SECONDS)
+        seconds = FORCED_LOG_SECONDS if forced else LOG_SECONDS
+        retried(lambda: writer.close(seconds, LATE_LOG_SECONDS))
         gc.freeze()  # saves the interpreter's last collections, which take 40 ms of CPU
         return 128 + forced if forced else 0
 

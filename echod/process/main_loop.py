@@ -48,19 +48,21 @@ class MainLoop:
     def stopping(self, seconds: float) -> None:
         """Notify that echod is stopping, and request ``seconds`` for it."""
         most = round((seconds + STOP_MARGIN_SECONDS) * 1e6)
-        self._pending += ["STOPPING=1", f"EXTEND_TIMEOUT_USEC={most}"]
+        if "STOPPING=1" not in self._pending:  # from a call that had no memory
+            self._pending += ["STOPPING=1", f"EXTEND_TIMEOUT_USEC={most}"]
         self._notify(*self._new_status())
 
     def wait(self, seconds: float | None = None) -> StopRequest | None:
         """The next signal, or None after ``seconds`` without one."""
         end = inf if seconds is None else monotonic() + seconds
-        while (now := monotonic()) < end:
+        while True:
             try:
+                if (now := monotonic()) >= end:
+                    return None
                 if request := self._take_turn(now, end):
                     return request
             except MemoryError:  # the end of this thread would cost all connections
                 sleep(REFUSED_SECONDS)
-        return None
 
     def _take_turn(self, now: float, end: float) -> StopRequest | None:
         """Look if it is time to; wait for a signal, until the next look or ``end`` at most."""
@@ -122,6 +124,9 @@ class MainLoop:
         """Send assignments to systemd. If it is gone or does not read, log that once."""
         try:
             self._manager.notify(*self._pending, *assignments)
+        except MemoryError:
+            self._status = ""  # to be sent again
+            raise
         except OSError as error:
             if self._pending:
                 self._status = ""  # to be sent with it

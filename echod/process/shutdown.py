@@ -67,16 +67,22 @@ def take(all_steps: Sequence[Step], main_loop: MainLoop) -> Signals | None:
 
 def _wait_for(parts: Sequence[Part], seconds: float, main_loop: MainLoop) -> Signals | None:
     end, looks = monotonic() + seconds, LATE_LOOKS
-    while looks and retried(lambda: any(part.is_alive() for part in parts)):
-        looks -= monotonic() >= end
-        if forced := retried(lambda: main_loop.wait_for_force(LOOK_SECONDS)):
-            return forced
+    while looks:
+        try:
+            if not any(part.is_alive() for part in parts):
+                break
+            looks -= monotonic() >= end
+            if forced := main_loop.wait_for_force(LOOK_SECONDS):
+                return forced
+        except MemoryError:
+            looks -= 1
+            sleep(LOOK_SECONDS)
     return None
 
 
 def retried(call: Callable[[], Result]) -> Result:
-    """The result of a call, which is repeated for a while if there is no memory for it. If a
-    shutdown ended early, all connections would be lost.
+    """The result of a call, which is repeated for two seconds if there is no memory for it. If a
+    shutdown ended early, all connections would be lost. Raises MemoryError.
     """
     for _ in range(TRIES):
         try:

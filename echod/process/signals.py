@@ -93,7 +93,7 @@ class StopSignals:
                 # The next wait reads a signal that arrived while the process was suspended.
                 self._quiet_at = began + (timeout or 0.0)
                 return None
-            number = signal.Signals(next(iter(self._unread)))
+            number = signal.Signals(min(self._unread))
         except OSError:  # for example, no memory to wait; signals that have arrived stay queued
             sleep(REFUSED_SECONDS)
             return None

@@ -194,8 +194,10 @@ class _Client:
 
     def on_error(self, error: Exception) -> None:
         """Report a bug in a page, and close without a response."""
-        self._loop.report_bug()
-        self.close()
+        try:
+            self._loop.report_bug()
+        finally:  # there may be no memory for a report
+            self.close()
 
     def close(self) -> None:
         """Close the connection in any state; do nothing if it is closed."""
@@ -208,5 +210,5 @@ class _Client:
 
     def _release(self, request: socket.socket) -> None:
         self._lingering = None
-        del self._exporter.clients[self]
+        self._exporter.clients.pop(self, None)
         self._exporter.release(request)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
 import platform
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -184,7 +184,7 @@ FAMILIES: tuple[Family[Scrape], ...] = (
         "gauge",
         (),
         "Threads of the process.",
-        lambda _: [((), threading.active_count())],
+        lambda _: [((), _thread._count() + 1)],  # threading's has a lock
     ),
     Family(
         "echod_build_info",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ from support import (
 )
 from support.running import Running, Timed
 
-from echod.loop.acceptor import PAUSE_SECONDS
+from echod.loop.acceptor import PAUSE_SECONDS, ReserveDescriptor
 from echod.telemetry import exporter
 from echod.telemetry.exporter import State
 from echod.telemetry.metrics import FAMILIES
@@ -324,3 +325,25 @@ def test_a_drain_without_free_descriptors_completes(start: Start) -> None:
         echod.event("cannot accept connections")
         echod.terminate()
         assert echod.wait() == 0
+
+
+@pytest.mark.parametrize("error", [OSError, MemoryError])
+def test_a_reserve_descriptor_that_is_lost_is_taken_back_later(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """With the next close; nothing is raised, as nobody could do more about it."""
+
+    def refuse_all(*_: object) -> int:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse_all)
+        reserve = ReserveDescriptor(threading.Lock())
+        lost = [reserve.in_use]
+    ours, theirs = socket.socketpair()
+    with ours:
+        reserve.replace(theirs)
+        assert theirs.fileno() == -1
+    lost.append(reserve.in_use)
+    assert lost == [True, False]
+    reserve.close()

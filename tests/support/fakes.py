@@ -9,7 +9,7 @@ from echod.config.options import load
 from echod.echo.handler import LineHandler
 from echod.echo.limits import Budget
 from echod.echo.protocol import LineFormat, LineProtocol
-from echod.loop.event_loop import EventHandler, Guarded, TimerHandler
+from echod.loop.interfaces import EventHandler, Guarded, TimerHandler
 from echod.loop.poller import READ, WRITE
 from echod.loop.timers import Timers
 from echod.telemetry.counters import Counters

@@ -34,6 +34,8 @@ called so, and how often it came to that allocation."""
 class Plan:
     """What is to fail, and whether it has."""
 
+    meeting = 0  # the allocation whose failure is being met
+
     def __init__(self, path: Path, *, new: bool = False) -> None:
         if new:
             path.write_bytes(bytes(SHAPE.size))
@@ -41,8 +43,8 @@ class Plan:
             self._page = mmap.mmap(file.fileno(), SHAPE.size)
 
     def arm(self, method: str, number: int, in_a_row: int = 1) -> None:
-        armed = METHODS.index(method) + 1, number, in_a_row
-        SHAPE.pack_into(self._page, 0, *armed, self.done, self.failed)
+        SHAPE.pack_into(self._page, 0, 0, number, in_a_row, self.done, self.failed)
+        self._page[:4] = struct.pack("I", METHODS.index(method) + 1)  # last: now it may be taken
 
     @property
     def done(self) -> int:
@@ -74,6 +76,29 @@ def is_pending(number: int) -> bool:
     return False
 
 
+def end(plan: Plan, number: int) -> None:
+    import _testcapi  # noqa: PLC0415
+
+    pending = is_pending(number)
+    _testcapi.remove_mem_hooks()
+    plan.end(failed=not pending)
+
+
+def wrap_failed(owner: Any, plan: Plan) -> None:
+    """What is done about an error meets the same lack of memory."""
+    real: Callable[..., Any] = owner.failed
+
+    def failed(*args: Any) -> None:
+        try:
+            real(*args)
+        finally:
+            if plan.meeting:
+                number, plan.meeting = plan.meeting, 0
+                end(plan, number)
+
+    owner.failed = failed
+
+
 def wrap(owner: Any, name: str, plan: Plan) -> None:
     import _testcapi  # noqa: PLC0415  # not on every interpreter
 
@@ -86,11 +111,15 @@ def wrap(owner: Any, name: str, plan: Plan) -> None:
             return real(*args)
         _testcapi.set_nomemory(number - 1, number - 1 + in_a_row)
         try:
-            return real(*args)
-        finally:
-            pending = is_pending(number)
-            _testcapi.remove_mem_hooks()
-            plan.end(failed=not pending)
+            result = real(*args)
+        except MemoryError:
+            if owner.__name__ == "MainLoop":
+                end(plan, number)
+            else:  # the loop has the handler meet the error
+                plan.meeting = number
+            raise
+        end(plan, number)
+        return result
 
     setattr(owner, name, call)
 
@@ -99,6 +128,7 @@ def main(path: str, *arguments: str) -> int:
     from echod import cli  # noqa: PLC0415
     from echod.echo.handler import LineHandler  # noqa: PLC0415
     from echod.echo.server import EchoServer  # noqa: PLC0415
+    from echod.loop.event_loop import EventLoop  # noqa: PLC0415
     from echod.loop.lingering_close import LingeringClose  # noqa: PLC0415
     from echod.process import main_loop  # noqa: PLC0415
     from echod.telemetry.exporter import _Client  # noqa: PLC0415
@@ -107,6 +137,7 @@ def main(path: str, *arguments: str) -> int:
     classes = EchoServer, LineHandler, LingeringClose, main_loop.MainLoop, _Client
     owners: dict[str, type] = {one.__name__: one for one in classes}
     plan = Plan(Path(path))
+    wrap_failed(EventLoop, plan)
     for method in METHODS:
         owner, _, name = method.partition(".")
         wrap(owners[owner], name, plan)

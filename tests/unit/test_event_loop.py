@@ -8,9 +8,10 @@ from time import monotonic
 from typing import Any, NoReturn
 
 import pytest
-from support import until
+from support import PATIENCE, until
 
-from echod.loop.event_loop import LOOK_SECONDS, LOOKS, EventHandler, EventLoop
+from echod.loop.event_loop import LOOK_SECONDS, LOOKS, PAUSE_SECONDS, EventLoop
+from echod.loop.interfaces import EventHandler
 from echod.loop.periodic import Periodic
 
 
@@ -290,3 +291,69 @@ def test_a_handler_that_cannot_be_unregistered_is_closed_and_raises_nothing(
         assert loop.bugs == ["bug", "bug"]  # type: ignore[attr-defined]
         monkeypatch.undo()
         loop.ask(lambda: loop._registered.discard(broken))
+
+
+def test_timers_that_have_expired_are_called_though_one_lacks_memory(loop: EventLoop) -> None:
+    """The others of its round, too; each meets its own error."""
+    called: list[int] = []
+
+    class Entry(Broken):
+        def on_timer(self, *_: object) -> None:  # type: ignore[override]
+            called.append(1)
+            raise MemoryError
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        entries = [Entry(theirs) for _ in range(5)]
+
+        def schedule() -> None:
+            for one in entries:
+                loop.timers.schedule(one, 0.0)
+
+        loop.ask(schedule)
+        until(lambda: len(called) == 5)
+
+
+def test_a_stop_without_memory_to_tell_its_handlers_tells_them_later(
+    loop: EventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be cut at its deadline."""
+    monkeypatch.setattr("echod.loop.event_loop.PAUSE_SECONDS", 0.0)
+    ours, theirs = socket.socketpair()
+
+    class Scarce(set[Any]):
+        times = 2
+
+        def __iter__(self) -> Any:
+            self.times -= 1
+            if self.times >= 0:
+                raise MemoryError
+            return super().__iter__()
+
+    class Patient(Broken):
+        def on_stop(self, *_: object) -> None:  # type: ignore[override]
+            loop.unregister(self)
+
+    with ours, theirs:
+        loop._registered = Scarce()
+        loop.ask(lambda: loop.register(Patient(theirs)))
+        loop.stop(monotonic() + 1000)
+        loop.join(PATIENCE)
+        assert not loop.is_alive()
+
+
+def test_a_handler_that_stays_and_has_no_memory_for_its_error_is_no_busy_loop(
+    loop: EventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one of posted calls, for example, whose socket stays readable."""
+    pauses: list[float] = []
+    monkeypatch.setattr("echod.loop.event_loop.sleep", pauses.append)
+
+    class Staying(Broken):
+        def on_error(self, *_: object) -> NoReturn:
+            raise MemoryError
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        loop.ask(lambda: loop.failed(Staying(theirs), RuntimeError()))
+    assert pauses == [PAUSE_SECONDS]

@@ -113,3 +113,24 @@ def test_the_main_thread_goes_on_waiting_without_memory(monkeypatch: pytest.Monk
     monkeypatch.setattr(world, "wait", scarce)
     assert main_loop.wait(10) is None
     assert len(pauses) == 2
+
+
+def test_what_systemd_is_told_without_memory_is_told_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The status, too; and the stop once."""
+    world, manager = World(), Manager()
+    monkeypatch.setattr(supervision, "monotonic", lambda: world.now)
+    main_loop = MainLoop(world.service(), world, manager, cast(Logger, Log()))
+
+    def no_memory(*_: str) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manager, "notify", no_memory)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                main_loop.stopping(1.0)
+    main_loop.stopping(1.0)
+    names = [one.partition("=")[0] for one in manager.received]
+    assert names == ["STOPPING", "EXTEND_TIMEOUT_USEC", "STATUS"]
