@@ -108,7 +108,9 @@ def test_systemctl_status_and_the_journal_show_the_state(guest: Guest) -> None:
 
 def test_a_stop_by_execstop_and_then_by_systemd_drains(guest: Guest) -> None:
     """By ExecStop=, and then by systemd itself."""
-    settings = "ExecStop=/bin/kill -s TERM $MAINPID", "Environment=ECHOD_DRAIN_DELAY=1"
+    # The pause: the kernel makes one signal of two that the process has had no turn between.
+    stop = """ExecStop=/bin/sh -c "kill -s TERM $MAINPID; sleep 0.5\""""
+    settings = stop, "Environment=ECHOD_DRAIN_DELAY=5"
     guest.run(drop_in("echod@v1.service", *settings))
     guest.run("systemctl start echod@v1")
     guest.run("systemctl stop echod@v1")
