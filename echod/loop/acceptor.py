@@ -92,10 +92,8 @@ class Acceptor:
 
     def on_error(self, error: Exception) -> None:
         """Report a bug in accepting, and pause: it may recur at every attempt."""
-        try:
-            self._loop.report_bug()
-        finally:  # there may be no memory for a report
-            self._pause()
+        self._loop.report_bug()
+        self._pause()
 
     def flush(self) -> None:
         """Never called: a listener is not written to."""

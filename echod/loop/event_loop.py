@@ -38,7 +38,7 @@ class EventLoop(Thread):
     def __init__(self, name: str, report_bug: Callable[[], None]) -> None:
         """``report_bug`` is called inside the ``except`` block of a bug. Raises OSError."""
         super().__init__(name=name, daemon=True)
-        self.report_bug = report_bug
+        self._report_bug = report_bug
         self.heartbeat = Heartbeat(self.name)
         self.now = monotonic()  # when the current round began
         self.stop_deadline: float | None = None
@@ -48,7 +48,7 @@ class EventLoop(Thread):
         self._registered: set[EventHandler] = set()
         self._polled: dict[int, SocketHandler] = {}  # by descriptor; without the paused ones
         self._writing: set[int] = set()  # descriptors polled for WRITE
-        self._inbox = Inbox(report_bug)
+        self._inbox = Inbox(self.report_bug)
         self._poll(self._inbox)
 
     # Called by other threads.
@@ -148,7 +148,7 @@ class EventLoop(Thread):
                 self._rounds()
                 break
             except Exception:  # noqa: BLE001  # the end of the thread would cost all connections
-                self._report()
+                self.report_bug()
                 sleep(PAUSE_SECONDS)  # the error may recur at once
         self.heartbeat.end()
         with suppress(OSError):
@@ -234,7 +234,7 @@ class EventLoop(Thread):
             if not self._met(handler, error):  # the unwinding has freed memory
                 handler.on_error(error)
         except Exception as second:  # noqa: BLE001  # remove it, or the event recurs for ever
-            self._report()
+            self.report_bug()
             if not self._remove(handler) and isinstance(second, MemoryError):
                 sleep(PAUSE_SECONDS)  # it may recur at once
 
@@ -245,10 +245,10 @@ class EventLoop(Thread):
             return False
         return True
 
-    def _report(self) -> None:
-        """Report the bug being handled, if there is memory for a report."""
+    def report_bug(self) -> None:
+        """Report the exception being handled, if there is memory for a report. Raises nothing."""
         try:  # noqa: SIM105  # suppress() takes memory
-            self.report_bug()
+            self._report_bug()
         except Exception:  # noqa: BLE001, S110  # nothing is left to do
             pass
 
@@ -259,7 +259,7 @@ class EventLoop(Thread):
         try:
             self.unregister(handler)
         except Exception:  # noqa: BLE001  # no memory for that either
-            self._report()
+            self.report_bug()
             return False
         finally:
             close(handler.request)

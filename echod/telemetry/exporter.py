@@ -194,10 +194,8 @@ class _Client:
 
     def on_error(self, error: Exception) -> None:
         """Report a bug in a page, and close without a response."""
-        try:
-            self._loop.report_bug()
-        finally:  # there may be no memory for a report
-            self.close()
+        self._loop.report_bug()
+        self.close()
 
     def close(self) -> None:
         """Close the connection in any state; do nothing if it is closed."""

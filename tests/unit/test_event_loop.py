@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import pytest
 from support import PATIENCE, until
 
+from echod.loop.acceptor import Acceptor
 from echod.loop.event_loop import LOOK_SECONDS, LOOKS, PAUSE_SECONDS, EventLoop
 from echod.loop.interfaces import EventHandler
 from echod.loop.periodic import Periodic
@@ -357,3 +358,52 @@ def test_a_handler_that_stays_and_has_no_memory_for_its_error_is_no_busy_loop(
     with ours, theirs:
         loop.ask(lambda: loop.failed(Staying(theirs), RuntimeError()))
     assert pauses == [PAUSE_SECONDS]
+
+
+class Silent:
+    """A waker that has no memory to send."""
+
+    def send(self, _: bytes) -> NoReturn:
+        raise MemoryError
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_call_that_is_posted_without_memory_to_wake_the_loop_is_made_once(
+    loop: EventLoop,
+) -> None:
+    """The poster must not take it for lost."""
+    waker, loop._inbox._waker = loop._inbox._waker, Silent()  # type: ignore[assignment]
+    made: list[int] = []
+    loop.post(lambda: made.append(1))
+    loop._inbox._waker = waker
+    loop.ask(lambda: None)
+    assert made == [1]
+
+
+def test_a_port_pauses_though_there_is_no_memory_to_report_why() -> None:
+    """It is not closed."""
+    accepts: list[int] = []
+
+    def accept() -> bool:
+        accepts.append(1)
+        if len(accepts) < 3:
+            raise RuntimeError
+        return False
+
+    def report() -> NoReturn:
+        raise MemoryError
+
+    loop = EventLoop("under test", report)
+    loop.start()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        acceptor = Acceptor(listener, loop, accept, lambda: None)
+        loop.ask(acceptor.start)
+        with socket.create_connection(listener.getsockname()):
+            until(lambda: len(accepts) >= 3)
+        assert listener.fileno() >= 0
+        loop.ask(acceptor.on_stop)
+    loop.stop(monotonic())
+    loop.join()
