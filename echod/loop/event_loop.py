@@ -139,6 +139,13 @@ class EventLoop(Thread):
         arrived = fcntl.ioctl(handler.request, termios.FIONREAD, bytes(4))
         return int(struct.unpack("i", arrived)[0])
 
+    def report_bug(self) -> None:
+        """Report the exception being handled, if there is memory for a report. Raises nothing."""
+        try:  # noqa: SIM105  # suppress() takes memory
+            self._report_bug()
+        except Exception:  # noqa: BLE001, S110  # nothing is left to do
+            pass
+
     # The loop.
 
     def run(self) -> None:
@@ -244,13 +251,6 @@ class EventLoop(Thread):
         except MemoryError:
             return False
         return True
-
-    def report_bug(self) -> None:
-        """Report the exception being handled, if there is memory for a report. Raises nothing."""
-        try:  # noqa: SIM105  # suppress() takes memory
-            self._report_bug()
-        except Exception:  # noqa: BLE001, S110  # nothing is left to do
-            pass
 
     def _remove(self, handler: Any) -> bool:
         """Unregister a handler and close its socket; return whether that was possible."""

@@ -46,6 +46,11 @@ OVERLONG = LINES + b"x" * MAX_LINE_BYTES
 PENDING = b"\n" * 60_000
 """More replies than the kernel takes at once."""
 
+needs_testcapi = pytest.mark.skipif(
+    not importlib.util.find_spec("_testcapi"),
+    reason="optional: this interpreter has no _testcapi",
+)
+
 
 class Client:
     """Conversations and scrapes, each with one failed allocation."""
@@ -109,8 +114,6 @@ def start_without_memory(
     start: Start, plan: Path, *options: str, **more: Any
 ) -> tuple[Plan, Echod]:
     """An echod, and what is to fail in it."""
-    if not importlib.util.find_spec("_testcapi"):
-        pytest.skip("optional: this interpreter has no _testcapi")
     made = Plan(plan, new=True)
     words = [sys.executable, without_memory.__file__, str(plan)]
     echod = start(*options, command=lambda *all_: [*words, *all_], **more)
@@ -119,6 +122,7 @@ def start_without_memory(
 
 
 @pytest.mark.long
+@needs_testcapi
 @pytest.mark.parametrize(
     ("method", "step", "data", "path"),
     [
@@ -170,13 +174,13 @@ def test_an_allocation_that_fails_costs_one_connection(
     assert metrics("echod_connections_active") == 0
     until(lambda: echod.open_files() == files)
     assert echod.threads() == threads
-    until(lambda: all_slots_serve(echod))  # an idle timeout is short
+    until(lambda: all_slots_serve(echod, SLOTS))  # an idle timeout is short
     until(call)
     echod.stop()
 
 
-def all_slots_serve(echod: Echod) -> bool:
-    with connections(echod.port, SLOTS) as clients, suppress(ConnectionError):
+def all_slots_serve(echod: Echod, slots: int) -> bool:
+    with connections(echod.port, slots) as clients, suppress(ConnectionError):
         for one in clients:
             one.sendall(b"x\n")
         return all(one.recv(100) == b"one x\n" for one in clients)
@@ -184,6 +188,7 @@ def all_slots_serve(echod: Echod) -> bool:
 
 
 @pytest.mark.long
+@needs_testcapi
 def test_an_allocation_that_fails_in_the_main_thread_costs_nothing(
     start: Start, tmp_path: Path
 ) -> None:
@@ -213,6 +218,7 @@ def test_an_allocation_that_fails_in_the_main_thread_costs_nothing(
 
 
 @pytest.mark.long
+@needs_testcapi
 def test_an_allocation_that_fails_in_a_drain_costs_one_connection(
     start: Start, tmp_path: Path
 ) -> None:
@@ -267,10 +273,9 @@ print(failed)
 
 
 @pytest.mark.long
+@needs_testcapi
 def test_no_timer_is_lost_at_an_allocation_that_fails() -> None:
     """A port that pauses would accept no more, and no connection would expire."""
-    if not importlib.util.find_spec("_testcapi"):
-        pytest.skip("optional: this interpreter has no _testcapi")
     run = subprocess.run([sys.executable, "-c", TIMERS], capture_output=True, text=True, check=True)
     assert int(run.stdout) > 5
 
@@ -332,8 +337,6 @@ def test_a_full_address_space_costs_connections_alone(start: Start, room: int) -
     assert metrics("echod_buffered_bytes") == 0
     until(lambda: echod.open_files() == files)
     assert echod.threads() == threads
-    with connections(echod.port, 151) as clients:
-        for one in clients:
-            ask(one, b"x\n")
+    assert all_slots_serve(echod, 151)
     assert client.converse(LINES)
     echod.stop()

@@ -331,7 +331,7 @@ def test_a_drain_without_free_descriptors_completes(start: Start) -> None:
 def test_a_reserve_descriptor_that_is_lost_is_taken_back_later(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    """With the next close; nothing is raised, as nobody could do more about it."""
+    """With the next close. It raises nothing, as its callers could do no more about it."""
 
     def refuse_all(*_: object) -> int:
         raise error

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
 
-from support import PATIENCE
+from support import PATIENCE, reset
 
 Behaviour = Callable[[socket.socket, int], None]
 """What is done with a connection; its number counts from 0."""
@@ -67,7 +66,7 @@ def answering(behaves: Callable[[int], bool]) -> Behaviour:
             connection.sendall(b"one " + line)
             prefixing(b"one")(connection, number)
         else:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset(connection)
 
     return behave
 
@@ -118,7 +117,7 @@ def dripping(connection: socket.socket, _number: int) -> None:
 
 def resetting(connection: socket.socket, _number: int) -> None:
     line_of(connection)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset(connection)
 
 
 def mixing_up(connection: socket.socket, _number: int) -> None:
