@@ -97,7 +97,7 @@ def compiled(name: str, directory: Path) -> Path:
 
 # Interpreters without a GIL.
 
-_NO_LOCK = "import sys, echod.daemon; sys.exit(sys._is_gil_enabled())"
+_NO_LOCK = "import sys, echod.process.daemon; sys.exit(sys._is_gil_enabled())"
 
 
 def _candidates() -> list[str]:

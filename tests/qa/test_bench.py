@@ -315,7 +315,8 @@ def test_a_build_without_a_gil_is_looked_for(
     interpreter.write_text("#!/bin/sh\nexit 1\n")
     interpreter.chmod(0o755)
     assert free_threaded("x").missing.endswith("runs echod")
-    interpreter.write_text("#!/bin/sh\nexit 0\n")
+    pretends = "import sys; sys._is_gil_enabled = lambda: False; exec(sys.argv[2])"
+    interpreter.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{pretends}" "$@"\n')
     found = free_threaded("x", "--handler-threads", "2")
     assert not found.missing
     assert found.words[0] == str(interpreter)
