@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from echod.errors import SystemRefused, UsageError
-from echod.loop.sockets import close
+from echod.loop.sockets import close, close_at_once
 from echod.loop.tuning import Tuning, serve_both_families
 from echod.texts import joined
 
@@ -74,6 +74,7 @@ def inherit(descriptor: int) -> Listener:
             raise _unfit(descriptor, errno.EAFNOSUPPORT)
         if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise _unfit(descriptor, errno.EINVAL)
+        close_at_once(inherited)
         return Listener(inherited, inherited=True)
     except OSError as error:
         close(inherited)

@@ -9,7 +9,8 @@ from contextlib import suppress
 from socket import SocketType
 from typing import Any
 
-_NO_LINGER = struct.pack("ii", 1, 0)  # on, for 0 s
+_RESET = struct.pack("ii", 1, 0)  # linger for 0 s
+_NO_LINGER = struct.pack("ii", 0, 0)
 
 
 Kind = tuple[int, int, int]
@@ -46,7 +47,14 @@ def accept(listener: Any, kind: Kind) -> tuple[socket.socket, Any]:
 def close_with_reset(request: socket.socket) -> None:
     """Make the next close send RST and discard unsent bytes."""
     with suppress(OSError):
-        request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def close_at_once(listener: socket.socket) -> None:
+    """Have no close of an accepted socket wait for its client, as a listener's SO_LINGER may have
+    it, even if the socket is non-blocking. Raises OSError.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 def close(request: socket.socket) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from threading import Lock
 
 import pytest
@@ -67,6 +68,18 @@ def test_a_system_that_does_not_describe_an_inherited_socket_is_not_the_callers_
     monkeypatch.setattr(Refusing, "to_refuse", {"getsockopt": number})
     with pytest.raises(SystemRefused, match=f"inherited descriptor {given}: "):
         inherit(given)
+
+
+def test_no_close_waits_for_a_client_whatever_the_parent_process_wants() -> None:
+    """It would stop the thread that serves all connections."""
+    given = socket.create_server(("127.0.0.1", 0))
+    given.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    listener = inherit(given.detach()).socket
+    with listener, socket.create_connection(listener.getsockname(), PATIENCE):
+        accepted, _ = accept(listener, (socket.AF_INET, socket.SOCK_STREAM, 0))
+        linger = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        assert struct.unpack("ii", linger)[0] == 0
+        accepted.close()
 
 
 def test_an_inherited_descriptor_that_is_no_socket_is_a_wrong_call() -> None:
