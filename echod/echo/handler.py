@@ -227,7 +227,7 @@ class LineHandler(BaseRequestHandler):
         if reason := self._overdue(now):
             self._close(reason)
         elif self.intent and 0 < self.intent.until <= now:
-            self.close_after(CloseIntent(self.intent.reason))
+            self.close_after(CloseIntent(self.intent.reason, self.loop.readable_bytes(self)))
         elif not self.intent and self.ages_at <= now:
             # A close costs a client least right after a reply, so wait a little for one.
             awaited = max(self.loop.readable_bytes(self), 1)

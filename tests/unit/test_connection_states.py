@@ -159,6 +159,23 @@ TABLE: dict[Callable[[], Connection], dict[Callable[[Connection], None], str]] =
 }  # fmt: skip
 
 
+WAITING = [(waits_for_a_line, "max_age"), (waits_for_the_first_byte, "drain")]
+
+
+@pytest.mark.parametrize(("state", "reason"), WAITING)
+def test_a_close_that_has_waited_too_long_answers_what_has_arrived(
+    state: Callable[[], Connection], reason: str
+) -> None:
+    """While the process was suspended, for example: its timers come before its sockets then."""
+    connection = state()
+    connection.end.arrived += b"0123456 8\n" * 300
+    connection.loop.now += 5
+    connection.handler.on_timer(connection.loop.now)
+    connection.loop.run()
+    assert connection.end.taken.endswith(expected(b"0123456 8\n" * 300))
+    assert connection.handler.reason == reason
+
+
 @pytest.mark.parametrize(
     ("event", "reason", "missing"),
     [
