@@ -31,10 +31,11 @@ class Events:
             lambda **facts: logger.error("cannot accept connections", **facts),
             lambda times: logger.warning("accepting connections again", errors=times),
         )
-        amounts = "lines", "received_bytes", "sent_bytes"
-        self._closings = RateLimitedEvent(partial(logger.info, "more connections closed"), *amounts)
+        self._closings = RateLimitedEvent(
+            partial(logger.info, "more connections closed"), amounts=True
+        )
         self._unused_closings = RateLimitedEvent(
-            partial(logger.debug, "more connections closed", reason="unused"), *amounts
+            partial(logger.debug, "more connections closed", reason="unused"), amounts=True
         )
         self._failures = RateLimitedEvent(
             partial(logger.error, "more unhandled exceptions in connection handlers")
@@ -68,15 +69,15 @@ class Events:
         logger = self._logger.bind(peer=peer(client_address), port=port)
         return lambda line: logger.debug("line", bytes=len(line) + 1, line=printable(line))
 
-    def logs_close(self, reason: str, *amounts: int) -> bool:
+    def logs_close(self, reason: str, lines: int, received: int, sent: int) -> bool:
         """Whether the close of a connection is logged individually; others are summed up.
 
-        ``amounts`` are its lines, received bytes and sent bytes. Call this first: most of the cost
-        of an event is building it.
+        ``received`` and ``sent`` are bytes. Call this first: most of the cost of an event is
+        building it.
         """
         if reason == "unused":
-            return self._debugging and self._unused_closings.allows(*amounts)
-        return self._informing and self._closings.allows(*amounts)
+            return self._debugging and self._unused_closings.allows(lines, received, sent)
+        return self._informing and self._closings.allows(lines, received, sent)
 
     def connection_closed(self, client_address: Any, reason: str, **facts: Any) -> None:
         """Log the close of a connection, at level debug if it was unused."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from operator import add
 from threading import Lock
 from time import monotonic
 from typing import Any
@@ -18,6 +17,8 @@ QUIET_SECONDS = 1.0
 EVENTS_A_SECOND = 10
 """Events of a kind logged individually per second, if clients cause them. One event sums up the
 others."""
+
+_NONE = 0, 0, 0
 
 
 class OverloadState:
@@ -69,19 +70,19 @@ class RateLimitedEvent:
     others.
     """
 
-    def __init__(self, report: Callable[..., Any], *names: str) -> None:
+    def __init__(self, report: Callable[..., Any], *, amounts: bool = False) -> None:
         """``report`` is called with ``count``, the number of omitted events, and with the sums of
-        their amounts as ``names``.
+        their ``lines``, ``received_bytes`` and ``sent_bytes``, if events have these ``amounts``.
         """
         self._report = report
-        self._names = names
+        self._names = ("lines", "received_bytes", "sent_bytes") if amounts else ()
         self._lock = Lock()
         self._logged_at = deque([-inf] * EVENTS_A_SECOND, EVENTS_A_SECOND)
         self._since = 0.0  # when the first of the omitted events occurred
         self._left_out = 0
-        self._sums = self._zeros = (0,) * len(names)
+        self._sums = _NONE
 
-    def allows(self, *amounts: int) -> bool:
+    def allows(self, lines: int = 0, received: int = 0, sent: int = 0) -> bool:
         """Whether to log this event individually. If not, it is added to the sums."""
         self._lock.acquire()
         try:
@@ -89,7 +90,8 @@ class RateLimitedEvent:
             if now - self._logged_at[0] < 1.0:
                 if not self._left_out:
                     self._since = now
-                self._sums = tuple(map(add, self._sums, amounts))
+                sums = self._sums
+                self._sums = (sums[0] + lines, sums[1] + received, sums[2] + sent)
                 self._left_out += 1
                 return False
             self._logged_at.append(now)
@@ -105,7 +107,7 @@ class RateLimitedEvent:
             if not self._left_out or not (now or monotonic() - self._since >= 1.0):
                 return
             count, self._left_out = self._left_out, 0
-            sums, self._sums = self._sums, self._zeros
+            sums, self._sums = self._sums, _NONE
         finally:
             self._lock.release()
-        self._report(count=count, **dict(zip(self._names, sums, strict=True)))
+        self._report(count=count, **dict(zip(self._names, sums, strict=False)))

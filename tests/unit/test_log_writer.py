@@ -88,23 +88,23 @@ def test_ten_events_in_any_second_are_logged_one_by_one_and_the_others_summed_up
     """However a flood lies to the seconds of the clock, and nothing of it is lost."""
     clock, sums = Clock(), list[dict[str, int]]()
     monkeypatch.setattr(throttling, "monotonic", clock)
-    limited = RateLimitedEvent(lambda **facts: sums.append(facts), "lines", "bytes")
-    allowed = [limited.allows(2, 10) for _ in range(5)]
+    limited = RateLimitedEvent(lambda **facts: sums.append(facts), amounts=True)
+    allowed = [limited.allows(2, 10, 14) for _ in range(5)]
     clock.now = 100.9
-    allowed += [limited.allows(2, 10) for _ in range(20)]
+    allowed += [limited.allows(2, 10, 14) for _ in range(20)]
     assert (allowed, sums) == ([True] * 10 + [False] * 15, [])
     clock.now = 101.0
-    assert [limited.allows(2, 10) for _ in range(6)] == [True] * 5 + [False]
+    assert [limited.allows(2, 10, 14) for _ in range(6)] == [True] * 5 + [False]
     limited.summarize()
     assert sums == []
     clock.now = 102.0
-    assert limited.allows(2, 10)
+    assert limited.allows(2, 10, 14)
     limited.summarize(now=True)
-    assert sums == [{"count": 16, "lines": 32, "bytes": 160}]
+    assert sums == [{"count": 16, "lines": 32, "received_bytes": 160, "sent_bytes": 224}]
     clock.now = 102.5
     assert [limited.allows(0, 1) for _ in range(10)] == [True] * 9 + [False]
     limited.summarize(now=True)
-    assert sums[1:] == [{"count": 1, "lines": 0, "bytes": 1}]
+    assert sums[1:] == [{"count": 1, "lines": 0, "received_bytes": 1, "sent_bytes": 0}]
 
 
 @pytest.fixture
