@@ -11,6 +11,11 @@ AGE_JITTER = 0.1
 """Maximum ages vary by this share, so that clients that connected together do not reconnect
 together."""
 
+AGE_GRACE_SECONDS = 1.0
+"""How long a connection past its maximum age waits for one more line, to close after a reply."""
+FRESH_SECONDS = 1.0
+"""How long after its connect a client may send its first byte if a drain begins meanwhile."""
+
 
 class State(Enum):
     """The state of a connection."""
@@ -35,6 +40,23 @@ class CloseIntent(NamedTuple):
     reason: str
     after_bytes: int = 0
     until: float = 0.0
+
+    @classmethod
+    def drain(
+        cls, arrived: int, unused_since: float | None, now: float, deadline: float
+    ) -> CloseIntent:
+        """A drain: close once the ``arrived`` bytes are answered. A connection that has no input
+        since it was opened, at ``unused_since``, gets a moment for its first line, which is
+        probably in flight. All times are monotonic seconds.
+        """
+        if unused_since is not None and now < unused_since + FRESH_SECONDS < deadline:
+            return cls("drain", 1, unused_since + FRESH_SECONDS)
+        return cls("drain", arrived)
+
+    @classmethod
+    def max_age(cls, arrived: int, now: float) -> CloseIntent:
+        """A close for age. It costs a client least after a reply, so wait a little for one."""
+        return cls("max_age", max(arrived, 1), now + AGE_GRACE_SECONDS)
 
     def is_fulfilled(self, in_line: bool) -> bool:
         """Whether a connection without a pending reply may close. ``in_line``: it has an unfinished

@@ -181,19 +181,19 @@ class EchoServer(ThreadingTCPServer):
         In this order, because a client may reconnect as soon as it sees the close.
         """
         self.admission.give_back(index)
-        self.close_request(request)
+        close(request)
 
     def connection_closed(self, handler: LineHandler, seconds: float) -> None:
         """Report the close of a connection."""
-        reason, lines = handler.reason, handler.lines
-        if self._events.logs_close(reason, lines, handler.received, handler.sent):
+        reason, lines, sent = handler.reason, handler.lines, handler.sent
+        if self._events.logs_close(reason, lines, handler.received, sent):
             self._events.connection_closed(
                 handler.client_address,
                 reason,
                 port=self.listener.port,
                 lines=lines,
                 received_bytes=handler.received,
-                sent_bytes=handler.sent,
+                sent_bytes=sent,
                 seconds=round(seconds, 3),
             )
 

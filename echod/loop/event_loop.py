@@ -122,11 +122,10 @@ class EventLoop(Thread):
         """Take a handler out, before its socket is closed (``closes``) or changes hands."""
         self._registered.discard(handler)
         self.timers.cancel(handler)
-        if closes:
+        if closes and self._poller.forgets_closed:
             fd = handler.request.fileno()
-            if self._polled.pop(fd, None):
-                self._poller.closes(fd)
-                self._writing.discard(fd)
+            self._polled.pop(fd, None)
+            self._writing.discard(fd)
         else:
             self.pause(handler)
 

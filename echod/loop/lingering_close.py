@@ -6,8 +6,8 @@ import socket
 from collections.abc import Callable
 
 from echod.loop.interfaces import Loop
+from echod.loop.sockets import DONT_WAIT, RECV_BYTES
 
-RECV_BYTES = 64 * 1024
 LINGER_SECONDS = 1.0
 """Time for the peer to close too."""
 STOP_LINGER_SECONDS = 0.4
@@ -59,7 +59,7 @@ class LingeringClose:
     def handle(self) -> None:
         """Discard further input, and count it."""
         try:
-            data = self.request.recv(RECV_BYTES)
+            data = self.request.recv(RECV_BYTES, DONT_WAIT)
         except OSError:
             data = b""
         self._count(len(data))

@@ -18,6 +18,9 @@ READ, WRITE = select.POLLIN, select.POLLOUT
 class Poller(Protocol):
     """Polls descriptors of sockets, each for READ or for WRITE."""
 
+    forgets_closed: bool
+    """Whether it stops polling a descriptor that is closed and has no duplicate."""
+
     def add(self, fd: int, events: int, /) -> None:
         """Poll one more descriptor, for READ or WRITE."""
 
@@ -26,9 +29,6 @@ class Poller(Protocol):
 
     def remove(self, fd: int, /) -> None:
         """Stop polling a descriptor."""
-
-    def closes(self, fd: int) -> None:
-        """Stop polling a descriptor that has no duplicate and is closed next."""
 
     def wait(self, seconds: float) -> list[tuple[int, int]]:
         """Wait ``seconds`` at most; return the ready descriptors and their events.
@@ -42,6 +42,8 @@ class Poller(Protocol):
 
 class SelectorPoller:
     """A poller for every system that Python runs on."""
+
+    forgets_closed = False
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -57,8 +59,6 @@ class SelectorPoller:
     def remove(self, fd: int) -> None:
         """Stop polling a descriptor."""
         self._selector.unregister(fd)
-
-    closes = remove
 
     def wait(self, seconds: float) -> list[tuple[int, int]]:
         """Wait ``seconds`` at most; return the ready descriptors and their events."""
@@ -83,13 +83,12 @@ def _selected(events: int) -> int:
 class EpollPoller:
     """A poller for Linux."""
 
+    forgets_closed = True  # the kernel does it
+
     def __init__(self) -> None:
         epoll = select.epoll()
         self.add, self.change, self.remove = epoll.register, epoll.modify, epoll.unregister
         self.wait, self.close = epoll.poll, epoll.close
-
-    def closes(self, fd: int) -> None:
-        """Do nothing: the kernel removes a closed descriptor from epoll."""
 
 
 make_poller: type[Poller] = EpollPoller if sys.platform == "linux" else SelectorPoller

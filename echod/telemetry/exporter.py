@@ -18,7 +18,7 @@ from echod.loop.heartbeat import Heartbeat
 from echod.loop.lingering_close import LingeringClose
 from echod.loop.listeners import Listener
 from echod.loop.poller import WRITE
-from echod.loop.sockets import accept, close, kind_of
+from echod.loop.sockets import DONT_WAIT, accept, close, kind_of
 from echod.telemetry.http import MAX_HEAD_BYTES, Pages, answer
 
 DEADLINE_SECONDS = 10.0
@@ -146,7 +146,7 @@ class _Client:
     def handle(self) -> None:
         """Read more, and respond once the head is complete or too long."""
         try:
-            data = self.request.recv(MAX_HEAD_BYTES)
+            data = self.request.recv(MAX_HEAD_BYTES, DONT_WAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -166,7 +166,7 @@ class _Client:
     def flush(self) -> None:
         """Send the rest of the response, then wait for the client to close."""
         try:
-            self._unsent = self._unsent[self.request.send(self._unsent) :]
+            self._unsent = self._unsent[self.request.send(self._unsent, DONT_WAIT) :]
         except BlockingIOError:
             pass
         except OSError:

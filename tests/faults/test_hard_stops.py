@@ -76,7 +76,7 @@ def test_a_signal_right_after_the_start_refuses_no_connected_client(start: Start
         port = free_port()
         echod = start(
             "--address", "127.0.0.1", "--drain-timeout", str(NEVER), ports=str(port),
-            command=altered(echo__handler__FRESH_SECONDS=PATIENCE),
+            command=altered(echo__closing__FRESH_SECONDS=PATIENCE),
         )  # fmt: skip
         client = until(partial(connected, port))
         assert client

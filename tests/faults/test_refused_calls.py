@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import threading
 from contextlib import suppress
 from typing import Any
@@ -31,11 +32,18 @@ def refuse_to_poll(monkeypatch: pytest.MonkeyPatch, loop: EventLoop, *later: int
     monkeypatch.setattr(poller, "add", refusing)
 
 
-def test_an_accepted_socket_that_stays_blocking_is_counted_and_logged(
+def test_an_accepted_descriptor_that_is_refused_a_socket_is_counted_and_logged(
     monkeypatch: pytest.MonkeyPatch, running: Running
 ) -> None:
     """As a failed accept: no handler has had it."""
-    accept_refusing(monkeypatch, setblocking=errno.ENOMEM)
+    refused = [errno.ENOMEM]
+
+    def made(*kind: int) -> socket.SocketType:
+        if refused:
+            raise OSError(refused.pop(), "Cannot allocate memory")
+        return socket.SocketType(*kind)
+
+    monkeypatch.setattr("echod.loop.sockets.SocketType", made)
     with connect(running.port) as client, suppress(ConnectionResetError):
         assert read_to_end(client) == b""
     until(lambda: running.metrics()("echod_accept_errors_total", reason="ENOMEM") == 1)

@@ -73,7 +73,7 @@ def loaded(port: int, directory: Path) -> Iterator[dict[str, Any]]:
 
 
 UNHURRIED = altered(
-    echo__handler__FRESH_SECONDS=PATIENCE, loop__lingering_close__LINGER_SECONDS=PATIENCE
+    echo__closing__FRESH_SECONDS=PATIENCE, loop__lingering_close__LINGER_SECONDS=PATIENCE
 )
 """If a client has no CPU for some seconds, it still gets its pending replies."""
 

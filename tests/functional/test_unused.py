@@ -158,7 +158,7 @@ def test_a_silent_client_that_leaves_amid_a_drain_ends_unused(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was given a moment for its first line, and has used it otherwise."""
-    monkeypatch.setattr("echod.echo.handler.FRESH_SECONDS", 20.0)
+    monkeypatch.setattr("echod.echo.closing.FRESH_SECONDS", 20.0)
     with connect(running.port) as before, connect(running.port) as client:
         ask(before, b"x\n")
         until(lambda: running.metrics()("echod_connections_opened_total") == 2)

@@ -174,6 +174,19 @@ def test_modules_and_functions_can_be_seen_whole() -> None:
                 assert (node.end_lineno or 0) - node.lineno < 40, f"{path.name}: {node.name}"
 
 
+def test_accepted_sockets_are_read_and_written_without_waiting() -> None:
+    """They are blocking ones: a call without DONT_WAIT would stop its event loop."""
+    calls = set()
+    for module, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and module != "loop.inbox":  # its sockets are its own
+                call = ast.unparse(node)
+                if re.match(r"self\.request\.(recv|send)", call):
+                    assert call.endswith(", DONT_WAIT)"), (module, call)
+                    calls.add(module)
+    assert calls == {"echo.handler", "loop.lingering_close", "telemetry.exporter"}
+
+
 @pytest.mark.parametrize("name", ["echo", "loop", "telemetry", "process"])
 def test_the_daemon_holds_no_lock_by_a_with_statement(name: str) -> None:
     """To leave it may take memory; without any the lock would be held for ever."""

@@ -158,7 +158,7 @@ class Soak:
             return command()
         # On a busy machine clients may need all the time that they want.
         unhurried = altered(
-            echo__handler__FRESH_SECONDS=PATIENCE, loop__lingering_close__LINGER_SECONDS=PATIENCE
+            echo__closing__FRESH_SECONDS=PATIENCE, loop__lingering_close__LINGER_SECONDS=PATIENCE
         )
         return unhurried("--drain-timeout", str(NEVER))
 

@@ -26,12 +26,15 @@ class FakeSocket:
         self.error: OSError | None = None  # which the next call raises
         self.room = 1 << 30  # bytes that the kernel takes for now
         self.taken = bytearray()
+        self.recv_bytes = 0  # of the last call
         self.closed = False
 
     def fileno(self) -> int:
         return 7
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, flags: int) -> bytes:
+        assert flags == socket.MSG_DONTWAIT
+        self.recv_bytes = size
         if self.error:
             raise self.error
         if not self.arrived and not self.ended:
@@ -40,7 +43,8 @@ class FakeSocket:
         del self.arrived[:size]
         return data
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes, flags: int) -> int:
+        assert flags == socket.MSG_DONTWAIT
         if self.error:
             raise self.error
         if not self.room:

@@ -163,6 +163,17 @@ WAITING = [(waits_for_a_line, "max_age"), (waits_for_the_first_byte, "drain")]
 
 
 @pytest.mark.parametrize(("state", "reason"), WAITING)
+def test_a_close_that_waits_for_input_answers_all_of_it(
+    state: Callable[[], Connection], reason: str
+) -> None:
+    """Also if a line ends where the first buffer does."""
+    connection = state()
+    connection.receive(b"a\n" * 1000)
+    assert connection.end.taken.endswith(expected(b"a\n" * 1000))
+    assert connection.handler.reason == reason
+
+
+@pytest.mark.parametrize(("state", "reason"), WAITING)
 def test_a_close_that_has_waited_too_long_answers_what_has_arrived(
     state: Callable[[], Connection], reason: str
 ) -> None:
@@ -174,6 +185,16 @@ def test_a_close_that_has_waited_too_long_answers_what_has_arrived(
     connection.loop.run()
     assert connection.end.taken.endswith(expected(b"0123456 8\n" * 300))
     assert connection.handler.reason == reason
+
+
+@pytest.mark.parametrize("data", [b"x" * 60_000 + b"\n", b"0123456 8\n" * 100])
+def test_lines_that_arrive_whole_need_no_budget(data: bytes) -> None:
+    """Two clients who hoard long lines would otherwise close all others."""
+    server = FakeServer(max_buffered_bytes="1")
+    connection = Connection(server)
+    connection.receive(data)
+    assert connection.end.taken == expected(data)
+    assert not server.closes
 
 
 @pytest.mark.parametrize(

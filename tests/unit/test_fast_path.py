@@ -1,4 +1,4 @@
-"""LineHandler answers one plain line without the protocol: nothing may show which way it went."""
+"""LineHandler answers plain lines without the protocol: nothing may show which way they went."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from support import expected
 from support.fakes import START, Connection, FakeServer
 
 from echod.echo.protocol import LineFormat
+from echod.loop.sockets import FIRST_RECV_BYTES, RECV_BYTES
 
 SETTINGS = {"max_line_bytes": "20", "max_buffered_bytes": "200", "max_connection_age": "50"}
+ROOMY = {"max_connection_age": "50"}
 
 
 class GeneralServer(FakeServer):
@@ -95,10 +97,12 @@ STEPS = st.one_of(
 )
 
 
-def both_ways(steps: list[Callable[[Connection], None]]) -> list[Seen]:
+def both_ways(
+    steps: list[Callable[[Connection], None]], settings: dict[str, str] = SETTINGS
+) -> list[Seen]:
     """What is seen after each step, which must be the same either way."""
     seen = []
-    ways = Connection(FakeServer(**SETTINGS)), Connection(GeneralServer(**SETTINGS))
+    ways = Connection(FakeServer(**settings)), Connection(GeneralServer(**settings))
     for connection in ways:
         connection.handler.ages_at = START + 50  # not jittered
         connection.handler._schedule()
@@ -126,6 +130,59 @@ def act(step: Callable[[Connection], None], connection: Connection) -> Seen:
 def test_a_connection_is_the_same_by_both_ways(steps: list[Callable[[Connection], None]]) -> None:
     """Bytes, counts, events, deadlines and what is polled for, after every step."""
     both_ways(steps)
+
+
+LARGER = st.lists(
+    st.one_of(
+        st.just(b"a\n"),
+        st.integers(1, 4).map(lambda lines: b"x" * 111 + b"\n" * lines),
+        st.integers(-2, 2).map(lambda more: b"x" * (FIRST_RECV_BYTES + more) + b"\n"),
+        st.integers(-1, 1).map(lambda more: b"a\n" * (FIRST_RECV_BYTES // 2 + more)),
+        st.integers(-1, 1).map(lambda more: b"\n" * (RECV_BYTES + more)),
+        st.just(b"x" * RECV_BYTES),
+    ),
+    min_size=1,
+    max_size=4,
+).map(b"".join)
+WIDER_STEPS = st.one_of(
+    LARGER.map(arrive),
+    st.sampled_from([0, 3, 700, 1 << 20]).map(room),
+    st.sampled_from([Connection.meet_eof, stop]),
+)
+
+
+@given(st.lists(WIDER_STEPS, max_size=6))
+@example([arrive(b"a\n" * (FIRST_RECV_BYTES // 2)), arrive(b"a\n"), stop])
+@example([arrive(b"a\n" * FIRST_RECV_BYTES), room(3), arrive(b"a\nb\n"), room(1 << 20), stop])
+def test_inputs_that_fill_buffers_are_the_same_by_both_ways(
+    steps: list[Callable[[Connection], None]],
+) -> None:
+    """Whichever buffer it is, and however many lines are in it."""
+    both_ways(steps, ROOMY)
+
+
+@given(st.lists(st.sampled_from([b"a\n", b"a\nb\n", b"\n" * 7, b"b" * 30 + b"\n"]), max_size=8))
+def test_one_line_and_several_may_follow_each_other(inputs: list[bytes]) -> None:
+    """Whatever the handler expects."""
+    seen = both_ways([arrive(one) for one in inputs], ROOMY)
+    data = b"".join(inputs)
+    if seen:
+        assert seen[-1].replies == expected(data)
+        assert seen[-1].counted == (data.count(b"\n"), len(data), len(expected(data)))
+
+
+def test_a_connection_reads_more_at_a_time_once_its_input_fills_the_first_buffer() -> None:
+    """A small buffer costs a short line less, and a large one a long line."""
+    connection = Connection(FakeServer())
+
+    def reads_next(data: bytes) -> int:
+        connection.receive(data)
+        connection.receive(b"\n")
+        return connection.end.recv_bytes
+
+    assert reads_next(b"a\n" * (FIRST_RECV_BYTES // 2 - 1)) == FIRST_RECV_BYTES
+    assert reads_next(b"a\n" * (FIRST_RECV_BYTES // 2)) == RECV_BYTES
+    assert reads_next(b"a\n") == RECV_BYTES
 
 
 def test_every_cut_of_an_input_gives_the_same_replies_by_both_ways() -> None:

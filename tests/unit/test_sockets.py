@@ -8,12 +8,19 @@ from threading import Lock
 
 import pytest
 from support import PATIENCE
-from support.refused import Refusing, accept_refusing
+from support.refused import Refusing
 
 from echod.errors import SystemRefused, UsageError
 from echod.loop.acceptor import ReserveDescriptor
 from echod.loop.listeners import inherit
-from echod.loop.sockets import accept, close
+from echod.loop.sockets import (
+    DONT_WAIT,
+    RECV_BYTES,
+    accept,
+    close,
+    close_with_reset,
+    kind_of,
+)
 
 
 def test_a_close_that_reports_an_error_has_closed_the_socket() -> None:
@@ -27,17 +34,20 @@ def test_a_close_that_reports_an_error_has_closed_the_socket() -> None:
     theirs.close()
 
 
-def test_an_accepted_socket_that_cannot_be_made_non_blocking_is_closed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It would stop the thread that serves it."""
-    accept_refusing(monkeypatch, setblocking=errno.ENOMEM)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname(), PATIENCE)
-        with pytest.raises(OSError, match="Cannot allocate"):
-            accept(listener, (socket.AF_INET, socket.SOCK_STREAM, 0))
-    assert client.recv(1) == b""
-    client.close()
+def test_no_call_on_an_accepted_socket_waits() -> None:
+    """It would stop the thread that serves all connections."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname(), PATIENCE),
+    ):
+        accepted, _ = accept(listener, kind_of(listener))
+        with pytest.raises(BlockingIOError):
+            accepted.recv(RECV_BYTES, DONT_WAIT)
+        with pytest.raises(BlockingIOError):
+            while True:
+                accepted.send(bytes(RECV_BYTES), DONT_WAIT)
+        close_with_reset(accepted)
+        close(accepted)
 
 
 def test_a_reserve_whose_close_reports_an_error_is_not_closed_twice(
@@ -76,7 +86,7 @@ def test_no_close_waits_for_a_client_whatever_the_parent_process_wants() -> None
     given.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
     listener = inherit(given.detach()).socket
     with listener, socket.create_connection(listener.getsockname(), PATIENCE):
-        accepted, _ = accept(listener, (socket.AF_INET, socket.SOCK_STREAM, 0))
+        accepted, _ = accept(listener, kind_of(listener))
         linger = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
         assert struct.unpack("ii", linger)[0] == 0
         accepted.close()
@@ -104,10 +114,9 @@ def test_a_descriptor_for_which_there_is_no_socket_is_closed(
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname(), PATIENCE)
-        kind = int(listener.family), int(listener.type), listener.proto
         monkeypatch.setattr("echod.loop.sockets.SocketType", without_memory)
         with pytest.raises(MemoryError):
-            accept(listener, kind)
+            accept(listener, kind_of(listener))
         assert client.recv(1) == b""
         client.close()
 
