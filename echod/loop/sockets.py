@@ -54,10 +54,11 @@ def close_with_reset(request: socket.socket) -> None:
 
 
 def close_at_once(listener: socket.socket) -> None:
-    """Have no close of an accepted socket wait for its client, as a listener's SO_LINGER may have
-    it, even if the socket is non-blocking. Raises OSError.
+    """Have no close of an accepted socket wait for its client. It would with the listener's
+    SO_LINGER, even if the socket were non-blocking.
     """
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    with suppress(OSError):  # hardly any listener has it on: no reason not to start
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 def close(request: socket.socket) -> None:
