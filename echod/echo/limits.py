@@ -22,7 +22,6 @@ class Admission:
         self.limit = limit
         self._taken = 0
         self._given_back = [0] * threads
-        self._known_back = 0  # at least so many: not to sum up at each take
 
     @property
     def taken(self) -> int:
@@ -36,10 +35,8 @@ class Admission:
 
     def take(self) -> bool:
         """Take a slot if one is free. Called by the thread that accepts."""
-        if self._taken - self._known_back >= self.limit:
-            self._known_back = sum(self._given_back)
-            if self._taken - self._known_back >= self.limit:
-                return False
+        if self._taken - sum(self._given_back) >= self.limit:
+            return False
         self._taken += 1
         return True
 

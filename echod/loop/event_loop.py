@@ -24,6 +24,9 @@ from echod.loop.timers import Timers
 
 PAUSE_SECONDS = 0.1
 """Pause after a round that raised an exception in the loop itself."""
+MEETINGS = 8
+"""How often a handler meets an error for which it has no memory. After that it is removed, and what
+it holds (bytes of the budget, for example) may be lost."""
 LOOKS, LOOK_SECONDS = 10, 1.0
 """Number and length of the waits of ``ask``. A suspension of the whole process uses up one wait,
 not the whole time limit."""
@@ -237,8 +240,12 @@ class EventLoop(Thread):
     def failed(self, handler: Guarded, error: Exception) -> None:
         """Have a handler meet the error of one of its calls. Raises nothing: that may fail too."""
         try:
-            if not self._met(handler, error):  # the unwinding has freed memory
-                handler.on_error(error)
+            left = MEETINGS
+            while not self._met(handler, error):  # the unwinding has freed memory
+                left -= 1
+                if not left:
+                    handler.on_error(error)
+                    break
         except Exception as second:  # noqa: BLE001  # remove it, or the event recurs for ever
             self.report_bug()
             if not self._remove(handler) and isinstance(second, MemoryError):
