@@ -62,6 +62,8 @@ def answering(behaves: Callable[[int], bool]) -> Behaviour:
 
     def behave(connection: socket.socket, number: int) -> None:
         line = line_of(connection)
+        if not line:  # it has connected, but its run is over
+            return
         if behaves(sample_of(line)):
             connection.sendall(b"one " + line)
             prefixing(b"one")(connection, number)
