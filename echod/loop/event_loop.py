@@ -240,12 +240,11 @@ class EventLoop(Thread):
     def failed(self, handler: Guarded, error: Exception) -> None:
         """Have a handler meet the error of one of its calls. Raises nothing: that may fail too."""
         try:
-            left = MEETINGS
-            while not self._met(handler, error):  # the unwinding has freed memory
+            left = MEETINGS - 1
+            while left and not self._met(handler, error):  # the unwinding has freed memory
                 left -= 1
-                if not left:
-                    handler.on_error(error)
-                    break
+            if not left:
+                handler.on_error(error)
         except Exception as second:  # noqa: BLE001  # remove it, or the event recurs for ever
             self.report_bug()
             if not self._remove(handler) and isinstance(second, MemoryError):
