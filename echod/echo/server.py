@@ -185,15 +185,15 @@ class EchoServer(ThreadingTCPServer):
 
     def connection_closed(self, handler: LineHandler, seconds: float) -> None:
         """Report the close of a connection."""
-        reason, lines, sent = handler.reason, handler.lines, handler.sent
-        if self._events.logs_close(reason, lines, handler.received, sent):
+        reason, lines = handler.reason, handler.lines
+        if self._events.logs_close(reason, lines, handler.received, handler.sent):
             self._events.connection_closed(
                 handler.client_address,
                 reason,
                 port=self.listener.port,
                 lines=lines,
                 received_bytes=handler.received,
-                sent_bytes=sent,
+                sent_bytes=handler.sent,
                 seconds=round(seconds, 3),
             )
 

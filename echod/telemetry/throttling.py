@@ -18,6 +18,7 @@ EVENTS_A_SECOND = 10
 """Events of a kind logged individually per second, if clients cause them. One event sums up the
 others."""
 
+_AMOUNTS = "lines", "received_bytes", "sent_bytes"
 _NONE = 0, 0, 0
 
 
@@ -75,7 +76,7 @@ class RateLimitedEvent:
         their ``lines``, ``received_bytes`` and ``sent_bytes``, if events have these ``amounts``.
         """
         self._report = report
-        self._names = ("lines", "received_bytes", "sent_bytes") if amounts else ()
+        self._amounts = amounts
         self._lock = Lock()
         self._logged_at = deque([-inf] * EVENTS_A_SECOND, EVENTS_A_SECOND)
         self._since = 0.0  # when the first of the omitted events occurred
@@ -110,4 +111,5 @@ class RateLimitedEvent:
             sums, self._sums = self._sums, _NONE
         finally:
             self._lock.release()
-        self._report(count=count, **dict(zip(self._names, sums, strict=False)))
+        facts = dict(zip(_AMOUNTS, sums, strict=True)) if self._amounts else {}
+        self._report(count=count, **facts)

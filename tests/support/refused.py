@@ -25,10 +25,6 @@ class Refusing(socket.socket):
         if number := self._refused.pop(call, 0):
             raise OSError(number, os.strerror(number))
 
-    def setblocking(self, flag: bool) -> None:
-        self._meet("setblocking")
-        super().setblocking(flag)
-
     def settimeout(self, value: float | None) -> None:
         self._meet("settimeout")
         super().settimeout(value)
